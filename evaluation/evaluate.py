@@ -2,8 +2,9 @@
 
     python -m evaluation.evaluate --config=configs/evaluate.py --out=results/NAME \
         --config.prior=runs/NAME --config.sampler.num_steps=500
-    torchrun --nproc-per-node=4 -m evaluation.evaluate --out=results/NAME ...    one process a GPU
-    sbatch --array=0-7 ... python -m evaluation.evaluate --shard=slurm --out=results/NAME ...
+    torchrun --nproc-per-node=4 -m evaluation.evaluate --out=results/NAME ...   one process a GPU
+    python -m evaluation.evaluate --shard=slurm --out=results/NAME ...          in a SLURM array
+    python -m evaluation.evaluate --shard=0/2 --out=results/NAME ...            a half
 
 Run again, it continues where it was stopped; `evaluation.results` describes the folder,
 `evaluation.shards` how processes share the work. Seeds follow from (config.seed, slice key): batch
@@ -69,7 +70,7 @@ class FailedSlicesError(Exception):
 
     def __init__(self, folder: Path, failures: dict[str, str]):
         self.failures = failures
-        lines = [f"{key}: {text}" for key, text in failures.items()]
+        lines = [named(key, text) for key, text in failures.items()]
         if len(lines) > MOST_NAMED:
             lines[MOST_NAMED:] = [f"and {len(lines) - MOST_NAMED} more in failures.csv"]
         super().__init__(
@@ -181,7 +182,7 @@ def reconstruct_all(
                 outcome = [Slice(keys[items[0]], error=describe_error(outcome))]
             for one in outcome:
                 if one.error:
-                    log.warning("%s failed: %s", one.key, one.error)
+                    log.warning("failed: %s", named(one.key, one.error))
                     results.fail(one.key, one.error)
                     failures[one.key] = one.error
                 else:
@@ -216,6 +217,11 @@ def store(config: ConfigDict, one: Slice, results: Results) -> None:
 def caption(name: str, metrics: dict[str, float]) -> str:
     """Name, PSNR and SSIM for a picture."""
     return f"{name}: {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}"
+
+
+def named(key: str, text: str) -> str:
+    """An error with its slice's key in front; errors of data sets have it already."""
+    return text if text.startswith(key) else f"{key}: {text}"
 
 
 def wait_for_others() -> None:

@@ -4,8 +4,8 @@ import csv
 import fcntl
 import io
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,9 +20,8 @@ def replacing(path: Path) -> Iterator[Path]:
     It lies in the same folder under a name of its own, and is flushed to the disk before it is
     renamed: at any time `path` is the old file or the new one, whole.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary.touch(exist_ok=False)  # readable by whom the umask says, unlike tempfile's
     try:
         yield temporary
         with temporary.open("rb+") as file:

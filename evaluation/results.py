@@ -14,6 +14,7 @@ volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.volumes`); once ev
 recon.h5        ``key``, ``reconstruction`` and, with ``sampler.num_samples`` above 1, ``std``
                 (`evaluation.recon_file`); once every slice was tried
 parts/          until then: each tried slice's outcome, and its image if it has one
+.lock           held while recon.h5 is written, where the file system has locks
 panels/         target, direct reconstruction, reconstruction and error as PNG
 ==============  ===================================================================================
 

@@ -24,6 +24,15 @@ from tests.tiny_prior import write_prior
 TIMING = ("seconds", "memory_mib")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny images are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
     """A run's folder."""

@@ -225,6 +225,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_written_files_have_the_usual_permissions(tmp_path):
+    write_atomically(tmp_path / "ours", b"")
+    (tmp_path / "usual").write_text("")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_only_old_temporary_files_are_removed(tmp_path):
     dead, alive, other = (tmp_path / name for name in (".a.csv.x", ".b.csv.y", ".mine"))
     for path in (dead, alive, other):
@@ -244,6 +250,21 @@ def test_rows_stand_in_the_order_of_the_data_set(tmp_path):
             results.add(key, np.zeros((2, 2), np.float32), {"psnr": 1 / 3})
     assert [row["key"] for row in read_rows(tmp_path)] == keys
     assert {float(row["psnr"]) for row in read_rows(tmp_path)} == {1 / 3}
+
+
+def test_who_gathers_writes_the_rows_of_all(tmp_path):
+    ours, theirs = (Results(tmp_path, "{}", keys=["a", "b"], alone=False) for _ in range(2))
+    ours.add("a", np.zeros((2, 2), np.float32), {"psnr": 1.0})
+    ours.gather()
+    assert not (tmp_path / "recon.h5").exists()
+    theirs.add("b", np.ones((2, 2), np.float32), {"psnr": 2.0})
+    theirs.gather()
+    assert not (tmp_path / "parts").exists()
+    assert [(row["key"], row["psnr"]) for row in read_rows(tmp_path)] == [
+        ("a", "1.0"),
+        ("b", "2.0"),
+    ]
+    assert {key: image.mean() for key, image in read_images(tmp_path).items()} == {"a": 0, "b": 1}
 
 
 @pytest.mark.parametrize(
