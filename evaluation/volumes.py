@@ -1,10 +1,10 @@
 """Image quality of whole volumes, as fastMRI's leaderboard measures it: ``volumes.csv``.
 
 A volume is what comes before the last colon of its slices' keys: for fastMRI a scan, for LoDoPaB a
-file of up to 128 slices, for pictures a picture. It is measured on the slices that
-were evaluated. Where each slice is scaled to [0, 1] by itself (``data.normalize=slice``, the
-study's way) the volume's maximum is that of the scaled slices, 1, and the numbers are not those of
-a leaderboard; ``data.normalize=volume`` keeps the slices' relation to each other.
+file of up to 128 slices, for pictures a picture. It is measured on the slices that were evaluated.
+Where each slice is scaled to [0, 1] by itself (``data.normalize=slice``, the study's way) the
+volume's maximum is that of the scaled slices, 1, and the numbers are not those of a leaderboard;
+``data.normalize=volume`` keeps the slices' relation to each other.
 """
 
 from collections.abc import Sequence
