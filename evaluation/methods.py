@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from evaluation.baselines import BASELINES, direct
-from models.checkpoint import _resolve_prior, load_prior
+from models.checkpoint import resolve_prior, load_prior
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
 from samplers import (
@@ -59,7 +59,7 @@ def prior_file(config: ConfigDict) -> Path | None:
         raise ValueError(f"unknown sampler '{name}'; known: {known}")
     if not config.prior:
         raise ValueError("no prior given; set --config.prior to a checkpoint or a run's folder")
-    return _resolve_prior(config.prior)
+    return resolve_prior(config.prior)
 
 
 def create_method(config: ConfigDict, device: str) -> Method:
