@@ -291,7 +291,11 @@ def test_dps_takes_the_gradient_through_the_score():
 def test_levels_outside_the_networks_range_are_errors(name):
     operator = OPERATORS["mri real"]
     y = operator.forward(torch.zeros(1, 1, SIDE, SIDE))
-    for options in ({"start_sigma": 50.0}, {"end_sigma": 0.001}, {"end_sigma": 2.0}):
+    for options in (
+        {"start_sigma": 50.0},
+        {"end_sigma": 0.001},
+        {"start_sigma": 1.0, "end_sigma": 2.0},
+    ):
         with pytest.raises(ValueError, match=r"expected sigma_min = 0\.01 <= end_sigma < start"):
             run(name, operator, y, [1], **options)
 
