@@ -199,7 +199,7 @@ QUICK_TRAINING = (
     "train.py",
     "--config=configs/demo.py",
     f"--workdir={QUICK_PRIOR}",
-    "--config.training.num_steps=500",
+    "--config.training.num_steps=300",
 )
 QUICK_DATA = {"data.name": "samples", "data.image_size": 256, "limit": 2}
 QUICK_MRI_DATA = {"samples_brain": ("", QUICK_DATA | {"data.subset": "brain"})}
