@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import load_config
-from evaluation import cells, grid
+from evaluation import grid, study
 from evaluation.measurements import MEASUREMENTS, build_operator
 from evaluation.results import read_rows
 from operators.masks import MASKS, make_mask
@@ -30,7 +30,7 @@ SCRIPTS = {
 VARIABLES = ("OUT", "RUNS", "LISTS", "NPROC", "PYTHON", "KNEE", "BRAIN", "CT", "HEAD")
 CASES = [
     pytest.param(grids[name], id=f"{kind}-{name}")
-    for kind, grids in (("full", cells.GRIDS), ("quick", cells.QUICK_GRIDS))
+    for kind, grids in (("full", study.GRIDS), ("quick", study.QUICK_GRIDS))
     for name in grids
 ]
 
@@ -53,8 +53,8 @@ def overrides_of(command: list[str]) -> dict[str, str]:
     return dict(pairs)
 
 
-def find(name: str, folder: str) -> cells.Cell:
-    return next(cell for cell in cells.GRIDS[name] if cell.folder == folder)
+def find(name: str, folder: str) -> study.Cell:
+    return next(cell for cell in study.GRIDS[name] if cell.folder == folder)
 
 
 def bash(
@@ -74,7 +74,7 @@ def bash(
 
 
 def test_the_study_s_numbers_of_cells():
-    assert {name: len(grid_) for name, grid_ in cells.GRIDS.items()} == {
+    assert {name: len(grid_) for name, grid_ in study.GRIDS.items()} == {
         "mri": 2 * 5 * 3 * 5,
         "jalal": 2 * 5 * 3 * 5,
         "ct": 2 * 5 * 2 * 3,
@@ -109,7 +109,7 @@ def test_every_prior_meets_every_measurement_once(name, data, measurements, prio
         for size in ("1", "2", "3", "4", "4_attention")
     }
     expected = {f"{d}/{m}/{method}" for d in data for m in measurements for method in methods}
-    assert Counter(cell.folder for cell in cells.GRIDS[name]) == Counter(expected)
+    assert Counter(cell.folder for cell in study.GRIDS[name]) == Counter(expected)
 
 
 def test_an_mri_cell_field_by_field():
@@ -184,16 +184,16 @@ def test_other_cells_have_the_study_s_values(name, folder, expected):
 
 
 def test_the_sweep_s_values():
-    found = [cell.overrides["sampler.weight"] for cell in cells.GRIDS["lambda"]]
+    found = [cell.overrides["sampler.weight"] for cell in study.GRIDS["lambda"]]
     thousandths, hundredths = range(1, 10), range(1, 6)
     expected = [0, *(n / 1000 for n in thousandths), *(n / 100 for n in hundredths), 1]
     assert Counter(found) == Counter(expected * 4)
-    labels = {c.method.rpartition("_")[2] for c in cells.GRIDS["lambda"]}
+    labels = {c.method.rpartition("_")[2] for c in study.GRIDS["lambda"]}
     assert labels == {f"{value:g}" for value in expected}
 
 
 def test_the_radial_cells_have_29_spokes():
-    fields = cells.MRI["radial_29"]
+    fields = study.MRI["radial_29"]
     mask = make_mask(
         "radial",
         (320, 320),
@@ -208,7 +208,7 @@ def test_the_radial_cells_have_29_spokes():
 def test_limited_angle_is_half_a_turn_less():
     operators = {
         name: build_operator(config_of(find("ct", f"lodopab/{name}/ct_1_ccdf")), (32, 32), ["a"])
-        for name in cells.CT
+        for name in study.CT
     }
     assert {name: len(o.angles_deg) for name, o in operators.items()} == {
         "views_30": 30,
@@ -221,7 +221,7 @@ def test_limited_angle_is_half_a_turn_less():
 
 @pytest.mark.parametrize(
     ("overrides", "sigma_max", "calls"),
-    [(cells.CCDF, 378.0, 600), (cells.QUICK_CCDF, 5.0, 100)],
+    [(study.CCDF, 378.0, 600), (study.QUICK_CCDF, 5.0, 100)],
 )
 def test_the_warm_start_calls_the_network_twice_a_level(overrides, sigma_max, calls):
     sde, steps = VESDE(0.01, sigma_max), overrides["sampler.num_steps"]
@@ -234,7 +234,7 @@ def test_the_warm_start_calls_the_network_twice_a_level(overrides, sigma_max, ca
 # --- every command fits
 
 
-def config_of(cell: cells.Cell, *extra: str):
+def config_of(cell: study.Cell, *extra: str):
     """The config that evaluation.evaluate sees: its flags, parsed."""
     command = grid.command_of(cell, arguments_of("mri"), extra)
     values = flags.FlagValues()
@@ -411,21 +411,21 @@ def test_a_dry_run_is_the_grid(name):
     commands = [shlex.split(line) for line in result.stdout.splitlines()]
     arguments = arguments_of(name)
     assert commands == [
-        grid.command_of(cell, arguments, ["--config.protocol=study"]) for cell in cells.GRIDS[name]
+        grid.command_of(cell, arguments, ["--config.protocol=study"]) for cell in study.GRIDS[name]
     ]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_s_array_has_a_task_for_each_cell(name):
     header = (ROOT / SCRIPTS[name]).read_text()
-    assert f"#SBATCH --array=0-{len(cells.GRIDS[name]) - 1}\n" in header
+    assert f"#SBATCH --array=0-{len(study.GRIDS[name]) - 1}\n" in header
     assert f"run_grid {name} " in header
 
 
 def test_an_array_task_takes_its_cell():
     script = SCRIPTS["ct"]
     folders = bash(script, "--list", OUT="there").stdout.splitlines()
-    assert folders == [f"there/{cell.folder}" for cell in cells.GRIDS["ct"]]
+    assert folders == [f"there/{cell.folder}" for cell in study.GRIDS["ct"]]
     assert bash(script, "--count").stdout == "60\n"
     for task in (0, 59):
         result = bash(script, "--list", OUT="there", SLURM_ARRAY_TASK_ID=str(task))
@@ -492,8 +492,8 @@ def test_quick_runs_and_the_prior_is_worth_it(tmp_path, name, before, after):
     result = bash(SCRIPTS[name], "--quick", OUT=str(tmp_path), timeout=1200)
     assert result.returncode == 0, result.stderr[-3000:]
     rows = [line for line in result.stdout.splitlines() if line.startswith("| samples")]
-    assert len(rows) == len(cells.QUICK_GRIDS[name])
-    for cell in cells.QUICK_GRIDS[name]:
+    assert len(rows) == len(study.QUICK_GRIDS[name])
+    for cell in study.QUICK_GRIDS[name]:
         assert len(read_rows(tmp_path / cell.folder)) == 2
     for folder in tmp_path.glob("*/*"):
         psnr = {
