@@ -3,8 +3,8 @@
 # zero-filled or filtered back-projection, total variation, wavelets, U-Net. 78 cells.
 #
 #   bash evaluation/evaluate_baselines.sh --quick      embedded slices
-#   bash evaluation/evaluate_baselines.sh --dry-run    the commands, one a line; --count: how many cells
-#   bash evaluation/evaluate_baselines.sh              all cells, one after the other; NPROC=4: each on 4 GPUs
+#   bash evaluation/evaluate_baselines.sh --dry-run    the commands; --count: how many cells
+#   bash evaluation/evaluate_baselines.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_baselines.sh            a task a cell, from the repository
 #
 # Data: KNEE, BRAIN, CT, HEAD. Priors: RUNS. Results: OUT. See docs/evaluation.md.

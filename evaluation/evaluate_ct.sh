@@ -3,8 +3,8 @@
 # priors, 2 data sets, 3 geometries. 60 cells of 128 slices, 600 network calls a slice.
 #
 #   bash evaluation/evaluate_ct.sh --quick      embedded slices, a small prior: some CPU minutes
-#   bash evaluation/evaluate_ct.sh --dry-run    the commands, one a line; --count: how many cells
-#   bash evaluation/evaluate_ct.sh              all cells, one after the other; NPROC=4: each on 4 GPUs
+#   bash evaluation/evaluate_ct.sh --dry-run    the commands; --count: how many cells
+#   bash evaluation/evaluate_ct.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_ct.sh            a task a cell, from the repository
 #
 # Data: CT, HEAD. Priors: RUNS. Results: OUT. See docs/evaluation.md.

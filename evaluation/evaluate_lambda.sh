@@ -3,8 +3,8 @@
 # sets. 64 cells of 500 slices, 1000 network calls a slice.
 #
 #   bash evaluation/evaluate_lambda.sh --quick      embedded slices, a small prior: some CPU minutes
-#   bash evaluation/evaluate_lambda.sh --dry-run    the commands, one a line; --count: how many cells
-#   bash evaluation/evaluate_lambda.sh              all cells, one after the other; NPROC=4: each on 4 GPUs
+#   bash evaluation/evaluate_lambda.sh --dry-run    the commands; --count: how many cells
+#   bash evaluation/evaluate_lambda.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_lambda.sh            a task a cell, from the repository
 #
 # Data: KNEE. Priors: RUNS. Results: OUT. See docs/evaluation.md.

@@ -3,8 +3,8 @@
 # of 500 slices, 1000 network calls a slice: GPU days, see docs/evaluation.md.
 #
 #   bash evaluation/evaluate_mri.sh --quick      embedded slices, both samplers: 6 CPU minutes
-#   bash evaluation/evaluate_mri.sh --dry-run    the commands, one a line; --count: how many cells
-#   bash evaluation/evaluate_mri.sh              all cells, one after the other; NPROC=4: each on 4 GPUs
+#   bash evaluation/evaluate_mri.sh --dry-run    the commands; --count: how many cells
+#   bash evaluation/evaluate_mri.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_mri.sh            a task a cell, from the repository
 #
 # Data: KNEE, BRAIN. Priors: RUNS. Results: OUT. See docs/evaluation.md.
