@@ -459,25 +459,41 @@ def test_slurm_s_copy_of_a_script_finds_the_repository(tmp_path):
 
 def test_collect_asks_for_every_table_and_figure(tmp_path):
     root, log = tmp_path / "grid", tmp_path / "log"
-    for folder in ("b/m/tv", "a/m/natural_1_pc"):
+    for folder in ("b/m/tv", "a/m/natural_1_pc", "a/m/tv", "a/m/unfinished"):
         (root / folder).mkdir(parents=True)
         (root / folder / "metrics.csv").touch()
+        if "unfinished" not in folder:
+            (root / folder / "recon.h5").touch()
     fake = tmp_path / "python"
-    fake.write_text(f'#!/bin/sh\necho "$@" >> {log}\necho "table of $@"\n[ "$3" != lambda ]\n')
+    fake.write_text(f'#!/bin/sh\necho "$@" >> {log}\necho "$2 $5"\n[ "$3" != depth ]\n')
     fake.chmod(0o755)
-    result = bash("evaluation/collect.sh", f"{root}/", PYTHON=str(fake))
-    out = f"{root}_summary"
+    out = Path(f"{root}_summary")
+
+    def collect() -> subprocess.CompletedProcess:
+        log.unlink(missing_ok=True)
+        return bash("evaluation/collect.sh", f"{root}/", PYTHON=str(fake))
+
+    result = collect()
     assert log.read_text().splitlines() == [
         *(f"-m evaluation.tables --grid {root} --format={f}" for f in ("markdown", "latex", "csv")),
-        *(
-            f"-m evaluation.figures {figure} --grid {root} --out={out}"
-            for figure in ("boxplots", "depth", "lambda", "panels")
-        ),
-        f"-m evaluation.report {root}/a/m/natural_1_pc {root}/b/m/tv --out={out}/report.html",
+        f"-m evaluation.figures boxplots {root} --out={out}",
+        f"-m evaluation.figures depth {root} --out={out}",
+        f"-m evaluation.figures panels {root}/a/m/natural_1_pc {root}/a/m/tv --out={out}/a/m",
+        f"-m evaluation.report {root}/a/m/natural_1_pc {root}/a/m/tv --out={out}/a/m/report.html",
+        f"-m evaluation.figures panels {root}/b/m/tv --out={out}/b/m",
+        f"-m evaluation.report {root}/b/m/tv --out={out}/b/m/report.html",
     ]
     assert result.returncode == 1
-    assert result.stderr == "error: could not be made: lambda\n"
-    assert {p.name for p in Path(out).iterdir()} == {"table.md", "table.tex", "table.csv"}
+    assert result.stderr.endswith("error: could not be made: depth\n")
+    tables = {"md": "markdown", "tex": "latex", "csv": "csv"}
+    for ending, style in tables.items():
+        written = (out / f"table.{ending}").read_text()
+        assert written == f"evaluation.tables --format={style}\n"
+
+    (root / "a/m/natural_1_pc_lambda_1").mkdir()
+    (root / "a/m/natural_1_pc_lambda_1/metrics.csv").touch()
+    collect()
+    assert f"-m evaluation.figures lambda {root} --out={out}" in log.read_text().splitlines()
     nothing = bash("evaluation/collect.sh", str(tmp_path / "nothing"), PYTHON=str(fake))
     assert nothing.returncode == 1
     assert "run evaluation/evaluate_*.sh first" in nothing.stderr
