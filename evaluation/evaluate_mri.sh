@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The study's MRI reconstructions by predictor-corrector: 10 priors, 3 data sets, 5 masks. 150 cells
+# of 500 slices, 1000 network calls a slice: GPU days, see docs/evaluation.md.
+#
+#   bash evaluation/evaluate_mri.sh --quick      embedded slices, both samplers: 6 CPU minutes
+#   bash evaluation/evaluate_mri.sh --dry-run    the commands; --count: how many cells
+#   bash evaluation/evaluate_mri.sh              all cells in turn; NPROC=4: each on 4 GPUs
+#   sbatch evaluation/evaluate_mri.sh            a task a cell, from the repository
+#
+# Data: KNEE, BRAIN. Priors: RUNS. Results: OUT. See docs/evaluation.md.
+#SBATCH --job-name=mri
+#SBATCH --array=0-149
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=32G
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%x-%A_%a.out
+set -euo pipefail
+# SLURM runs a copy of this file from elsewhere; then the repository is where sbatch was called
+REPOSITORY="${REPOSITORY:-$(cd "$(dirname "$0")/.." && pwd)}"
+[ -f "$REPOSITORY/evaluation/grid.py" ] || REPOSITORY="${SLURM_SUBMIT_DIR:-.}"
+cd "$REPOSITORY"
+source evaluation/common.sh
+run_grid mri "$@"

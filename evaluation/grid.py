@@ -1,0 +1,237 @@
+"""Run a grid of reconstructions (`evaluation.study`), or a cell of it.
+
+    python -m evaluation.grid mri --dry-run     the commands, one a line
+    python -m evaluation.grid mri --cell=7      one of them, as a task of a SLURM array does
+    python -m evaluation.grid mri               all, one after the other; finished ones are skipped
+
+Results go to OUT/DATA/MEASUREMENT/METHOD. What starts with ``--config.`` is passed on to every
+cell. A cell that fails does not stop the others; they are listed at the end, with exit code 1.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from configs import check_overrides, clear_errors
+from evaluation.study import GRIDS, QUICK_GRIDS, QUICK_PRIOR, QUICK_TRAINING, ROOTS, Cell
+
+CONFIG = "configs/evaluate.py"
+INTERRUPTED = 75  # exit code, as train.py's: the same command continues
+
+
+def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
+    """The arguments, and what is passed on.
+
+    Raises:
+        ConfigError, ValueError: an unknown field or argument.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.grid",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", choices=GRIDS)
+    parser.add_argument("--quick", action="store_true", help="a cut of it, on embedded slices")
+    parser.add_argument(
+        "--only", metavar="PATTERN", default="*", help="cells such as 'knee_*/*/natural_1_*'"
+    )
+    parser.add_argument("--cell", type=int, metavar="N", help="the N-th of them, from 0")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--count", action="store_true", help="print how many cells there are")
+    what.add_argument("--list", action="store_true", help="print their folders")
+    what.add_argument("--dry-run", action="store_true", help="print their commands")
+    for flag, variable, default, text in (
+        ("out", "OUT", "", "root of the results; default results/grid, --quick: results/quick"),
+        ("prior-root", "RUNS", "runs", "folder of the training runs; default %(default)s"),
+        ("lists", "LISTS", "", "folder of lists of volumes DATA.txt, one name a line"),
+        ("nproc", "NPROC", 1, "processes a cell, one a GPU; default %(default)s"),
+        *(
+            (r, r.upper(), path, "folder of the data; default %(default)s")
+            for r, path in ROOTS.items()
+        ),
+    ):
+        value = os.environ.get(variable) or default
+        text = f"{text}; also ${variable}"
+        parser.add_argument(f"--{flag}", default=value, type=type(default), metavar="", help=text)
+    arguments, overrides = parser.parse_known_args(argv)
+    unknown = [text for text in overrides if not text.startswith("--config.")]
+    if unknown:
+        raise ValueError(f"unknown arguments {' '.join(unknown)}; see --help")
+    check_overrides(overrides, CONFIG)
+    return arguments, overrides
+
+
+def choose(arguments: Namespace) -> list[Cell]:
+    """The cells that are asked for, in the order of the grid; none for a number above theirs.
+
+    Raises:
+        ValueError: a pattern that no cell matches, or a negative number.
+    """
+    cells = (QUICK_GRIDS if arguments.quick else GRIDS)[arguments.name]
+    chosen = [cell for cell in cells if fnmatchcase(cell.folder, arguments.only)]
+    if not chosen:
+        raise ValueError(f"no cell matches --only='{arguments.only}'; --list shows them")
+    if arguments.cell is None:
+        return chosen
+    if arguments.cell < 0:
+        raise ValueError(f"expected --cell in 0 ... {len(chosen) - 1}, got {arguments.cell}")
+    return chosen[arguments.cell : arguments.cell + 1]
+
+
+def python() -> str:
+    """This interpreter, as short as it can be given from the repository."""
+    path = Path(sys.executable)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def command_of(cell: Cell, arguments: Namespace, overrides: Sequence[str]) -> list[str]:
+    """The command line that reconstructs a cell."""
+    fields = dict(cell.overrides)
+    if cell.prior:
+        fields["prior"] = prior_of(cell, arguments)
+    if cell.root:
+        fields["data.root"] = getattr(arguments, cell.root)
+    volumes = Path(arguments.lists) / f"{cell.data}.txt"
+    if arguments.lists and volumes.is_file():
+        # of files of all splits; the list decides how many
+        fields |= {"data.split_list": volumes, "data.split": "test", "limit": 0}
+    launcher = [python()]
+    if arguments.nproc > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc-per-node={arguments.nproc}"]
+    return [
+        *launcher,
+        *("-m", "evaluation.evaluate", f"--config={CONFIG}"),
+        f"--out={folder_of(cell, arguments)}",
+        *(f"--config.{field}={value}" for field, value in fields.items()),
+        *overrides,
+    ]
+
+
+def folder_of(cell: Cell, arguments: Namespace) -> str:
+    """The results folder of a cell."""
+    root = arguments.out or ("results/quick" if arguments.quick else "results/grid")
+    return f"{root}/{cell.folder}"
+
+
+def prior_of(cell: Cell, arguments: Namespace) -> str:
+    """What `models.checkpoint.load_prior` takes."""
+    return cell.prior if arguments.quick else f"{arguments.prior_root}/{cell.prior}"
+
+
+def missing(cells: Sequence[Cell], arguments: Namespace) -> list[str]:
+    """What the cells need and is not there, one line each, with the remedy."""
+    lines = []
+    for root in ROOTS:
+        users = sorted({cell.data for cell in cells if cell.root == root})
+        folder = getattr(arguments, root)
+        if users and not Path(folder).is_dir():
+            lines.append(
+                f"data of {', '.join(users)}: no folder {folder}; "
+                f"give --{root}=FOLDER or set {root.upper()}"
+            )
+    if arguments.lists and not Path(arguments.lists).is_dir():
+        lines.append(f"lists: no folder {arguments.lists}; give --lists=FOLDER or set LISTS")
+    wanted = [] if arguments.quick else [prior_of(cell, arguments) for cell in cells if cell.prior]
+    absent = [prior for prior in dict.fromkeys(wanted) if not has_checkpoint(Path(prior))]
+    if absent:
+        lines.append(
+            f"priors: no checkpoint in {', '.join(absent)}; fit them (training_scripts/), give "
+            "--prior-root=FOLDER or set RUNS, or leave them out with --only=PATTERN"
+        )
+    return lines
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether `load_prior` will find a file; whether it is a good one is not looked at."""
+    found = (any(folder.glob("step_*.pt")) for folder in (path, path / "checkpoints"))
+    return path.is_file() or any(found)
+
+
+def interrupt(number: int, _frame: object) -> None:
+    """Handler of the signals that end a grid."""
+    raise KeyboardInterrupt(number)
+
+
+def call(command: Sequence[str]) -> int:
+    """Run a command and return its exit code; it ends with us."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def run(commands: dict[str, list[str]]) -> dict[str, int]:
+    """Run them one after the other; returns the exit codes of those that failed."""
+    failed = {}
+    for number, (name, command) in enumerate(commands.items(), start=1):
+        print(f"== {number}/{len(commands)} {name}", flush=True)
+        code = call(command)
+        if code != 0:
+            failed[name] = code
+    return failed
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    with clear_errors():
+        arguments, overrides = parse(argv)
+        cells = choose(arguments)
+    folders = [folder_of(cell, arguments) for cell in cells]
+    commands = dict(
+        zip(folders, (command_of(cell, arguments, overrides) for cell in cells), strict=True)
+    )
+    if QUICK_TRAINING and any(cell.prior == QUICK_PRIOR for cell in cells):
+        commands = {QUICK_PRIOR: [python(), *QUICK_TRAINING]} | commands
+    if arguments.count:
+        print(len(cells))
+    elif arguments.list:
+        print("\n".join(folders))
+    elif arguments.dry_run:
+        print("\n".join(map(shlex.join, commands.values())))
+    else:
+        if not cells:  # an array may have more tasks than there are cells
+            print(f"cell {arguments.cell}: nothing to do, there are fewer")
+        absent = missing(cells, arguments)
+        if absent:
+            sys.exit("error: nothing was run, this is missing:\n  " + "\n  ".join(absent))
+        failed = run_until_interrupted(commands)
+        done = [folder for folder in folders if folder not in failed]
+        if arguments.quick and done:
+            call([python(), "-m", "evaluation.tables", *done])
+        if failed:
+            sys.exit(
+                f"error: {len(failed)} of {len(commands)} failed; the same command tries again:\n  "
+                + "\n  ".join(f"{name} (exit code {code})" for name, code in failed.items())
+            )
+
+
+def run_until_interrupted(commands: dict[str, list[str]]) -> dict[str, int]:
+    """`run`; a signal ends it with exit code 75, SIGUSR1 puts the SLURM job back into the queue."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, interrupt)
+    try:
+        return run(commands)
+    except KeyboardInterrupt as interrupted:
+        job = os.environ.get("SLURM_JOB_ID")
+        if interrupted.args[0] == signal.SIGUSR1 and job:  # the time limit is near
+            print("== interrupted before the time limit; back into the queue", flush=True)
+            subprocess.run(["scontrol", "requeue", job], check=True)
+        else:
+            print("== interrupted; the same command continues", flush=True)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

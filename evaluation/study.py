@@ -1,0 +1,232 @@
+"""The study's grid: every reconstruction there is, as plain data.
+
+A cell is one run of `evaluation.evaluate`: data, measurement and method, with the results folder
+DATA/MEASUREMENT/METHOD. `GRIDS` are the study's, `QUICK_GRIDS` a cut of each that two CPU cores
+reconstruct in minutes. `evaluation.grid` runs them; docs/evaluation.md says what was decided where
+the study leaves a choice.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import NamedTuple
+
+from configs.base import SIZES
+
+Overrides = Mapping[str, str | float]  # of fields of configs/evaluate.py
+
+# what is downloaded: flag and, in capitals, environment variable -> folder of the data
+ROOTS = {
+    "knee": "data/fastmri_knee",
+    "brain": "data/fastmri_brain",
+    "ct": "data/lodopab",
+    "head": "data/rsna_head",
+}
+# prior -> the config in configs/, and script in training_scripts/, that fits it
+PRIORS = {"knee": "fastmri_knee", "natural": "celeba", "ct": "ct"}
+
+KNEE = {
+    "data.name": "fastmri",
+    "data.split": "val",
+    "data.slices": "central:10",
+    "data.image_size": 320,
+    "limit": 500,  # 50 volumes
+}
+# label -> (root's key, fields)
+MRI_DATA = {
+    "knee_pd": ("knee", KNEE | {"data.acquisition": "CORPD_FBK"}),
+    "knee_pdfs": ("knee", KNEE | {"data.acquisition": "CORPDFS_FBK"}),
+    "brain": (
+        "brain",
+        {
+            "data.name": "fastmri",
+            "data.split": "val",
+            "data.slices": "first:5",
+            "data.image_size": 320,
+            "data.skip_bad": True,  # some volumes are narrower than 320 pixels
+            "limit": 500,  # 100 volumes
+        },
+    ),
+}
+CT_DATA = {
+    "lodopab": (
+        "ct",
+        {
+            "data.name": "lodopab",
+            "data.split": "test",
+            "data.image_size": 320,
+            "limit": 128,  # the first file
+        },
+    ),
+    "head": (
+        "head",
+        {
+            "data.name": "rsna_head",
+            "data.split": "test",
+            "data.image_size": 320,
+            "data.window": "40,80",
+            "data.skip_bad": True,  # one file of the download is known to be cut off
+            "limit": 128,
+        },
+    ),
+}
+
+MRI = {
+    "gaussian1d_4x": {
+        "operator.mask": "gaussian1d",
+        "operator.acceleration": 4,
+        "operator.center_fraction": 0.04,
+    },
+    "gaussian1d_8x": {
+        "operator.mask": "gaussian1d",
+        "operator.acceleration": 8,
+        "operator.center_fraction": 0.04,
+    },
+    "gaussian2d_4x": {
+        "operator.mask": "gaussian2d",
+        "operator.acceleration": 4,
+        "operator.center_fraction": 0,
+    },
+    "radial_29": {
+        "operator.mask": "radial",
+        "operator.acceleration": 11.3,  # the nearest number of spokes at 320 x 320 is 29
+        "operator.center_fraction": 0,
+    },
+    "poisson_15x": {
+        "operator.mask": "poisson",
+        "operator.acceleration": 15,
+        "operator.center_fraction": 0,
+    },
+}
+CT = {
+    "views_30": {"operator.name": "ct", "operator.num_views": 30},
+    "views_60": {"operator.name": "ct", "operator.num_views": 60},
+    # as many views as above, of half the range
+    "limited_90": {"operator.name": "ct", "operator.num_views": 60, "operator.end_angle": 90},
+}
+
+PC = {"sampler.name": "predictor_corrector", "sampler.num_steps": 500}
+JALAL = {"sampler.name": "annealed_langevin", "sampler.num_steps": 500}
+CCDF = {
+    "sampler.name": "predictor_corrector",
+    "sampler.num_steps": 1000,
+    "sampler.start_level": 300,
+}
+LAMBDAS = (0, *(n / 1000 for n in range(1, 10)), *(n / 100 for n in range(1, 6)), 1)
+
+MRI_PRIORS, CT_PRIORS = ("knee", "natural"), ("ct", "natural")
+
+
+class Method(NamedTuple):
+    """How to reconstruct."""
+
+    label: str
+    prior: str  # as in `Cell`
+    overrides: Overrides
+
+
+class Cell(NamedTuple):
+    """One run of `evaluation.evaluate`."""
+
+    data: str  # labels, which are folders of the results
+    measurement: str
+    method: str
+    prior: str  # config and size, "celeba_1", or `QUICK_PRIOR`; "": needs none
+    root: str  # key of ROOTS; "": needs none
+    overrides: Overrides
+
+    @property
+    def folder(self) -> str:
+        """The results folder, below the results' root."""
+        return f"{self.data}/{self.measurement}/{self.method}"
+
+
+def combine(
+    data: Mapping[str, tuple[str, Overrides]],
+    measurements: Mapping[str, Overrides],
+    methods: Iterable[Method],
+) -> list[Cell]:
+    """All combinations."""
+    return [
+        Cell(d, m, method.label, method.prior, root, {**fields, **measured, **method.overrides})
+        for (d, (root, fields)), (m, measured), method in product(
+            data.items(), measurements.items(), methods
+        )
+    ]
+
+
+def priors(names: Iterable[str], sampler: str, overrides: Overrides) -> list[Method]:
+    """Every prior at every size with one sampler."""
+    return [
+        Method(f"{name}_{size}_{sampler}", f"{PRIORS[name]}_{size}", overrides)
+        for name, size in product(names, SIZES)
+    ]
+
+
+def sweep(prior: str, run: str, values: Iterable[float], overrides: Overrides) -> list[Method]:
+    """The predictor-corrector with each relaxation lambda of the data consistency."""
+    return [
+        Method(f"{prior}_pc_lambda_{value:g}", run, {**overrides, "sampler.weight": value})
+        for value in values
+    ]
+
+
+def baselines(*names: str) -> list[Method]:
+    """Methods without a prior."""
+    return [Method(name, "", {"sampler.name": name}) for name in names]
+
+
+MRI_BASELINES = baselines("zero_filled", "tv", "l1_wavelet", "unet")
+CT_BASELINES = baselines("fbp", "tv", "unet")
+
+GRIDS = {
+    "mri": combine(MRI_DATA, MRI, priors(MRI_PRIORS, "pc", PC)),
+    "jalal": combine(MRI_DATA, MRI, priors(MRI_PRIORS, "jalal", JALAL)),
+    "ct": combine(CT_DATA, CT, priors(CT_PRIORS, "ccdf", CCDF)),
+    "lambda": combine(
+        {name: MRI_DATA[name] for name in ("knee_pd", "knee_pdfs")},
+        {"gaussian1d_4x": MRI["gaussian1d_4x"]},
+        [m for name in MRI_PRIORS for m in sweep(f"{name}_1", f"{PRIORS[name]}_1", LAMBDAS, PC)],
+    ),
+    "baselines": [
+        *combine(MRI_DATA, MRI, MRI_BASELINES),
+        *combine(CT_DATA, CT, CT_BASELINES),
+    ],
+}
+
+# The same at a small scale: embedded slices, few levels, a prior that is fitted in a minute.
+QUICK_PRIOR = "runs/quick"  # or the name of a shipped prior; QUICK_TRAINING is to be empty then
+QUICK_TRAINING = (
+    "train.py",
+    "--config=configs/demo.py",
+    f"--workdir={QUICK_PRIOR}",
+    "--config.training.num_steps=300",
+)
+QUICK_DATA = {"data.name": "samples", "data.image_size": 256, "limit": 2}
+QUICK_MRI_DATA = {"samples_brain": ("", QUICK_DATA | {"data.subset": "brain"})}
+QUICK_CT_DATA = {"samples_head": ("", QUICK_DATA | {"data.subset": "head_ct"})}
+QUICK_MRI = {name: MRI[name] for name in ("gaussian1d_4x", "gaussian2d_4x")}
+QUICK_CT = {name: CT[name] for name in ("views_30", "limited_90")}
+QUICK_PC = PC | {"sampler.num_steps": 50}
+QUICK_JALAL = JALAL | {"sampler.num_steps": 50}
+QUICK_CCDF = CCDF | {"sampler.num_steps": 100, "sampler.start_level": 50}
+QUICK_LAMBDAS = (0, 0.05, 1)
+
+ZERO_FILLED, FBP = baselines("zero_filled", "fbp")
+NATURAL_PC = Method("natural_1_pc", QUICK_PRIOR, QUICK_PC)
+NATURAL_JALAL = Method("natural_1_jalal", QUICK_PRIOR, QUICK_JALAL)
+NATURAL_CCDF = Method("natural_1_ccdf", QUICK_PRIOR, QUICK_CCDF)
+
+QUICK_GRIDS = {
+    "mri": combine(QUICK_MRI_DATA, QUICK_MRI, [ZERO_FILLED, NATURAL_PC, NATURAL_JALAL]),
+    "jalal": combine(QUICK_MRI_DATA, QUICK_MRI, [ZERO_FILLED, NATURAL_JALAL]),
+    "ct": combine(QUICK_CT_DATA, QUICK_CT, [FBP, NATURAL_CCDF]),
+    "lambda": combine(
+        QUICK_MRI_DATA,
+        {"gaussian1d_4x": MRI["gaussian1d_4x"]},
+        sweep("natural_1", QUICK_PRIOR, QUICK_LAMBDAS, QUICK_PC),
+    ),
+    "baselines": [
+        *combine(QUICK_MRI_DATA, QUICK_MRI, baselines("zero_filled", "tv", "l1_wavelet")),
+        *combine(QUICK_CT_DATA, QUICK_CT, baselines("fbp", "tv")),
+    ],
+}
