@@ -123,6 +123,21 @@ def method_label(method: Method) -> str:
     return f"{label(method.prior)} {label(method.size)}, {label(method.sampler)}{weight}"
 
 
+def titles(cells: Sequence[Cell]) -> list[str]:
+    """A title for each: its method; where that repeats, with measurement and data, or the path."""
+    parts = [
+        lambda cell: method_label(cell.method),
+        lambda cell: f"{label(cell.measurement)}, {method_label(cell.method)}",
+        lambda cell: f"{label(cell.data)}, {label(cell.measurement)}, {method_label(cell.method)}",
+        lambda cell: str(cell.folder),
+    ]
+    for title in parts:
+        found = [title(cell) for cell in cells]
+        if len(set(found)) == len(found):
+            return found
+    raise ValueError(f"expected different folders, got {', '.join(found)}")
+
+
 def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
     """Measurement and acceleration, nominal and effective, in words."""
     operator = config["operator"]

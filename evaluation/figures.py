@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import clear_errors
-from evaluation.cells import METRICS, Cell, label, method_label, read_cell, read_grid
+from evaluation.cells import METRICS, read_cell, read_grid, titles
 from evaluation.panels import Inset, draw_panels, panel
 from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
 from evaluation.slices import Slices, common_keys
@@ -78,7 +78,8 @@ def make_panels(
         ValueError: the folders have no such slice in common.
     """
     cells = [read_cell(folder) for folder in folders]
-    opened = {_title(cell, cells): Slices(cell) for cell in cells}
+    names = [title.replace(", ", "\n", 1) for title in titles(cells)]
+    opened = dict(zip(names, map(Slices, cells), strict=True))
     keys = common_keys(list(opened.values()))
     key = key or keys[len(keys) // 2]
     if key not in keys:
@@ -94,13 +95,6 @@ def make_panels(
         inset=inset,
     )
     return save(figure, out, f"panels_{key.replace('/', '_').replace(':', '_')}")
-
-
-def _title(cell: Cell, cells: Sequence[Cell]) -> str:
-    """The method; with the measurement where the folders have several."""
-    measurements = {other.folder.parent for other in cells}
-    title = method_label(cell.method).replace(", ", "\n", 1)
-    return f"{label(cell.measurement)}\n{title}" if len(measurements) > 1 else title
 
 
 def parse_inset(text: str) -> Inset:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -26,6 +27,7 @@ from configs import ConfigError, clear_errors, load_config
 from datasets import collate
 from datasets.prepare import prepare_dataset
 from datasets.system import cores
+from evaluation.style import STYLE, WIDTH, prior_colors, save
 
 BINS = 501
 RANGE = 0.35  # gradients in [-0.35, 0.35], of images in [0, 1], a pixel
@@ -195,28 +197,35 @@ def write_csv(path: Path, statistics: Statistics) -> None:
         )
 
 
-def draw(results: dict[str, Statistics], path: Path) -> None:
-    """Mean images above, the two histograms below; PNG or PDF by the path's ending."""
-    width = max(len(results), 2)
-    figure = Figure(figsize=(3.2 * width, 6.4), layout="constrained")
-    images, plots = figure.subfigures(2, 1)
+@rc_context(STYLE)
+def draw(results: dict[str, Statistics]) -> Figure:
+    """Mean images above, the two histograms below."""
+    columns, colors = max(len(results), 2), prior_colors(list(results))
+    figure = Figure(figsize=(WIDTH, WIDTH / max(columns, 3) + 2.6), layout="constrained")
+    images, plots = figure.subfigures(2, 1, height_ratios=(WIDTH / max(columns, 3) + 0.2, 2.4))
     for axis, (label, statistics) in zip(
         np.atleast_1d(images.subplots(1, len(results))), results.items(), strict=True
     ):
         axis.imshow(statistics.mean, cmap="gray")
-        axis.set_title(f"{label}: mean of {statistics.count}", fontsize=9)
+        axis.set_title(f"{label}: mean of {statistics.count}")
         axis.set_axis_off()
     pair = plots.subplots(1, 2, sharey=True)
     for axis, direction in zip(pair, ("horizontal", "vertical"), strict=True):
         for label, statistics in results.items():
             values = negative_log(getattr(statistics, direction))
-            axis.plot(bin_centres()[1:-1], values, label=label, linewidth=1)
-        axis.set_title(f"{direction} gradient", fontsize=9)
-        axis.set_xlabel("gradient of images in [0, 1]")
-        axis.grid(alpha=0.3)
-    pair[0].set_ylabel("- log histogram, shifted to 0")
-    pair[0].legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+            axis.plot(bin_centres()[1:-1], values, label=label, color=colors[label], linewidth=0.8)
+        axis.set_title(f"{direction} gradient")
+        axis.set_xlabel("gradient of images in [0, 1], a pixel")
+        axis.grid(axis="both")
+    pair[0].set_ylabel(r"$-$log histogram, shifted to 0")
+    figure.align_labels()
+    plots.legend(
+        *pair[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(6, len(results)),
+        frameon=False,
+    )
+    return figure
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -232,9 +241,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for label, statistics in results.items():
         write_csv(arguments.out / f"{label}.csv", statistics)
-    for ending in ("png", "pdf"):
-        draw(results, arguments.out / f"image_statistics.{ending}")
-    print(f"figure: {arguments.out / 'image_statistics.png'}")
+    for path in save(draw(results), arguments.out, "image_statistics"):
+        print(f"figure: {path}")
 
 
 if __name__ == "__main__":

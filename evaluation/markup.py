@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape as escape_html
 from itertools import groupby
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from evaluation.cells import Metric
 from evaluation.statistics import mean_interval
 
 MISSING = "\N{EN DASH}"
-SPREADS = ("std", "ci")
+SPREADS = ("std", "ci", "both")
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -65,16 +66,16 @@ def number(values: Mapping[str, float], metric: Metric, spread: str) -> str:
     Args:
         values: at least one.
         metric: says how many digits.
-        spread: "std" (over slices) or "ci" (95 %, by volume); left out where there is none.
+        spread: "std" (over slices), "ci" (95 %, by volume) or "both"; left out where there is none.
     """
     mean, std = mean_std(list(values.values()))
     text = f"{mean:.{metric.digits}f}"
-    if spread == "std":
-        return text if np.isnan(std) else f"{text} ± {std:.{metric.digits}f}"
-    interval = mean_interval(values)
-    if np.isnan(interval.low):
-        return text
-    return f"{text} [{interval.low:.{metric.digits}f}, {interval.high:.{metric.digits}f}]"
+    if spread != "ci" and not np.isnan(std):
+        text += f" ± {std:.{metric.digits}f}"
+    interval = mean_interval(values) if spread != "std" else None
+    if interval and not np.isnan(interval.low):
+        text += f" [{interval.low:.{metric.digits}f}, {interval.high:.{metric.digits}f}]"
+    return text
 
 
 def escape(text: str, replacements: Mapping[str, str]) -> str:
@@ -100,6 +101,24 @@ def markdown(columns: Sequence[Column], rows: Sequence[Sequence[Text]], note: st
     lines = [[cell(t) for t in titles], rule, *([cell(item) for item in row] for row in rows)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return table + (f"\n\\* {note}\n" if note else "")
+
+
+def html(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> str:
+    """An HTML table of columns without groups; a row's first cell is its heading."""
+
+    def cell(column: Column, item: Text, tag: str) -> str:
+        kind = ' class="number"' if column.number else ""
+        return f"<{tag}{kind}>{escape_html(item.text)}</{tag.partition(' ')[0]}>"
+
+    def line(cells: Sequence[Text], first: str, others: str) -> str:
+        tags = [first, *[others] * (len(columns) - 1)]
+        items = [cell(*group) for group in zip(columns, cells, tags, strict=True)]
+        return f"<tr>{''.join(items)}</tr>\n"
+
+    column = 'th scope="col"'
+    head = line([Text(c.title) for c in columns], column, column)
+    body = "".join(line(row, 'th scope="row"', "td") for row in rows)
+    return f"<table>\n<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>\n"
 
 
 def latex(

@@ -21,7 +21,7 @@ ERROR_RANGES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # full scales to choose from
 TYPICAL_LARGE = 99.5  # percentile of the errors that the scale should show
 MOST_COLUMNS = 5  # pictures side by side
 INSET_PART = 0.2  # of the image's shorter side that is enlarged
-STRONG_EDGE = 90  # percentile of the gradient's magnitude
+STRONG_EDGE = 75  # percentile of the gradient's magnitude where there is one
 INSET_SIZE = 0.42  # of the picture that the enlargement takes
 GAP, TITLE, CAPTION = 0.05, 0.32, 0.24  # inches: between pictures, two lines above, one below
 INSET_COLOR = "#F0E442"
@@ -47,7 +47,8 @@ def find_inset(image: np.ndarray) -> Inset:
     """
     side = max(2, round(INSET_PART * min(image.shape)))
     detail = _detail(image)
-    sums = uniform_filter(np.minimum(detail, np.percentile(detail, STRONG_EDGE)), side)
+    strong = np.percentile(detail[detail > 0], STRONG_EDGE) if detail.any() else 0.0
+    sums = uniform_filter(np.minimum(detail, strong), side)
     sums *= uniform_filter(image.astype(np.float64), side)
     # the window of `side` pixels that uniform_filter centres on i starts at i - side // 2
     inside = sums[tuple(slice(side // 2, n - side + side // 2 + 1) for n in image.shape)]
@@ -194,7 +195,7 @@ def panel(
     """
     picture = 3.0  # inches
     height = picture * target.shape[0] / target.shape[1]
-    figure = Figure(figsize=(4 * picture + 0.8, height + 0.8), layout="constrained")
+    figure = Figure(figsize=(4 * picture + 0.8, height + 0.5), layout="constrained")
     axes = figure.subplots(1, 4)
     shown = [np.abs(target), np.abs(baseline), np.abs(image)]
     for axis, picture, caption in zip(axes[:3], shown, captions, strict=True):

@@ -7,16 +7,23 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from configs.base import SIZES
-from evaluation.cells import METRICS, SAMPLERS, Cell, label
+from evaluation.cells import IMAGE_METRICS, METRICS, SAMPLERS, Cell, label
 from evaluation.statistics import mean_interval
-from evaluation.style import LINES, MARKERS, STYLE, WIDTH, prior_colors, shade
+from evaluation.style import COLORS, LINES, MARKERS, STYLE, WIDTH, prior_colors, shade
 
 ROW = 2.1  # inches, height of a row of axes
 MOST_COLUMNS = 5  # of axes side by side
 DODGE = 0.16  # between the lines of two priors, of the distance between two depths
+BOXES = {
+    "boxprops": {"linewidth": 0.5},
+    "whiskerprops": {"linewidth": 0.5},
+    "capprops": {"linewidth": 0.5},
+    "medianprops": {"color": "black", "linewidth": 1},
+    "flierprops": {"marker": ".", "markersize": 2},
+}
 SIZE_TICKS = {"4_attention": "4a"}
 
 
@@ -71,13 +78,37 @@ def _box(axis: Axes, cell: Cell, metric: str, place: float, width: float, colors
         widths=width,
         patch_artist=True,
         manage_ticks=False,
-        boxprops={"linewidth": 0.5},
-        whiskerprops={"linewidth": 0.5},
-        capprops={"linewidth": 0.5},
-        medianprops={"color": "black", "linewidth": 1},
-        flierprops={"marker": ".", "markersize": 2},
+        **BOXES,
     )
     drawn["boxes"][0].set_facecolor(shade(colors[cell.method.prior], cell.method.size))
+
+
+@rc_context(STYLE)
+def draw_summary(cells: Sequence[Cell], names: Sequence[str]) -> Figure:
+    """Boxes over the slices of each folder, one below the other; an axis for each metric.
+
+    Args:
+        cells: with at least one slice.
+        names: of the cells.
+    """
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.25 * len(cells)), layout="constrained")
+    axes = figure.subplots(1, len(IMAGE_METRICS), sharey=True)
+    for axis, metric in zip(axes, IMAGE_METRICS, strict=True):
+        drawn = axis.boxplot(
+            [list(cell.values(metric).values()) for cell in cells],
+            orientation="horizontal",
+            patch_artist=True,
+            widths=0.6,
+            **BOXES,
+        )
+        for box in drawn["boxes"]:
+            box.set_facecolor(shade(COLORS[0], "2"))
+        axis.set_xlabel(METRICS[metric].title)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.grid(axis="x")
+    axes[0].set_yticks(range(1, len(cells) + 1), names)
+    axes[0].invert_yaxis()
+    return figure
 
 
 @rc_context(STYLE)

@@ -14,7 +14,7 @@ from evaluation.measurements import build_operator
 
 
 class Slices:
-    """Images of a results folder by key, all magnitudes, ``(H, W)`` float32.
+    """Images of a results folder by key, ``(H, W)`` float32; of complex ones the magnitude.
 
     Args:
         cell: a results folder; its config says where the targets are.
@@ -81,4 +81,5 @@ def common_keys(folders: Sequence[Slices]) -> list[str]:
 
 
 def _magnitude(image: np.ndarray) -> np.ndarray:
-    return np.abs(image).astype(np.float32)
+    """As the metrics see it: real images keep their sign."""
+    return (np.abs(image) if np.iscomplexobj(image) else image).astype(np.float32)

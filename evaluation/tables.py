@@ -12,6 +12,7 @@ of two methods with intervals and tests by volume.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs import clear_errors
@@ -24,7 +25,16 @@ from evaluation.cells import (
     read_grid,
 )
 from evaluation.comparison_table import comparison_table
-from evaluation.markup import SPREADS, Column, Text, latex, markdown, mean_std, number, write_csv
+from evaluation.markup import (
+    SPREADS,
+    Column,
+    Text,
+    latex,
+    markdown,
+    mean_std,
+    number,
+    write_csv,
+)
 from evaluation.study_table import study_table
 
 STYLES = ("markdown", "latex", "csv")
@@ -37,8 +47,8 @@ def make_table(folders: list[Path], style: str, *, spread: str = "std") -> str:
 
     Args:
         folders: results folders, in the order of the rows.
-        style: "markdown", "latex" (booktabs) or "csv" (means and standard deviations apart).
-        spread: "std" over slices, or "ci", the 95 % interval of the mean by volume.
+        style: "markdown", "latex" (booktabs), or "csv" (means and standard deviations apart).
+        spread: "std" over slices, "ci", the 95 % interval of the mean by volume, or "both".
 
     Raises:
         ValueError: not a results folder, or one without a finished slice.
@@ -49,10 +59,14 @@ def make_table(folders: list[Path], style: str, *, spread: str = "std") -> str:
             raise ValueError(f"{cell.folder}: no slice is finished yet")
     if style == "csv":
         return _csv(cells)
+    return (markdown if style == "markdown" else latex)(*flat_table(cells, spread))
+
+
+def flat_table(cells: Sequence[Cell], spread: str) -> tuple[list[Column], list[list[Text]]]:
+    """Columns and rows of the table with a row a folder."""
     titles = [METRICS[name].title for name in (*IMAGE_METRICS, SECONDS)]
     columns = [Column(name, number=False) for name in HEADER] + [Column(t) for t in titles]
-    rows = [[Text(text) for text in _texts(cell, spread)] for cell in cells]
-    return (markdown if style == "markdown" else latex)(columns, rows)
+    return columns, [[Text(text) for text in _texts(cell, spread)] for cell in cells]
 
 
 def _labels(cell: Cell) -> list[str]:
@@ -105,7 +119,10 @@ def main(argv: list[str] | None = None) -> None:
         "--metrics", default=",".join(IMAGE_METRICS), help="with --grid (default: %(default)s)"
     )
     parser.add_argument(
-        "--spread", choices=SPREADS, default="std", help="or 95 %% intervals of the mean, by volume"
+        "--spread",
+        choices=SPREADS,
+        default="std",
+        help="over slices, or the mean's 95 %% interval by volume",
     )
     parser.add_argument(
         "--per", choices=("slice", "volume"), default="slice", help="metrics of, with --grid"
