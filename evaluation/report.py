@@ -35,7 +35,7 @@ from evaluation.style import STYLE
 from evaluation.tables import flat_table
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
-QUALITY = 90  # of WebP, for people to look at; numbers come from the images themselves
+QUALITY = 85  # of WebP, for people to look at; numbers come from the images themselves
 SCALE_SLICES = 20  # that the error overlay's full scale is found from
 DIRECT = {"mri": "zero_filled", "ct": "fbp"}  # operator -> baseline that `Slices.direct` gives
 
@@ -64,22 +64,27 @@ def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Recons
     ]
     full = error_range(errors)
     slices = [_slice(key, opened, directs, full) for key in tqdm(shown, unit="slice")]
-    # at first: what a scanner would show against the first method
-    several = len(directs) + len(names) > 1
     data = {
         "names": ["target", *directs, *names],
         "metrics": [METRICS[name][:2] for name in IMAGE_METRICS],  # title and digits
         "slices": slices,
-        "start": {"left": int(several), "right": 1 + several * max(1, len(directs))},
+        "start": _start(cells, len(directs)),
     }
     height, width = opened[0].target(shown[0]).shape
     columns, rows = flat_table(cells, "both")
-    rows = [[Text(name), *row] for name, row in zip(names, rows, strict=True)]
+    columns = [Column("", number=False), *columns]
+    rows = [
+        [
+            _breakable(item) if column.number else item
+            for column, item in zip(columns, row, strict=True)
+        ]
+        for row in ([Text(name), *row] for name, row in zip(names, rows, strict=True))
+    ]
     left_out = f"; {len(keys) - len(shown)} more are left out" if len(shown) < len(keys) else ""
     return _fill(
         TITLE=escape(title),
         FOLDERS=escape(", ".join(str(folder) for folder in folders)),
-        TABLE=html([Column("", number=False), *columns], rows),
+        TABLE=html(columns, rows),
         PLOTS=_svg(draw_summary(cells, names)),
         GRADIENT=_gradient(),
         ASPECT=f"{width} / {height}",
@@ -113,6 +118,21 @@ def _directs(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, int]:
             where = f" ({label(first.measurement)})" if len(measured) > 1 else ""
             directs[label(baseline) + where] = members[0]
     return {name: i for name, i in directs.items() if name not in names}
+
+
+def _start(cells: Sequence[Cell], directs: int) -> dict[str, int]:
+    """What is shown at first: left what a scanner would show, else the target; right a method."""
+    of_cells = range(1 + directs, 1 + directs + len(cells))
+    is_direct = [cell.config["sampler"]["name"] in DIRECT.values() for cell in cells]
+    left = next((i for i, direct in zip(of_cells, is_direct, strict=True) if direct), 0)
+    left = 1 if directs else left
+    return {"left": left, "right": next((i for i in of_cells if i != left), 0)}
+
+
+def _breakable(item: Text) -> Text:
+    """Line breaks at an interval and nowhere else."""
+    text = item.text.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}[", " [")
+    return item._replace(text=text)
 
 
 def _slice(key: str, opened: Sequence[Slices], directs: dict[str, int], full: float) -> dict:

@@ -98,15 +98,17 @@ def test_numbers_and_images_are_those_of_the_folders(folders):
 
 
 def test_direct_reconstruction_is_there_once(folders):
-    assert data_of(make_report(folders))["names"] == [
+    data = data_of(make_report(folders))
+    assert data["names"] == [
         "target",
         "TV",
         "natural 1, PC",
         "zero-filled",
     ]
+    assert data["start"] == {"left": 3, "right": 1}
     alone = data_of(make_report(folders[2:]))
     assert alone["names"] == ["target", "zero-filled"]
-    assert alone["start"] == {"left": 0, "right": 1}
+    assert alone["start"] == {"left": 1, "right": 0}
 
 
 class Links(html.parser.HTMLParser):
