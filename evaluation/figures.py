@@ -19,7 +19,7 @@ from configs import clear_errors
 from evaluation.cells import METRICS, read_cell, read_grid, titles
 from evaluation.panels import Inset, draw_panels, panel
 from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
-from evaluation.slices import Slices, common_keys
+from evaluation.cell_images import CellImages, common_keys
 from evaluation.study_table import is_finished, rows_of
 from evaluation.style import save
 
@@ -79,7 +79,7 @@ def make_panels(
     """
     cells = [read_cell(folder) for folder in folders]
     names = [title.replace(", ", "\n", 1) for title in titles(cells)]
-    opened = dict(zip(names, map(Slices, cells), strict=True))
+    opened = dict(zip(names, map(CellImages, cells), strict=True))
     keys = common_keys(list(opened.values()))
     key = key or keys[len(keys) // 2]
     if key not in keys:

@@ -30,14 +30,14 @@ from evaluation.markup import Column, Text, html
 from evaluation.metrics import all_metrics
 from evaluation.panels import ERROR_COLORS, error_range
 from evaluation.plots import draw_summary
-from evaluation.slices import Slices, common_keys
+from evaluation.cell_images import CellImages, common_keys
 from evaluation.style import STYLE
 from evaluation.tables import flat_table
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 QUALITY = 85  # of WebP, for people to look at; numbers come from the images themselves
 SCALE_SLICES = 20  # that the error overlay's full scale is found from
-DIRECT = {"mri": "zero_filled", "ct": "fbp"}  # operator -> baseline that `Slices.direct` gives
+DIRECT = {"mri": "zero_filled", "ct": "fbp"}  # operator -> baseline that `CellImages.direct` gives
 
 
 def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Reconstructions") -> str:
@@ -49,11 +49,11 @@ def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Recons
         title: of the page.
 
     Raises:
-        ValueError: as `slices.Slices`, or no slice in common.
+        ValueError: as `CellImages`, or no slice in common.
     """
     cells = [read_cell(folder) for folder in folders]
     names = titles(cells)
-    opened = [Slices(cell) for cell in cells]
+    opened = [CellImages(cell) for cell in cells]
     keys = common_keys(opened)
     shown = keys[: limit or None]
     directs = _directs(cells, names)
@@ -135,7 +135,7 @@ def _breakable(item: Text) -> Text:
     return item._replace(text=text)
 
 
-def _slice(key: str, opened: Sequence[Slices], directs: dict[str, int], full: float) -> dict:
+def _slice(key: str, opened: Sequence[CellImages], directs: dict[str, int], full: float) -> dict:
     """Of one slice: images, errors and metrics, each in the order of the names."""
     target = opened[0].target(key)
     images = [opened[i].direct(key) for i in directs.values()]

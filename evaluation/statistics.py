@@ -1,6 +1,6 @@
 """How sure a mean over slices is, and whether two methods differ.
 
-Slices of one volume show the same person, so they are not independent: everything here resamples
+CellImages of one volume show the same person, so they are not independent: everything here resamples
 whole volumes, the part of a slice's key before the colon.
 """
 

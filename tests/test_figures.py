@@ -24,7 +24,7 @@ from evaluation.panels import (
     quiet_corner,
 )
 from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
-from evaluation.slices import Slices, common_keys
+from evaluation.cell_images import CellImages, common_keys
 from evaluation.style import NATURAL, prior_colors, shade
 from tests.conftest import ROOT
 from tests.grids import slices, write_results
@@ -236,7 +236,7 @@ def evaluated(tmp_path_factory):
 def test_images_behind_the_results(evaluated):
     for folder in evaluated:
         cell = read_cell(folder)
-        found = Slices(cell)
+        found = CellImages(cell)
         dataset = prepare_dataset(cell.config["data"], "test")
         assert found.keys == dataset.keys[:3]
         for i, key in enumerate(found.keys):
@@ -246,7 +246,7 @@ def test_images_behind_the_results(evaluated):
             metrics = all_metrics(found.target(key), found.reconstruction(key))
             assert metrics == pytest.approx({name: cell.rows[key][name] for name in metrics})
     with pytest.raises(ValueError, match="expected slices that all folders have, got none in"):
-        common_keys([Slices(read_cell(folder)) for folder in evaluated])
+        common_keys([CellImages(read_cell(folder)) for folder in evaluated])
     with pytest.raises(ValueError, match=r"nowhere: not in the data set of .*fbp; has it moved"):
         found.target("nowhere")
 

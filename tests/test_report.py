@@ -18,7 +18,7 @@ from evaluation import evaluate as evaluation
 from evaluation.cells import read_cell
 from evaluation.metrics import all_metrics
 from evaluation.report import embed, main, make_report
-from evaluation.slices import Slices
+from evaluation.cell_images import CellImages
 from tests.browser import Browser
 from tests.conftest import ROOT
 
@@ -28,7 +28,7 @@ SIDE = 48
 def write_other(source, folder, part):
     """A results folder whose images are `part` target, the rest those of another folder."""
     shutil.copytree(source, folder)
-    found = Slices(read_cell(source))
+    found = CellImages(read_cell(source))
     images = {k: part * found.target(k) + (1 - part) * found.reconstruction(k) for k in found.keys}
     # so that the orders by either method differ from each other
     worse = found.keys[1]
@@ -77,7 +77,7 @@ def test_numbers_and_images_are_those_of_the_folders(folders):
     data = data_of(make_report(folders[:2], limit=3))
     assert data["names"] == ["target", "zero-filled", "TV", "natural 1, PC"]
     assert data["start"] == {"left": 1, "right": 2}
-    opened = [Slices(read_cell(folder)) for folder in (folders[2], *folders[:2])]
+    opened = [CellImages(read_cell(folder)) for folder in (folders[2], *folders[:2])]
     assert [piece["key"] for piece in data["slices"]] == opened[0].keys[:3]
     for piece in data["slices"]:
         key = piece["key"]

@@ -13,7 +13,7 @@ from evaluation.cells import Cell
 from evaluation.measurements import build_operator
 
 
-class Slices:
+class CellImages:
     """Images of a results folder by key, ``(H, W)`` float32; of complex ones the magnitude.
 
     Args:
@@ -38,7 +38,7 @@ class Slices:
 
     @property
     def keys(self) -> list[str]:
-        """Slices that have a reconstruction and their metrics."""
+        """CellImages that have a reconstruction and their metrics."""
         return [key for key in self.places if key in self.cell.rows]
 
     def reconstruction(self, key: str) -> np.ndarray:
@@ -66,8 +66,8 @@ class Slices:
         return self._dataset[self._items[key]]
 
 
-def common_keys(folders: Sequence[Slices]) -> list[str]:
-    """Slices that all folders have, in the first one's order.
+def common_keys(folders: Sequence[CellImages]) -> list[str]:
+    """CellImages that all folders have, in the first one's order.
 
     Raises:
         ValueError: there is none.
