@@ -59,6 +59,7 @@ VALIDATION_COLUMNS = ("step", "sigma_from", "sigma_to", "loss", "loss_per_pixel"
 # fields that may change between a run and its continuation without changing what it computes
 MAY_CHANGE = (
     "training.num_steps",
+    "optim.cooldown",
     "training.accumulation",
     "training.log_every",
     "training.checkpoint_every",
@@ -161,7 +162,7 @@ def train(
                 numbers, images = next(pieces)
                 images = images.to(device, non_blocking=True)
                 sigma, noise = draw_noise(config.seed, numbers, images, sde)
-                if config.model.dropout:  # its masks come from PyTorch's own generator
+                if config.model.get("dropout"):  # its masks come from PyTorch's own generator
                     torch.manual_seed(derive_seed(config.seed, "dropout", numbers.start))
                 # processes exchange gradients once, after the last piece
                 wait = world > 1 and i < t.accumulation - 1
@@ -267,8 +268,13 @@ def due(every: int, done: int, last: bool) -> bool:
 
 
 def learning_rate(config: ConfigDict, step: int) -> float:
-    """Linear growth over the first `optim.warmup` steps, then constant."""
-    return config.optim.lr * min((step + 1) / max(config.optim.warmup, 1), 1.0)
+    """Linear growth over the first `optim.warmup` steps, linear decay over the last `cooldown`.
+
+    The constant stretch between them does not depend on the run's length: a finished run without
+    a cooldown can be continued with one.
+    """
+    o, left = config.optim, config.training.num_steps - step
+    return o.lr * min((step + 1) / max(o.warmup, 1), left / (o.cooldown + 1), 1.0)
 
 
 def autocast(net: nn.Module, config: ConfigDict, x: Tensor, sigma: Tensor) -> Tensor:
@@ -322,6 +328,7 @@ def create_stream(config: ConfigDict) -> TrainingStream:
         seed=config.seed,
         shuffle=config.training.shuffle and not unshuffled,
         crop=config.data.crop,
+        shrink=config.data.shrink,
         flip=config.data.flip,
         rotate=config.data.rotate,
     )

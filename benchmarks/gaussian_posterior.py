@@ -39,10 +39,11 @@ class Gaussian(NamedTuple):
     covariance: Tensor
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The exact score of the noisy density; all samples share one sigma."""
-        noisy = self.covariance + sigma[0] ** 2 * torch.eye(len(self.mean), dtype=x.dtype)
-        difference = (self.mean - x.flatten(1)).T  # (n, B)
-        return torch.linalg.solve(noisy, difference).T.reshape(x.shape)
+        """The exact score of the noisy density, each sample with its own sigma."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        difference = (self.mean - x.flatten(1)) @ vectors  # (B, n)
+        scaled = difference / (values + sigma[:, None] ** 2)  # (B, n)
+        return (scaled @ vectors.T).reshape(x.shape)
 
 
 def gaussian_prior() -> Gaussian:

@@ -59,6 +59,7 @@ def get_config(size: str = "1") -> ConfigDict:
     data.split_seed = 0  # of the split that is made where the data come without one
     data.skip_bad = False  # leave out bad files and slices, logged and counted, instead of stopping
     data.crop = 0  # pixels: random crops of this size instead of whole images; 0: off
+    data.shrink = 1.0  # with crop: scaled by a random factor in [shrink, 1] first; 1: off
     data.flip = False  # random horizontal and vertical flips
     data.rotate = False  # random rotations by multiples of 90 degrees
     data.cache = "none"  # or "memory", "disk": decode each image once (disk: once for all runs)
@@ -93,6 +94,7 @@ def get_config(size: str = "1") -> ConfigDict:
     optim.beta2 = 0.999
     optim.eps = 1e-8
     optim.warmup = 5_000  # steps of linear growth of the learning rate
+    optim.cooldown = 0  # last steps of training.num_steps, with linear decay to 0; 0: constant
     optim.grad_clip = 1.0  # largest norm of the gradient
     optim.ema_decay = 0.999  # of the averaged weights that are sampled with
     return config

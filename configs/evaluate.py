@@ -11,7 +11,8 @@ def get_config() -> ConfigDict:
     config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)
     config.prior = ""  # a shipped prior's name, a checkpoint, or a training run's folder
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
-    config.batch_size = 4  # slices at a time; never changes a number
+    # slices at a time; halved where memory does not suffice; never changes a number
+    config.batch_size = 4
     config.limit = 0  # only the first slices; 0: all
     config.panels = 8  # how many slices get a PNG; -1: all
 
@@ -31,7 +32,7 @@ def get_config() -> ConfigDict:
     data.normalize = "slice"
     data.split_list = ""
     data.split_seed = 0
-    data.skip_bad = False
+    data.skip_bad = False  # leave out bad slices instead of recording them as failures
     data.cache = "none"
     data.cache_dir = ""
 
@@ -40,6 +41,7 @@ def get_config() -> ConfigDict:
     # mri
     operator.mask = "gaussian1d"  # a key of operators.masks.MASKS
     operator.acceleration = 4.0  # nominal; the effective one is reported
+    operator.num_spokes = placeholder(int)  # radial, radial_golden: instead of the acceleration
     operator.center_fraction = 0.04  # of the lines, fully measured
     operator.mask_per_slice = False  # a mask of its own for each slice
     # ct, parallel beam
@@ -49,7 +51,7 @@ def get_config() -> ConfigDict:
     config.sampler = sampler = ConfigDict()
     sampler.name = "predictor_corrector"  # a key of samplers.SAMPLERS, or a baseline
     sampler.num_steps = 500  # noise levels
-    sampler.num_samples = 1  # posterior samples a slice; their mean is measured
+    sampler.num_samples = 1  # posterior samples a slice: their mean is measured, std kept
     # keywords of single samplers; None: the sampler's own default (the study's with that protocol)
     sampler.weight = placeholder(float)  # pc: lambda of the data consistency
     sampler.snr = placeholder(float)  # pc: step size of the corrector
@@ -70,4 +72,5 @@ def get_config() -> ConfigDict:
     sampler.data_weight = placeholder(float)  # langevin: length of the data step
     sampler.likelihood = placeholder(str)  # langevin: norm_ratio, gaussian
     sampler.sigma_y = placeholder(float)  # noise of the measurement: langevin, dds, diffpir, pnp
+    # keywords of single baselines; None: the baseline's own default
     return config

@@ -1,7 +1,10 @@
-"""Random crops, flips and rotations of training images."""
+"""Random scales, crops, flips and rotations of training images."""
+
+import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from datasets.sample import DataError
 
@@ -11,6 +14,7 @@ def augment(
     generator: torch.Generator,
     *,
     crop: int | None = None,
+    shrink: float = 1.0,
     flip: bool = False,
     rotate: bool = False,
 ) -> Tensor:
@@ -20,6 +24,8 @@ def augment(
         image: ``(1, H, W)``; not changed.
         generator: a CPU generator.
         crop: side of the random square to cut out; None keeps the image's size.
+        shrink: smallest factor that the image is scaled by before the crop (anti-aliased); the
+            factor is uniform in [shrink, 1], but never makes the image smaller than the crop.
         flip: flip left-right and, independently, up-down, with probability 1/2 each.
         rotate: rotate by 0, 90, 180 or 270 degrees; needs a square image or `crop`.
 
@@ -28,7 +34,13 @@ def augment(
 
     Raises:
         DataError: the image is smaller than `crop`, or `rotate` of an image that is not square.
+        ValueError: `shrink` without `crop` or not in (0, 1].
     """
+    if not 0 < shrink <= 1 or (shrink < 1 and not crop):
+        raise ValueError(
+            f"expected data.shrink in (0, 1], below 1 with data.crop only, got shrink={shrink}, "
+            f"crop={crop}"
+        )
     height, width = image.shape[-2:]
     if crop:
         if min(height, width) < crop:
@@ -36,8 +48,13 @@ def augment(
                 f"expected images of at least {crop} x {crop} to crop from, got {height} x "
                 f"{width}; set a smaller crop, or a larger data.image_size"
             )
-        top, left = _below(height - crop + 1, generator), _below(width - crop + 1, generator)
-        image = image[:, top : top + crop, left : left + crop]
+        # cutting before scaling costs the crop's size, not the image's
+        factor = _uniform(max(shrink, crop / min(height, width)), 1.0, generator)
+        side = min(math.ceil(crop / factor), height, width)
+        top, left = _below(height - side + 1, generator), _below(width - side + 1, generator)
+        image = image[:, top : top + side, left : left + side]
+        if side != crop:
+            image = _scale(image, crop)
     elif rotate and height != width:
         raise DataError(
             f"expected a square image to rotate by 90 degrees, got {height} x {width}; "
@@ -49,6 +66,20 @@ def augment(
     if rotate:
         image = image.rot90(_below(4, generator), dims=(-2, -1))
     return image.contiguous()
+
+
+def _scale(image: Tensor, side: int) -> Tensor:
+    """``(1, S, S)`` to ``(1, side, side)``, low-pass filtered before it is sampled."""
+    return F.interpolate(
+        image[None], size=(side, side), mode="bicubic", antialias=True, align_corners=False
+    )[0].clamp(0, 1)
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """A uniform random number in ``[low, high)``; `high` without a draw where they are equal."""
+    if low >= high:
+        return high
+    return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 def _below(bound: int, generator: torch.Generator) -> int:

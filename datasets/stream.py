@@ -25,17 +25,27 @@ class TrainingStream(Dataset):
         seed: of order and augmentation.
         shuffle: whether each epoch has an order of its own; else the data's.
         crop: side of random crops in pixels; 0 for whole images.
+        shrink: smallest random scale before the crop; 1 for none.
         flip: random flips.
         rotate: random rotations by multiples of 90 degrees.
     """
 
     def __init__(
-        self, dataset: Dataset, *, seed: int, shuffle: bool, crop: int, flip: bool, rotate: bool
+        self,
+        dataset: Dataset,
+        *,
+        seed: int,
+        shuffle: bool,
+        crop: int,
+        flip: bool,
+        rotate: bool,
+        shrink: float = 1.0,
     ):
         self.dataset = dataset
         self.seed = seed
         self.shuffle = shuffle
-        self.augmentation = {"crop": crop or None, "flip": flip, "rotate": rotate}
+        self.augmentation = {"crop": crop or None, "shrink": shrink, "flip": flip, "rotate": rotate}
+        self.is_augmented = bool(crop or flip or rotate or shrink != 1)
         self._epoch, self._order = -1, torch.empty(0)
 
     def __getitem__(self, n: int) -> Tensor:
@@ -53,7 +63,7 @@ class TrainingStream(Dataset):
             images = self.dataset.images(items)  # (B, 1, H, W)
         else:
             images = [sample.image for sample in fetch(self.dataset, items)]
-        if any(self.augmentation.values()):
+        if self.is_augmented:
             images = [self._augment(n, x) for n, x in zip(numbers, images, strict=True)]
         return images if isinstance(images, Tensor) else _stack(images)
 

@@ -2,213 +2,216 @@
 
     python -m evaluation.evaluate --config=configs/evaluate.py --out=results/NAME \
         --config.prior=runs/NAME --config.sampler.num_steps=500
+    torchrun --nproc-per-node=4 -m evaluation.evaluate --out=results/NAME ...   one process a GPU
+    python -m evaluation.evaluate --shard=slurm --out=results/NAME ...          in a SLURM array
+    python -m evaluation.evaluate --shard=0/2 --out=results/NAME ...            a half
 
-Run again, it continues where it was stopped. Seeds follow from (config.seed, slice key): batch
-size, order and resuming never change a number.
+Run again, it continues where it was stopped; `evaluation.results` describes the folder,
+`evaluation.shards` how processes share the work. Seeds follow from (config.seed, slice key): batch
+size, order, sharding and resuming never change a number.
+
+A slice that cannot be read, measured or reconstructed is recorded with its error, and the others go
+on; the same command tries it again. Exit codes: 0, everything is there; 1, an error that concerns
+all slices (nothing was computed, or the same error came for each of the first slices); 3, finished
+but for the slices in failures.csv (torchrun makes a 1 of it).
 """
 
-import inspect
-import platform
-import time
-from collections.abc import Callable
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from absl import app, flags
 from ml_collections import ConfigDict
-from torch import Tensor
+from torch import distributed
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 import configs
-from datasets import Sample, collate
+from datasets import DataError, create_dataset
+from datasets.parallel import fetch
 from datasets.prepare import prepare_dataset
-from evaluation.baselines import BASELINES, direct
+from evaluation.batching import in_batches
 from evaluation.figures import panel
 from evaluation.measurements import build_operator
+from evaluation.methods import Method, create_method, prior_file
 from evaluation.metrics import all_metrics
-from evaluation.results import Results
-from models.checkpoint import load_prior
-from operators import BatchGenerator, LinearOperator
-from operators.batch import derive_seed
-from operators.masks import effective_acceleration
-from samplers import (
-    SAMPLERS,
-    STUDY,
-    STUDY_CT,
-    NonFiniteError,
-    Progress,
-    posterior_moments,
+from evaluation.provenance import (
+    check_prior,
+    describe,
+    describe_prior,
 )
+from evaluation.results import Results
+from evaluation.shards import WHOLE, Shard, find_shard
+from evaluation.slices import Slice, describe_error, reconstruct
+from evaluation.volumes import write_volumes
+from operators import LinearOperator
 
-MAY_CHANGE = ("batch_size", "limit", "panels", "data.root", "data.cache", "data.cache_dir")
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+log = logging.getLogger(__name__)
+
+# the prior's path may change, its weights may not: their hash is compared
+MAY_CHANGE = ("prior", "batch_size", "limit", "panels", "data.root", "data.cache", "data.cache_dir")
 PROTOCOLS = ("correct", "study")
+ALIKE = 3  # slices that fail with one and the same text, before any success, speak for all
+SOME_FAILED = 3  # exit code
+MOST_NAMED = 20  # failed slices in a message
+LONGEST_WAIT = timedelta(days=30)  # of a finished process for the others
 
 
-class Reconstruction(NamedTuple):
-    """Of a batch: images, how often the network was called, and what went wrong, by key."""
+class FailedSlicesError(Exception):
+    """Everything was tried and stored, but some slices failed.
 
-    images: Tensor
-    calls: int
-    failures: dict[str, str]
+    Attributes:
+        failures: what went wrong, by key.
+    """
+
+    def __init__(self, folder: Path, failures: dict[str, str]):
+        self.failures = failures
+        lines = [named(key, text) for key, text in failures.items()]
+        if len(lines) > MOST_NAMED:
+            lines[MOST_NAMED:] = [f"and {len(lines) - MOST_NAMED} more in failures.csv"]
+        super().__init__(
+            f"{len(failures)} slices failed, the others are in {folder}; the same command tries "
+            "them again:\n  " + "\n  ".join(lines)
+        )
 
 
-Method = Callable[[LinearOperator, Tensor, tuple[str, ...]], Reconstruction]
+def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -> None:
+    """Evaluate the slices of a shard that `out` does not have yet.
 
-
-def evaluate(config: ConfigDict, out: Path, device: str) -> None:
-    """Evaluate the slices that `out` does not have yet.
+    Args:
+        config: see configs/evaluate.py.
+        out: folder of the results, shared by all shards.
+        device: where networks run.
+        shard: this process's part of the slices.
 
     Raises:
         ConfigError, DataError, CheckpointError, ValueError, FileNotFoundError: before any
-            reconstruction, if something does not fit.
+            reconstruction, if something does not fit; a ValueError, too, if the first slices all
+            fail alike.
+        FailedSlicesError: at the end, if slices of this shard failed.
     """
     if config.protocol not in PROTOCOLS:
         raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
+    if config.batch_size < 1:
+        raise ValueError(f"expected batch_size of at least 1, got {config.batch_size}")
     configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
-    method = create_method(config, device)
-    dataset = prepare_dataset(config.data, config.data.split, limit=config.limit)
-    indices = range(len(dataset))[: config.limit or None]
-    keys = [dataset.keys[i] for i in indices]
-    # a first look, so that an unfit mask or size is found before anything is written
-    first = dataset[indices[0]]
-    operator = build_operator(config, tuple(first.image.shape[-2:]), [first.key])
+    file = prior_file(config)
+    prior = describe_prior(file)
+    check_prior(out, prior)
+    with_file = config.copy_and_resolve_references()
+    with_file.prior = str(file or "")  # that very file, though training may write a newer one
+    method = create_method(with_file, device)
+    dataset = open_slices(config)
+    keys = list(dataset.keys)[: config.limit or None]
+    operator = first_operator(config, dataset, len(keys))
 
-    results = Results(out, configs.to_json(config))
-    results.write_info(describe(operator, device))
-    todo = [i for i in indices if dataset.keys[i] not in results.finished]
-    with_panel = set(keys if config.panels < 0 else keys[: config.panels])
-    failures: dict[str, str] = {}
-    for chunk in tqdm(list(chunks(todo, config.batch_size)), unit="batch", disable=not todo):
-        batch = collate([dataset[i] for i in chunk])
-        failures |= reconstruct_batch(config, method, batch, results, with_panel, device)
-    results.collect([key for key in keys if key in results.finished])
+    results = Results(out, configs.to_json(config), keys=keys, alone=shard == WHOLE)
+    skipped = list(getattr(dataset, "skipped", ()))
+    info = describe(out, operator=operator, prior=prior, skipped=skipped, device=device)
+    results.write_info(info)
+    if info["earlier"]:
+        log.warning("%s has slices of other versions: last digits may differ (info.json)", out)
+    todo = [i for i in shard.part(range(len(keys))) if keys[i] not in results.finished]
+    try:
+        failures = reconstruct_all(config, method, dataset, keys, todo, results, device)
+    finally:
+        results.publish()
+    results.gather()
+    if (out / "recon.h5").is_file() and not (out / "volumes.csv").is_file():
+        write_volumes(out, dataset, keys)
     if failures:
-        raise FloatingPointError(
-            f"{len(failures)} slices failed, the others are in {out}:\n  "
-            + "\n  ".join(failures.values())
-        )
+        raise FailedSlicesError(out, failures)
 
 
-def create_method(config: ConfigDict, device: str) -> Method:
-    """The baseline or sampler of `config.sampler`, its keywords checked.
+def open_slices(config: ConfigDict) -> Dataset:
+    """The data set.
 
-    Raises:
-        ValueError: unknown name or keyword (the known ones are listed).
+    Slices are read when their turn comes, so that a bad one is its own failure. To leave bad ones
+    out, or to fill a cache, all are read beforehand.
     """
-    options = {k: v for k, v in config.sampler.items() if v is not None}
-    name = options.pop("name")
-    num_steps, num_samples = options.pop("num_steps"), options.pop("num_samples")
-    if name in BASELINES:
-        check_options(BASELINES[name], options)
-        baseline = BASELINES[name]
-        return lambda operator, y, keys: Reconstruction(baseline(operator, y, **options), 0, {})
-    if name not in SAMPLERS:
-        known = ", ".join(sorted([*SAMPLERS, *BASELINES]))
-        raise ValueError(f"unknown sampler '{name}'; known: {known}")
-    check_options(SAMPLERS[name], options)
-    if not config.prior:
-        raise ValueError("no prior given; set --config.prior to a checkpoint or a run's folder")
-    if config.protocol == "study":
-        options = (STUDY_CT if config.operator.name == "ct" else STUDY)[name] | options
-    takes_initial = "initial" in inspect.signature(SAMPLERS[name]).parameters
-    # the predictor-corrector starts from the prior unless a level says otherwise
-    cold = name == "predictor_corrector" and not {"start_level", "start_sigma"} & options.keys()
-    if config.precision not in PRECISIONS:
-        raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
-    score, sde = load_prior(config.prior, device, autocast=PRECISIONS[config.precision])
-
-    def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
-        calls = 0
-        failures: dict[str, str] = {}
-
-        def counted(x: Tensor, sigma: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return score(x, sigma)
-
-        start = {"initial": direct(operator, y)} if takes_initial and not cold else {}
-
-        def draw(number: int) -> Tensor:
-            seeds = [derive_seed(config.seed, "sampler", key, number) for key in keys]
-            try:
-                with Progress(operator, y, num_steps, leave=False) as progress:
-                    return SAMPLERS[name](
-                        counted,
-                        sde,
-                        operator,
-                        y,
-                        rng=BatchGenerator(seeds, keys),
-                        num_steps=num_steps,
-                        callback=progress,
-                        **options,
-                        **start,
-                    )
-            except NonFiniteError as error:  # the other slices of the batch are as good as ever
-                for index, key, step, sigma in error.failures:
-                    failures[keys[index]] = f"{key}: not finite at step {step}, sigma {sigma:.4g}"
-                if error.images is None:
-                    return torch.full_like(direct(operator, y), torch.nan)
-                return error.images
-
-        with torch.no_grad():  # not inference mode: dps takes gradients inside
-            images = posterior_moments(draw, num_samples).mean
-        return Reconstruction(images, calls, failures)
-
-    return method
+    if config.data.skip_bad or config.data.cache != "none":
+        return prepare_dataset(config.data, config.data.split, limit=config.limit)
+    return create_dataset(config.data, config.data.split)
 
 
-def check_options(function: Callable, options: dict) -> None:
-    """Raise a ValueError for a keyword that `function` does not have; lists the ones it has."""
-    taken = {"rng", "num_steps", "callback", "initial", "after_step"}
-    parameters = inspect.signature(function).parameters.values()
-    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - taken
-    unknown = options.keys() - known
-    if unknown:
-        raise ValueError(
-            f"{function.__name__} has no {', '.join(f'sampler.{u}' for u in sorted(unknown))}; "
-            f"it has: {', '.join(sorted(known)) or 'none'}; leave the others at None"
-        )
+def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOperator:
+    """The operator of the first readable slice, tried out on it before anything is written."""
+    error = DataError("expected at least one slice, got none; raise limit")
+    for i in range(count):
+        try:
+            sample = dataset[i]
+        except DataError as problem:
+            error = problem if i == 0 else error
+            continue
+        operator = build_operator(config, tuple(sample.image.shape[-2:]), [sample.key])
+        try:
+            operator.forward(sample.image[None])
+        except TypeError as problem:  # complex images where real ones are measured
+            raise ValueError(f"{problem}; choose data.mode or the operator accordingly") from None
+        return operator
+    raise error
 
 
-def reconstruct_batch(
+def reconstruct_all(
     config: ConfigDict,
     method: Method,
-    batch: Sample,
+    dataset: Dataset,
+    keys: Sequence[str],
+    todo: Sequence[int],
     results: Results,
-    with_panel: set[str],
     device: str,
 ) -> dict[str, str]:
-    """Measure, reconstruct and store the slices of one batch; returns what failed, by key."""
-    operator = build_operator(config, tuple(batch.image.shape[-2:]), batch.key).to(device)
-    y = operator.forward(batch.image.to(device))
-    check_finite(y, batch.key)
-    begin = time.perf_counter()
-    images, calls, failures = method(operator, y, batch.key)
-    images = images.cpu()
-    seconds = (time.perf_counter() - begin) / len(batch.key)
+    """Reconstruct and store the items `todo`; what failed, by key.
 
-    baseline = direct(operator, y).cpu()
-    direct_name = "FBP" if config.operator.name == "ct" else "zero-filled"
-    for b, key in enumerate(batch.key):
-        if key in failures:
-            continue
-        target, image = batch.image[b, 0].numpy(), images[b, 0].numpy()
-        study = config.protocol == "study"
-        row = all_metrics(target, image, study=study)
-        if key in with_panel:
-            before = all_metrics(target, baseline[b, 0].numpy(), study=study)
-            panel(
-                results.panel(key),
-                target=target,
-                baseline=baseline[b, 0].numpy(),
-                image=image,
-                captions=("target", caption(direct_name, before), caption("reconstruction", row)),
-                title=f"{key}, {config.sampler.name}",
-            )
-        results.add(key, image, row | {"seconds": round(seconds, 3), "nfe": calls})
+    Raises:
+        ValueError: the first slices all fail alike.
+    """
+    with_panel = set(keys if config.panels < 0 else keys[: config.panels])
+    failures: dict[str, str] = {}
+
+    def work(items: list[int]) -> list[Slice]:
+        return reconstruct(config, method, fetch(dataset, items), with_panel, device)
+
+    with tqdm(total=len(todo), unit="slice", disable=not todo) as progress:
+        for items, outcome in in_batches(todo, config.batch_size, work):
+            if isinstance(outcome, Exception):
+                outcome = [Slice(keys[items[0]], error=describe_error(outcome))]
+            for one in outcome:
+                if one.error:
+                    log.warning("failed: %s", named(one.key, one.error))
+                    results.fail(one.key, one.error)
+                    failures[one.key] = one.error
+                else:
+                    store(config, one, results)
+            texts = list(failures.values())
+            if not results.finished and len(texts) >= ALIKE and len(set(texts)) == 1:
+                raise ValueError(
+                    f"the first {len(texts)} slices all failed alike, so it is not one slice's "
+                    f"fault: {texts[0]}"
+                )
+            progress.update(len(items))
     return failures
+
+
+def store(config: ConfigDict, one: Slice, results: Results) -> None:
+    """Write a finished slice, and its picture if it gets one."""
+    if one.direct is not None:
+        study = config.protocol == "study"
+        before = all_metrics(one.target, one.direct, study=study)
+        name = "FBP" if config.operator.name == "ct" else "zero-filled"
+        panel(
+            results.panel(one.key),
+            target=one.target,
+            baseline=one.direct,
+            image=one.image,
+            captions=("target", caption(name, before), caption("reconstruction", one.row)),
+            title=f"{one.key}, {config.sampler.name}",
+        )
+    results.add(one.key, one.image, one.row, one.std)
 
 
 def caption(name: str, metrics: dict[str, float]) -> str:
@@ -216,40 +219,46 @@ def caption(name: str, metrics: dict[str, float]) -> str:
     return f"{name}: {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}"
 
 
-def check_finite(value: Tensor, keys: tuple[str, ...]) -> None:
-    """Raise a ValueError that names the slices with NaN or infinite values."""
-    bad = [k for k, v in zip(keys, value, strict=True) if not torch.isfinite(v).all()]
-    if bad:
-        raise ValueError(f"NaN or infinite values in {', '.join(bad)}; finished slices are kept")
+def named(key: str, text: str) -> str:
+    """An error with its slice's key in front; errors of data sets have it already."""
+    return text if text.startswith(key) else f"{key}: {text}"
 
 
-def describe(operator: LinearOperator, device: str) -> dict:
-    """What the config does not say: the effective acceleration, versions, the device."""
-    info = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor(),
-        "torch": torch.__version__,
-    }
-    mask = getattr(operator, "mask", None)
-    if mask is not None:
-        info["effective_acceleration"] = round(effective_acceleration(mask[0, 0]), 3)
-    return info
+def wait_for_others() -> None:
+    """Until all processes of torchrun are here: it ends all as soon as one leaves with an error."""
+    if distributed.is_torchelastic_launched():
+        distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
-def chunks(items: list[int], size: int) -> list[list[int]]:
-    """`items` in lists of at most `size`."""
-    if size < 1:
-        raise ValueError(f"expected batch_size of at least 1, got {size}")
-    return [items[i : i + size] for i in range(0, len(items), size)]
+def choose_device() -> str:
+    """The GPU of this process, numbered by torchrun; without any the CPU."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    number = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+    torch.cuda.set_device(number)
+    return f"cuda:{number}"
 
 
 def main(_) -> None:
     """Command line."""
-    out = Path(flags.FLAGS.out)
+    out, code = Path(flags.FLAGS.out), 0
     with configs.clear_errors():
-        evaluate(flags.FLAGS.config, out, "cuda" if torch.cuda.is_available() else "cpu")
+        shard = find_shard(flags.FLAGS.shard, os.environ)
+        if shard != WHOLE:
+            print(f"shard {shard.rank} of {shard.world}")
+        try:
+            evaluate(flags.FLAGS.config, out, choose_device(), shard)
+        except FailedSlicesError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = SOME_FAILED
+    wait_for_others()
     print(f"results: {out}")
+    sys.exit(code)
 
 
 if __name__ == "__main__":
     configs.define_flags("configs/evaluate.py", out="folder of the results")
+    flags.DEFINE_string("shard", "auto", "auto, slurm or RANK/WORLD: see evaluation/shards.py")
     app.run(main)

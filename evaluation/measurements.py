@@ -23,6 +23,7 @@ def build_mri(config: ConfigDict, shape: tuple[int, int], keys: Sequence[str]) -
             seed=seed,
             acceleration=o.acceleration,
             center_fraction=o.center_fraction,
+            num_spokes=o.num_spokes,
             study=config.protocol == "study",
         )
 

@@ -1,49 +1,123 @@
-"""A results folder: rows appended as slices finish, reconstructions that survive a kill.
+"""A results folder: what `evaluation.evaluate` writes, and how it is read.
 
-config.json   the resolved config
-info.json     effective acceleration, versions, device
-metrics.csv   key,psnr,ssim,nmse,seconds,nfe - one row a slice
-recon.h5      reconstruction (n, H, W) float32 or complex64, and their keys
-panels/       target, zero-filled, reconstruction and error as PNG
+==============  ===================================================================================
+config.json     the resolved config
+info.json       device and versions: ``device, python, torch, cuda, numpy, version, commit, dirty``
+                (the last two in a git checkout); ``earlier``, those of earlier runs into the folder
+                that differed; ``prior``, its path and SHA-256; ``skipped``, what ``data.skip_bad``
+                left out; ``effective_acceleration`` of the first slice's mask
+keys.txt        the keys of the slices in the data set's order, one a line
+metrics.csv     one row a slice, see below
+failures.csv    ``key,error`` of the slices that failed; the next run tries them again; not there
+                where none did
+volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.volumes`); once every slice was tried
+recon.h5        ``key``, ``reconstruction`` and, with ``sampler.num_samples`` above 1, ``std``
+                (`evaluation.recon_file`); once every slice was tried
+parts/          until then: each tried slice's outcome, and its image if it has one
+.lock           held while recon.h5 is written, where the file system has locks
+panels/         target, direct reconstruction, reconstruction and error as PNG
+==============  ===================================================================================
+
+Columns of metrics.csv, of images in [0, 1]:
+
+================  =================================================================================
+key               volume and slice, such as ``file1000001.h5:12``
+psnr              dB, data range 1
+ssim              uniform 7 x 7 windows, data range 1
+nmse              |target - image|^2 / |target|^2; over |image|^2 with ``protocol=study``
+seconds           of measurement to image, the batch's divided by its slices
+nfe               calls of the network
+residual          |A x - y| / |y| of the image x and the measurement y
+acceleration      positions of k-space divided by measured ones; empty without a mask
+mask_hash         `provenance.fingerprint` of the sampling: bool mask (H, W), or CT angles
+measurement_hash  `provenance.fingerprint` of the measurement y: equal hashes, equal data
+memory_mib        MiB, peak: allocated on the GPU for the batch; without one, of the whole process
+================  =================================================================================
+
+Everything but `seconds` and `memory_mib` is the same however often a run was killed, and whatever
+the number of its processes. Measurements are simulated on the CPU, so that their hashes do not
+depend on the GPU; another version or processor may change last digits, and with them the hash.
+
+How it survives kills and many processes, on a shared file system without locks, too: a slice's
+outcome is one small file, written under another name and renamed after its image, and nobody
+appends to what another process writes. metrics.csv and failures.csv are made of those; a process
+that is alone also appends each row as its slice finishes. Of several processes the one that
+finishes last gathers all images in recon.h5; running the command again does it, too.
 """
 
 import csv
 import hashlib
 import io
 import json
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-COLUMNS = ("key", "psnr", "ssim", "nmse", "seconds", "nfe")
+from configs import ConfigError
+from evaluation.files import locked, remove_abandoned, to_csv, write_atomically
+from evaluation.recon_file import rewrite, stored_keys
+
+COLUMNS = (
+    "key",
+    "psnr",
+    "ssim",
+    "nmse",
+    "seconds",
+    "nfe",
+    "residual",
+    "acceleration",
+    "mask_hash",
+    "measurement_hash",
+    "memory_mib",
+)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` entirely or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def read_keys(folder: Path) -> list[str]:
+    """The keys of ``keys.txt``, in the data set's order."""
+    path = folder / "keys.txt"
+    return path.read_text().splitlines() if path.is_file() else []
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
-    """The finished rows of `metrics.csv`; a last line that a kill cut short is not one."""
+    """The rows of all finished slices, in the data set's order, whichever process did them."""
+    # outcomes first: they are dropped only after their rows stand in metrics.csv
+    outcomes = _read_outcomes(folder)
+    rows = {row["key"]: row for row in _read_metrics(folder)}
+    rows |= {key: outcome["row"] for key, outcome in outcomes.items() if "row" in outcome}
+    keys = dict.fromkeys([*read_keys(folder), *rows])
+    return [rows[key] for key in keys if key in rows]
+
+
+def read_failures(folder: Path) -> dict[str, str]:
+    """What went wrong with the slices that failed, by key, in the data set's order."""
+    outcomes = _read_outcomes(folder)
+    finished = {row["key"] for row in _read_metrics(folder)}  # perhaps by another process
+    errors = {key: outcome["error"] for key, outcome in outcomes.items() if "error" in outcome}
+    keys = dict.fromkeys([*read_keys(folder), *errors])
+    return {key: errors[key] for key in keys if key in errors and key not in finished}
+
+
+def _read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The whole rows of metrics.csv; a last line that a kill cut short is not one."""
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
     text = path.read_text()
-    complete = text[: text.rfind("\n") + 1]
-    return list(csv.DictReader(io.StringIO(complete)))
+    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    return [row for row in rows if None not in row and None not in row.values()]
+
+
+def _read_outcomes(folder: Path) -> dict[str, dict]:
+    """Of parts/, by key: ``{"key", "row"}`` of a finished slice, ``{"key", "error"}`` otherwise."""
+    outcomes = {}
+    for path in (folder / "parts").glob("[!.]*.json"):
+        try:
+            outcome = json.loads(path.read_text())
+        except FileNotFoundError:  # another process has just gathered it
+            continue
+        outcomes[outcome["key"]] = outcome
+    return outcomes
 
 
 class Results:
@@ -52,69 +126,124 @@ class Results:
     Args:
         folder: made if missing.
         config_json: the resolved config.
+        keys: of the slices that are wanted, in the data set's order.
+        alone: no other process is meant to write to the folder meanwhile: metrics.csv can grow row
+            by row.
+
+    Attributes:
+        finished: keys of the slices that are done, as far as this process knows.
+
+    Raises:
+        ConfigError: the folder was made with other slices.
     """
 
-    def __init__(self, folder: Path, config_json: str):
-        self.folder = folder
+    def __init__(
+        self, folder: Path, config_json: str, *, keys: Sequence[str] = (), alone: bool = True
+    ):
+        self.folder, self.keys, self.alone = folder, list(keys), alone
         self.parts = folder / "parts"
-        self.parts.mkdir(parents=True, exist_ok=True)
-        (folder / "panels").mkdir(exist_ok=True)
+        known = read_keys(folder)
+        _check_keys(folder, known, self.keys)
+        (folder / "panels").mkdir(parents=True, exist_ok=True)
+        self.parts.mkdir(exist_ok=True)
+        remove_abandoned(folder, ("*.json", "*.txt", "*.csv", "*.h5"))
+        remove_abandoned(self.parts)
         write_atomically(folder / "config.json", config_json.encode())
-        rows = read_rows(folder)
-        self.finished = {row["key"] for row in rows}
-        self._rewrite(rows)
+        if len(self.keys) > len(known):
+            write_atomically(folder / "keys.txt", "".join(f"{k}\n" for k in self.keys).encode())
+        stored = stored_keys(folder)
+        self.finished = {
+            row["key"]
+            for row in read_rows(folder)
+            if row["key"] in stored or self._part(row["key"], ".npz").is_file()
+        }
+        self.publish()
 
-    def _rewrite(self, rows: Sequence[dict]) -> None:
-        """Drop a half-written last line, so that the next row starts on a line of its own."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.folder / "metrics.csv", text.getvalue().encode())
+    def add(self, key: str, image: np.ndarray, row: Mapping, std: np.ndarray | None = None) -> None:
+        """Store one slice: the images first, then the row that says they are there.
 
-    def add(self, key: str, image: np.ndarray, row: dict) -> None:
-        """Store one slice: the reconstruction first, then the row that says it is there."""
+        Args:
+            key: of the slice.
+            image: ``(H, W)``.
+            row: values of `COLUMNS`; missing ones stay empty.
+            std: ``(H, W)`` standard deviation over posterior samples.
+        """
         content = io.BytesIO()
-        np.save(content, image)
-        write_atomically(self._part(key), content.getvalue())
-        with (self.folder / "metrics.csv").open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow({"key": key, **row})
-            file.flush()
-            os.fsync(file.fileno())
+        np.savez(content, reconstruction=image, **({} if std is None else {"std": std}))
+        self.parts.mkdir(exist_ok=True)  # another process may have gathered everything meanwhile
+        write_atomically(self._part(key, ".npz"), content.getvalue())
+        texts = {name: str({"key": key, **row}.get(name, "")) for name in COLUMNS}
+        self._write_outcome(key, {"key": key, "row": texts})
+        if self.alone:
+            with (self.folder / "metrics.csv").open("a", newline="") as file:
+                file.write(to_csv([texts], COLUMNS, header=False))
         self.finished.add(key)
+
+    def fail(self, key: str, error: str) -> None:
+        """Store that a slice could not be done."""
+        self.parts.mkdir(exist_ok=True)
+        self._write_outcome(key, {"key": key, "error": error})
 
     def write_info(self, info: dict) -> None:
         """Write `info.json`."""
         write_atomically(self.folder / "info.json", (json.dumps(info, indent=2) + "\n").encode())
 
-    def collect(self, keys: Sequence[str]) -> None:
-        """Put the reconstructions of `keys` into `recon.h5`, in that order, and drop the parts."""
-        images = dict(self._stored())
-        images |= {k: np.load(self._part(k)) for k in keys if self._part(k).is_file()}
-        if not keys:
-            return
-        path = self.folder / "recon.h5"
-        temporary = path.with_name(".recon.h5")
-        with h5py.File(temporary, "w") as file:
-            file["reconstruction"] = np.stack([images[key] for key in keys])  # (n, H, W)
-            file["key"] = list(keys)
-        os.replace(temporary, path)
-        for key in keys:
-            self._part(key).unlink(missing_ok=True)
-        if not any(self.parts.iterdir()):
-            self.parts.rmdir()
+    def publish(self) -> None:
+        """Write metrics.csv and failures.csv anew, of what all processes have done so far."""
+        failures = read_failures(self.folder)
+        rows = to_csv(read_rows(self.folder), COLUMNS)
+        write_atomically(self.folder / "metrics.csv", rows.encode())
+        path = self.folder / "failures.csv"
+        if failures:
+            lines = [{"key": key, "error": error} for key, error in failures.items()]
+            write_atomically(path, to_csv(lines, ("key", "error")).encode())
+        else:
+            path.unlink(missing_ok=True)
 
-    def _stored(self) -> dict[str, np.ndarray]:
-        path = self.folder / "recon.h5"
-        if not path.is_file():
-            return {}
-        with h5py.File(path) as file:
-            keys = [key.decode() for key in file["key"][()]]
-            return dict(zip(keys, file["reconstruction"][()], strict=True))
+    def gather(self) -> None:
+        """Put all images into `recon.h5`, once every wanted slice was tried.
 
-    def _part(self, key: str) -> Path:
-        return self.parts / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.npy"
+        Where there is something new volumes.csv is removed, to be made anew. Harmless to repeat,
+        to interrupt, and to do in several processes at once.
+        """
+        with locked(self.folder / ".lock"):
+            outcomes = _read_outcomes(self.folder)
+            fresh = {key for key, outcome in outcomes.items() if "row" in outcome}
+            with_image = fresh | stored_keys(self.folder)
+            done = [row["key"] for row in read_rows(self.folder) if row["key"] in with_image]
+            if fresh and {*done, *outcomes}.issuperset(self.keys):
+                (self.folder / "volumes.csv").unlink(missing_ok=True)
+                rewrite(self.folder, done, self._part_images)
+                self.publish()
+                for key in fresh:
+                    self._part(key, ".npz").unlink(missing_ok=True)
+                    self._part(key, ".json").unlink(missing_ok=True)
+            if self.parts.is_dir() and not any(self.parts.iterdir()):
+                self.parts.rmdir()
+
+    def _part_images(self, key: str) -> dict[str, np.ndarray] | None:
+        try:
+            with np.load(self._part(key, ".npz")) as file:
+                return dict(file)
+        except FileNotFoundError:  # gathered before, or by another process just now
+            return None
+
+    def _write_outcome(self, key: str, outcome: dict) -> None:
+        write_atomically(self._part(key, ".json"), json.dumps(outcome).encode())
+
+    def _part(self, key: str, suffix: str) -> Path:
+        return self.parts / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}{suffix}"
 
     def panel(self, key: str) -> Path:
         """Where the picture of a slice lies."""
         return self.folder / "panels" / f"{key.replace('/', '_').replace(':', '_')}.png"
+
+
+def _check_keys(folder: Path, known: Sequence[str], keys: Sequence[str]) -> None:
+    """A folder may go on with more or fewer of the same slices, not with others."""
+    for i, (old, new) in enumerate(zip(known, keys, strict=False)):
+        if old != new:
+            raise ConfigError(
+                f"{folder} was made with other slices: number {i} was {old}, now it is {new}; the "
+                "data have changed: choose another folder, or go back to the old data"
+            )

@@ -6,10 +6,12 @@ fields of `config.model`, called as ``net(x, sigma)``.
 
 from torch import nn
 
+from models.bias_free_unet import BiasFreeUNet
 from models.ncsnpp import NCSNpp
 
 NETWORKS = {
     "ncsnpp": NCSNpp,
+    "bias_free_unet": BiasFreeUNet,
 }
 
 
@@ -33,4 +35,4 @@ def create_model(config) -> nn.Module:
         raise ValueError(f"config.model does not fit {name}: {error}") from None
 
 
-__all__ = ["NETWORKS", "NCSNpp", "create_model"]
+__all__ = ["NETWORKS", "BiasFreeUNet", "NCSNpp", "create_model"]

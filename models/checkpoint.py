@@ -190,7 +190,7 @@ def load_prior(
         FileNotFoundError: nothing there; the shipped names are listed.
         CheckpointError: unreadable, or weights that do not fit their config.
     """
-    path = _resolve_prior(name_or_path)
+    path = resolve_prior(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     payload = load(path)
     config = ConfigDict(payload["config"])
@@ -202,7 +202,12 @@ def load_prior(
     return score_function(net, autocast=autocast), sde
 
 
-def _resolve_prior(name_or_path: str | Path) -> Path:
+def resolve_prior(name_or_path: str | Path) -> Path:
+    """The file that `load_prior` reads.
+
+    Raises:
+        FileNotFoundError: nothing there; the shipped names are listed.
+    """
     shipped = WEIGHTS / f"{name_or_path}{SUFFIX}"
     if shipped.is_file():
         return shipped

@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.batch import BatchGenerator
+from operators.batch import BatchGenerator, expand
 from samplers.denoise import CG_STEPS, data_step, denoise, direction, first_image, schedule
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
@@ -58,15 +58,18 @@ def dds(
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"expected eta in [0, 1], got {eta}")
-    sigmas = schedule(sde, num_steps, start_sigma, end_sigma)
     watch = Watch(rng, callback)
     fitted = first_image(operator, y, initial)
-    x = fitted + sigmas[0] * rng.normal_like(fitted)
-    for sigma, following in zip(sigmas, [*sigmas[1:], None], strict=True):
+    levels = schedule(sde, num_steps, start_sigma, end_sigma, len(fitted))
+    sigmas = levels.to(fitted.real)  # (num_steps, B)
+    x = fitted + expand(sigmas[0], fitted) * rng.normal_like(fitted)
+    for sigma, following, peak in zip(
+        sigmas, [*sigmas[1:], None], levels.amax(1).tolist(), strict=True
+    ):
         clean = denoise(score, x, sigma)
         fitted = data_step(operator, y, clean, sigma, sigma_y=sigma_y, cg_steps=cg_steps)
-        watch(sigma, fitted)
+        watch(peak, fitted)
         if following is not None:
             old = math.sqrt(1 - eta**2) * direction(x, clean, sigma)
-            x = fitted + following * (old + eta * rng.normal_like(x))
+            x = fitted + expand(following, x) * (old + eta * rng.normal_like(x))
     return watch.finish(fitted)

@@ -1,7 +1,5 @@
 """Diffusion posterior sampling: the likelihood's gradient through the network."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -47,11 +45,13 @@ def dps(
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("expected to run without torch.inference_mode: dps needs gradients")
-    sigmas = schedule(sde, num_steps, start_sigma, end_sigma)
     watch = Watch(rng, callback)
     x = first_image(operator, y, initial)
-    x = x + sigmas[0] * rng.normal_like(x)
-    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+    levels = schedule(sde, num_steps, start_sigma, end_sigma, len(x))
+    sigmas = levels.to(x.real)  # (num_steps, B)
+    x = x + expand(sigmas[0], x) * rng.normal_like(x)
+    ends = [*sigmas[1:], torch.zeros_like(sigmas[0])]
+    for sigma, following, peak in zip(sigmas, ends, levels.amax(1).tolist(), strict=True):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             clean = denoise(score, x, sigma)
@@ -60,8 +60,8 @@ def dps(
         # a measurement that is met exactly has no direction to go
         gradient = torch.where(expand(misfit, x) > 0, gradient, 0.0)
         x, clean = x.detach(), clean.detach()
-        share = (following / sigma) ** 2
-        spread = following * math.sqrt(1 - share)
+        share = expand((following / sigma) ** 2, x)
+        spread = expand(following, x) * torch.sqrt(1 - share)
         x = clean + share * (x - clean) + spread * rng.normal_like(x) - step * gradient
-        watch(sigma, clean)
+        watch(peak, clean)
     return watch.finish(clean)

@@ -7,10 +7,12 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator
 from samplers.denoise import CG_STEPS, data_step, denoise, first_image, schedule
+from samplers.stall import Stall
+from samplers.start import automatic_start
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
-START_SIGMA = 0.2  # about the artefacts of a zero-filled image, 50/255 in DPIR
+START_FACTOR = 4.0  # first level over the first image's estimated error
 STRENGTH = 0.23  # lambda of DPIR
 
 
@@ -23,11 +25,12 @@ def pnp(
     rng: BatchGenerator,
     num_steps: int,
     initial: Tensor | None = None,
-    start_sigma: float = START_SIGMA,
+    start_sigma: float | None = None,
     end_sigma: float | None = None,
     strength: float = STRENGTH,
     sigma_y: float = 0.0,
     cg_steps: int = CG_STEPS,
+    tolerance: float = 0.0,
     callback: Callback | None = None,
 ) -> Tensor:
     """x = data step from E[x_0 | x], the image being taken for one with noise of sigma.
@@ -38,6 +41,9 @@ def pnp(
     Args: as `samplers.dds`, but
 
         rng: names the samples; no random number is drawn.
+        start_sigma: first level; by default `START_FACTOR` times what `start.error_level` finds.
+        tolerance: a sample is finished when its image and its misfit change by less than this,
+            relatively, in `stall.PATIENCE` steps running; 0: goes to the last level.
         strength: lambda: the data step's penalty is lambda sigma_y^2 / sigma^2.
 
     Returns:
@@ -45,12 +51,20 @@ def pnp(
 
     Raises: as `samplers.dds`.
     """
-    sigmas = schedule(sde, num_steps, start_sigma, end_sigma)
     watch = Watch(rng, callback)
     x = first_image(operator, y, initial)
+    if start_sigma is None:
+        start_sigma = automatic_start(
+            score, sde, operator, y, x, factor=START_FACTOR, end_sigma=end_sigma, cg_steps=cg_steps
+        )
+    sigmas = schedule(sde, num_steps, start_sigma, end_sigma, len(x))
     noise_level = math.sqrt(strength) * sigma_y
-    for sigma in sigmas:
+    stall = Stall(operator, y, tolerance)
+    for peak, sigma in zip(sigmas.amax(1).tolist(), sigmas.to(x.real), strict=True):
         clean = denoise(score, x, sigma)
-        x = data_step(operator, y, clean, sigma, sigma_y=noise_level, cg_steps=cg_steps)
-        watch(sigma, x)
+        fitted = data_step(operator, y, clean, sigma, sigma_y=noise_level, cg_steps=cg_steps)
+        x = stall.keep(x, fitted)
+        watch(peak, x)
+        if stall.finished():
+            break
     return watch.finish(x)

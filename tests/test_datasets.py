@@ -345,7 +345,27 @@ def test_augment_crops_anywhere():
     assert corners == {0, 1, 2, 8, 9, 10, 16, 17, 18}
 
 
+def test_augment_shrinks_by_random_factors():
+    ramp = torch.arange(64.0).expand(1, 64, 64) / 64  # its slope tells the factor
+    slopes = []
+    for seed in range(200):
+        crop = augment(ramp, torch.Generator().manual_seed(seed), crop=16, shrink=0.5)
+        assert crop.shape == (1, 16, 16)
+        slopes.append(64 * float(crop[0, 8, 9] - crop[0, 8, 8]))
+    factors = 1 / torch.tensor(slopes)
+    assert factors.min() >= 0.5 - 1e-3
+    assert factors.max() <= 1 + 1e-3
+    assert abs(factors.mean() - 0.75) < 3 * 0.25 / (3 * 200) ** 0.5  # three standard errors
+    # anti-aliased: white noise loses variance; and never below the crop's size
+    noise = torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0))
+    half = augment(noise, torch.Generator().manual_seed(1), crop=16, shrink=0.1)
+    assert half.shape == (1, 16, 16)
+    assert half.std() < noise.std()
+
+
 def test_augment_says_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"data.shrink.*0\.5.*crop=None"):
+        augment(torch.zeros(1, 8, 8), torch.Generator(), shrink=0.5)
     with pytest.raises(DataError, match=r"12 x 12.*8 x 16.*crop"):
         augment(torch.zeros(1, 8, 16), torch.Generator(), crop=12)
     with pytest.raises(DataError, match=r"square.*8 x 16.*crop"):

@@ -498,3 +498,13 @@ def test_a_failing_write_is_not_hidden(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(OSError, match="No space left"):
         train(copy(tiny_config), tmp_path, "cpu")
+
+
+def test_the_learning_rate_warms_up_stays_and_cools_down():
+    config = configs.load_config("configs/demo.py")
+    config.optim.update({"lr": 1.0, "warmup": 4, "cooldown": 3})
+    config.training.num_steps = 12
+    rates = [module.learning_rate(config, step) for step in range(12)]
+    assert rates == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    config.optim.cooldown = 0
+    assert [module.learning_rate(config, step) for step in range(3, 12)] == [1.0] * 9

@@ -1,0 +1,50 @@
+"""The shipped prior `natural_small`: photographs, a network for CPUs (weights/natural_small.md)."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """A bias-free U-Net of 0.47 million parameters on random crops at random scales.
+
+    BSDS500's `train` and `val` folders below data.root; 400 pictures are enough for a network
+    that looks at 60 pixels at a time. About 2.5 steps a second on one core of an AMD EPYC (Zen 5).
+    """
+    config = base.get_config()
+    config.model = ConfigDict(
+        {
+            "name": "bias_free_unet",
+            "nf": 8,
+            "ch_mult": (3, 4, 6, 8),
+            "num_res_blocks": 2,
+            "num_channels": 1,
+        }
+    )
+    config.sde.sigma_min = 0.004  # below it 8-bit pictures have no detail left to learn
+    config.sde.sigma_max = 2.0
+    config.data.name = "image_folder"
+    config.data.root = "data/natural"  # with folders train and val
+    config.data.image_size = 0
+    config.data.crop = 80
+    config.data.shrink = 0.5  # finer texture, and less of the JPEG compression
+    config.data.flip = True
+    config.data.rotate = True
+    config.data.cache = "memory"
+    config.data.num_workers = 0
+    config.training.batch_size = 10
+    config.training.num_steps = 60_000
+    config.training.precision = "bfloat16"
+    config.training.channels_last = "on"
+    config.training.log_every = 100
+    config.training.checkpoint_every = 500
+    config.training.keep_checkpoints = 2
+    config.training.validate_every = 2_500
+    config.training.validation_images = 100
+    config.training.validation_bins = 6
+    config.training.sample_every = 0
+    config.optim.lr = 1e-3
+    config.optim.warmup = 200
+    config.optim.cooldown = 8_000
+    config.optim.ema_decay = 0.999
+    return config

@@ -1,0 +1,74 @@
+"""Work on items in batches: smaller ones where memory does not suffice, one by one past a fault."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# of RuntimeErrors: PyTorch's CPU allocator, CUDA's libraries
+MEMORY_TEXTS = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+)
+
+
+def in_batches(
+    items: Sequence[Item], size: int, work: Callable[[list[Item]], Result]
+) -> Iterator[tuple[list[Item], Result | Exception]]:
+    """``work(batch)`` on batches of at most `size` items, in their order.
+
+    Out of memory, the batch is halved, and stays so for the rest. After any other exception the
+    items of that batch are tried one by one, so that only the faulty ones are lost: items have to
+    be independent of the batch that they are in.
+
+    Yields:
+        the items of a batch and what `work` gave; for an item that failed alone, the exception
+        (without its traceback, whose frames would keep tensors alive).
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"expected batch_size of at least 1, got {size}")
+    pending = deque(items)
+    suspects = 0  # at the front of the queue, tried one by one
+    while pending:
+        batch = [pending.popleft() for _ in range(1 if suspects else min(size, len(pending)))]
+        result = _attempt(work, batch)
+        if isinstance(result, Exception) and len(batch) > 1:
+            pending.extendleft(reversed(batch))
+            if is_out_of_memory(result):
+                size = len(batch) // 2
+                log.warning("out of memory with %d slices at a time; on with %d", len(batch), size)
+            else:
+                suspects = len(batch)
+            continue
+        suspects = max(suspects - 1, 0)
+        yield batch, result
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that memory, a GPU's or the machine's, was not enough."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_TEXTS)
+
+
+def _attempt(work: Callable[[list[Item]], Result], batch: list[Item]) -> Result | Exception:
+    try:
+        return work(batch)
+    except Exception as error:  # whatever a slice does to a method, the others go on
+        log.debug("failed: %s", batch, exc_info=True)
+        problem = error.with_traceback(None)
+        problem.__context__ = problem.__cause__ = None  # their frames hold tensors, too
+    if is_out_of_memory(problem) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return problem

@@ -1,0 +1,167 @@
+"""What computed a number, and from what: versions of the code, hashes of weights and data."""
+
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from configs import ConfigError
+from operators import LinearOperator
+from operators.masks import effective_acceleration
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGEST_BYTES = 8  # of a fingerprint: among a million slices, two are mistaken with chance 3e-8
+
+
+def code_version(root: Path = ROOT) -> dict[str, str | bool]:
+    """The package's version and, in a git checkout, the commit and whether files differ from it.
+
+    Returns:
+        "version"; in a checkout "commit" (40 hex digits) and "dirty", too.
+    """
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    top = _git(root, "rev-parse", "--show-toplevel")
+    commit = _git(root, "rev-parse", "HEAD")
+    # a copy without its own history may lie in somebody else's repository
+    if not top or not commit or Path(top).resolve() != root.resolve():
+        return {"version": version}
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"version": version, "commit": commit, "dirty": changes != ""}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git prints; None where there is no git, or it refuses."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def environment(device: str) -> dict[str, str | bool]:
+    """The device and the versions that numbers may depend on in their last digits."""
+    on_gpu = torch.device(device).type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "cpu",
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda or "none",
+        "numpy": np.__version__,
+        **code_version(),
+    }
+
+
+def fingerprint(array: torch.Tensor | np.ndarray) -> str:
+    """BLAKE2b of the bytes of an array in C order, as 16 hexadecimal digits."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu().numpy()
+    data = np.ascontiguousarray(array).tobytes()
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def sampling(operator: LinearOperator) -> dict[str, str | float]:
+    """`mask_hash` of what one slice's operator samples, and `acceleration` where it has a mask.
+
+    The hash is the `fingerprint` of the mask as bool ``(H, W)``, of a CT operator's angles in
+    degrees as float64; empty for operators that have neither.
+    """
+    if hasattr(operator, "mask"):
+        mask = operator.mask[0, 0]
+        return {"acceleration": effective_acceleration(mask), "mask_hash": fingerprint(mask)}
+    angles = getattr(operator, "angles_deg", None)
+    return {} if angles is None else {"mask_hash": fingerprint(np.asarray(angles, np.float64))}
+
+
+def describe_prior(path: Path | None) -> dict[str, str] | None:
+    """Path and SHA-256 of a checkpoint file; None for methods without one."""
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def check_prior(folder: Path, prior: dict[str, str] | None) -> None:
+    """Compare the prior that a results folder was made with with `prior`; no folder is fine.
+
+    The path may differ, the weights may not.
+
+    Raises:
+        ConfigError: they differ; names both.
+    """
+    path = folder / "info.json"
+    if not path.is_file():
+        return
+    old = read_json(path).get("prior")
+    if (old or {}).get("sha256") != (prior or {}).get("sha256"):
+        raise ConfigError(
+            f"{folder} was made with another prior; choose another folder, or give the old "
+            f"checkpoint file itself:\n  prior: {_name(old)} there, {_name(prior)} now"
+        )
+
+
+def _name(prior: dict[str, str] | None) -> str:
+    return f"{prior['path']} (sha256 {prior['sha256'][:12]}...)" if prior else "(none recorded)"
+
+
+def describe(
+    folder: Path, *, operator: LinearOperator, prior: dict | None, skipped: list[str], device: str
+) -> dict:
+    """The content of ``info.json``; what earlier runs into `folder` said of themselves is kept.
+
+    Args:
+        folder: the results.
+        operator: of the first slice.
+        prior: from `describe_prior`.
+        skipped: what the data set left out, with the reasons.
+        device: where the networks run.
+    """
+    now = environment(device)
+    path = folder / "info.json"
+    old = read_json(path) if path.is_file() else {}
+    before = {name: old[name] for name in now if name in old}
+    earlier = [*old.get("earlier", []), *([before] if before and before != now else [])]
+    info = {**now, "earlier": [run for run in _distinct(earlier) if run != now], "prior": prior}
+    info["skipped"] = skipped
+    acceleration = sampling(operator).get("acceleration")
+    if acceleration is not None:
+        info["effective_acceleration"] = round(acceleration, 3)
+    return info
+
+
+def _distinct(items: list[dict]) -> list[dict]:
+    return [item for i, item in enumerate(items) if item not in items[:i]]
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file.
+
+    Raises:
+        ConfigError: not readable as JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not readable as JSON ({error}); remove it") from None
+
+
+def reset_peak_memory(device: str) -> None:
+    """Start a new measurement on a GPU; a process's own peak cannot be reset."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: str) -> float:
+    """MiB: allocated on the GPU since `reset_peak_memory`; on a CPU the process's peak so far."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,116 @@
+"""``recon.h5``: the images of a results folder.
+
+``key`` (n,) str; ``reconstruction`` (n, H, W) float32, or complex64 where images are complex;
+``std`` (n, H, W) float32 with several posterior samples; ``shape`` (n, 2), for images of different
+sizes are padded with zeros at the end of each axis.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from evaluation.files import replacing
+
+NAMES = ("reconstruction", "std")
+
+
+class Images(Mapping[str, np.ndarray]):
+    """The images ``(H, W)`` of an open file by key, each read when it is asked for."""
+
+    def __init__(self, file: h5py.File, name: str):
+        self.file, self.name = file, name
+        self.places = {key: i for i, key in enumerate(file["key"].asstr()[()])}
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.all(key)[self.name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def all(self, key: str) -> dict[str, np.ndarray]:
+        """One slice's images by their names, without padding."""
+        place = self.places[key]
+        height, width = self.file["shape"][place]
+        names = [name for name in NAMES if name in self.file]
+        return {name: self.file[name][place, :height, :width] for name in names}
+
+
+@contextmanager
+def open_images(folder: Path, name: str = "reconstruction") -> Iterator[Images]:
+    """A ``with`` block's `Images` of a results folder.
+
+    Args:
+        folder: the results.
+        name: "reconstruction" or "std".
+
+    Raises:
+        FileNotFoundError: no recon.h5, for not every slice was tried yet.
+    """
+    path = folder / "recon.h5"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there yet; run evaluation.evaluate to its end")
+    # no locks: the file is only ever replaced as a whole
+    with h5py.File(path, locking=False) as file:
+        yield Images(file, name)
+
+
+def read_images(folder: Path, name: str = "reconstruction") -> dict[str, np.ndarray]:
+    """All images ``(H, W)`` by key; arguments and errors as `open_images`."""
+    with open_images(folder, name) as images:
+        return dict(images)
+
+
+def stored_keys(folder: Path) -> set[str]:
+    """The keys of the images; none where there is no file."""
+    if not (folder / "recon.h5").is_file():
+        return set()
+    with open_images(folder) as images:
+        return set(images)
+
+
+def rewrite(
+    folder: Path, keys: Sequence[str], load: Callable[[str], dict[str, np.ndarray] | None]
+) -> None:
+    """Replace a results folder's file by one with the images of `keys`, in that order.
+
+    Args:
+        folder: the results.
+        keys: of the slices.
+        load: new images of a slice by name; None: those that the file has. One slice at a time is
+            in memory.
+    """
+    path = folder / "recon.h5"
+    with replacing(path) as temporary, ExitStack() as stack:
+        # open throughout: another process may put a newer one in its place
+        old = stack.enter_context(open_images(folder)) if path.is_file() else None
+
+        def images(key: str) -> dict[str, np.ndarray]:
+            new = load(key)
+            if new is not None:
+                return new
+            if old is not None and key in old:
+                return old.all(key)
+            with open_images(folder) as newer:
+                return newer.all(key)
+
+        with h5py.File(temporary, "w", locking=False) as file:
+            file["shape"] = [_append(file, i, images(key)) for i, key in enumerate(keys)]
+            file["key"] = list(keys)
+
+
+def _append(file: h5py.File, i: int, images: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    """Write the images of slice i; the data sets grow with them. Returns their shape."""
+    for name, image in images.items():
+        if name not in file:
+            limits, chunk = (None, None, None), (1, *image.shape)
+            file.create_dataset(name, (0, *image.shape), image.dtype, maxshape=limits, chunks=chunk)
+        data = file[name]
+        data.resize((i + 1, *np.maximum(data.shape[1:], image.shape)))
+        data[i, : image.shape[0], : image.shape[1]] = image
+    return images["reconstruction"].shape

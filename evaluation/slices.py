@@ -1,0 +1,105 @@
+"""From slices to rows: simulate the measurements of a batch, reconstruct, measure the quality."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+from torch import Tensor
+
+from datasets import Sample, collate
+from evaluation.baselines import direct
+from evaluation.batching import is_out_of_memory
+from evaluation.measurements import build_operator
+from evaluation.methods import Method
+from evaluation.metrics import all_metrics
+from evaluation.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
+from operators import LinearOperator
+from operators.batch import norm
+
+ERROR_LENGTH = 500  # characters of an exception's text that are kept
+
+
+class Slice(NamedTuple):
+    """What became of one slice: `row` and images ``(H, W)``, or an `error`."""
+
+    key: str
+    error: str = ""
+    row: dict[str, float | str] | None = None
+    target: np.ndarray | None = None
+    direct: np.ndarray | None = None  # zero-filled or FBP
+    image: np.ndarray | None = None
+    std: np.ndarray | None = None
+
+
+def reconstruct(
+    config: ConfigDict,
+    method: Method,
+    samples: Sequence[Sample],
+    with_panel: set[str],
+    device: str,
+) -> list[Slice]:
+    """Measure and reconstruct some slices of one size, and measure the quality."""
+    batch = collate(samples)
+    keys = batch.key
+    operator = build_operator(config, tuple(batch.image.shape[-2:]), keys)
+    y = measure(operator, batch.image)
+    check_finite(y, keys)
+    on_device, y_on_device = operator.to(device), y.to(device)
+    reset_peak_memory(device)
+    begin = time.perf_counter()
+    images, calls, failures, stds = method(on_device, y_on_device, keys)
+    images = images.cpu()
+    shared = {"seconds": round((time.perf_counter() - begin) / len(keys), 3), "nfe": calls}
+    shared["memory_mib"] = round(peak_memory(device), 1)
+
+    slices = []
+    for b, key in enumerate(keys):
+        error = failures.get(key, "")
+        if not error and not torch.isfinite(images[b]).all():
+            error = "NaN or infinite values in the reconstruction"
+        if error:
+            slices.append(Slice(key, error=error))
+            continue
+        own, y_b, x_b = operator[b], y[b : b + 1], images[b : b + 1]
+        target, image = batch.image[b, 0].numpy(), images[b, 0].numpy()
+        row = {
+            **all_metrics(target, image, study=config.protocol == "study"),
+            **shared,
+            "residual": float(norm(own.forward(x_b) - y_b) / norm(y_b)),
+            **sampling(own),
+            "measurement_hash": fingerprint(y_b),
+        }
+        slices.append(
+            Slice(
+                key,
+                row=row,
+                target=target,
+                direct=direct(own, y_b)[0, 0].numpy() if key in with_panel else None,
+                image=image,
+                std=None if stds is None else stds[b, 0].cpu().numpy(),
+            )
+        )
+    return slices
+
+
+def measure(operator: LinearOperator, image: Tensor) -> Tensor:
+    """A x of images ``(B, 1, H, W)``, each slice alone and on the CPU: bits never depend on B."""
+    return torch.cat([operator[b].forward(image[b : b + 1]) for b in range(len(image))])
+
+
+def check_finite(value: Tensor, keys: tuple[str, ...]) -> None:
+    """Raise a ValueError that names the slices with NaN or infinite values."""
+    bad = [k for k, v in zip(keys, value, strict=True) if not torch.isfinite(v).all()]
+    if bad:
+        raise ValueError(f"NaN or infinite values in the measurement of {', '.join(bad)}")
+
+
+def describe_error(error: Exception) -> str:
+    """An exception of one slice, on one line."""
+    text = " ".join(str(error).split())[:ERROR_LENGTH]
+    if is_out_of_memory(error):
+        return f"out of memory with one slice at a time: {text}"
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,122 @@
+"""A small bias-free residual U-Net: fast on a CPU, and the same at every brightness.
+
+DRUNet (Zhang et al., TPAMI 2021) at a hundredth of its size. Without biases, normalisation or an
+embedding of the noise level it is positively homogeneous: an image and its noise scaled by the same
+factor give the denoised image scaled by it. Such networks keep to noise levels and contrasts they
+have not been trained on (Mohan et al., ICLR 2020).
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers import full_precision, working_dtype
+
+BRANCH_SCALE = 0.1  # of a residual branch at the start: a deep stack begins near the identity
+OUTPUT_SCALE = 1e-2  # of the last layer at the start: the score begins near zero
+
+
+def bias_free_conv(in_channels: int, out_channels: int, *, scale: float = 1.0) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps the image size; He's initialisation times `scale`."""
+    layer = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    nn.init.normal_(layer.weight, std=scale * math.sqrt(2 / (9 * in_channels)))
+    return layer
+
+
+class PlainBlock(nn.Module):
+    """x + conv(relu(conv(x)))."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = bias_free_conv(channels, channels)
+        self.conv2 = bias_free_conv(channels, channels, scale=BRANCH_SCALE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class BiasFreeUNet(nn.Module):
+    """Score network s(x, sigma) = h(x, sigma) / sigma^2, h homogeneous of degree 1.
+
+    The denoised image x + sigma^2 s is x + h: h estimates minus the noise.
+
+    Args:
+        nf: channels that the multipliers count in.
+        ch_mult: channel multiplier of each level, from full resolution down, each half the one
+            before.
+        num_res_blocks: residual blocks a level, on the way down and on the way up.
+        num_channels: image channels.
+    """
+
+    def __init__(
+        self, *, nf: int, ch_mult: Sequence[int], num_res_blocks: int, num_channels: int = 1
+    ):
+        super().__init__()
+        widths = [nf * m for m in ch_mult]
+        self.num_channels = num_channels
+        self.stride = 2 ** (len(widths) - 1)
+
+        def level(width: int) -> nn.Sequential:
+            return nn.Sequential(*[PlainBlock(width) for _ in range(num_res_blocks)])
+
+        steps = list(pairwise(widths))
+        self.input = bias_free_conv(num_channels + 1, widths[0])
+        self.down = nn.ModuleList(level(width) for width in widths[:-1])
+        self.downsample = nn.ModuleList(nn.Conv2d(a, b, 2, 2, bias=False) for a, b in steps)
+        self.middle = level(widths[-1])
+        self.upsample = nn.ModuleList(
+            nn.ConvTranspose2d(b, a, 2, 2, bias=False) for a, b in reversed(steps)
+        )
+        self.up = nn.ModuleList(level(width) for width in reversed(widths[:-1]))
+        self.output = bias_free_conv(widths[0], num_channels, scale=OUTPUT_SCALE)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The score, grad_x log p_sigma(x).
+
+        Images of any size: the sides are continued to multiples of the network's stride. Under
+        `torch.autocast` the first and the last convolution stay in the weights' precision.
+
+        Args:
+            x: ``(B, C, H, W)`` noisy images; clean ones lie in [0, 1].
+            sigma: ``(B,)`` noise levels, > 0.
+
+        Returns:
+            ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: another number of channels or of noise levels.
+        """
+        self._check(x, sigma)
+        height, width = x.shape[2:]
+        level = sigma[:, None, None, None]
+        padded = F.pad(x, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        levels = level.expand(-1, 1, *padded.shape[2:])
+        with full_precision(x):  # bfloat16 would round away the smallest noise levels
+            h = self.input(torch.cat([padded, levels], dim=1))  # (B, nf ch_mult[0], H', W')
+        h = h.to(working_dtype(h))
+
+        skips = []
+        for blocks, downsample in zip(self.down, self.downsample, strict=True):
+            h = blocks(h)
+            skips.append(h)
+            h = downsample(h)
+        h = self.middle(h)
+        for upsample, blocks in zip(self.upsample, self.up, strict=True):
+            h = blocks(upsample(h) + skips.pop())
+
+        with full_precision(h):
+            h = self.output(h.to(self.output.weight.dtype))
+        return h[:, :, :height, :width] / level**2
+
+    def _check(self, x: Tensor, sigma: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.num_channels:
+            raise ValueError(
+                f"expected images (B, {self.num_channels}, H, W), got {tuple(x.shape)}"
+            )
+        if sigma.shape != x.shape[:1]:
+            raise ValueError(f"expected sigma ({x.shape[0]},), got {tuple(sigma.shape)}")
