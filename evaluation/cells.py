@@ -29,10 +29,11 @@ METRICS = {
     "residual": Metric("data residual", 4, min),
     "seconds": Metric("s/slice", 2, min),
     "nfe": Metric("calls", 0, min),
+    "memory_mib": Metric("memory (MiB)", 0, min),
 }
 IMAGE_METRICS = ("psnr", "ssim", "nmse")
 BASELINES = ("zero_filled", "fbp", "cg_sense", "l1_wavelet", "tv", "unet")  # order in tables
-SAMPLERS = {"pc": "PC", "jalal": "Jalal", "pnp": "PnP", "dds": "DDS", "dps": "DPS"}
+SAMPLERS = {"pc": "PC", "ccdf": "CCDF", "jalal": "Jalal", "pnp": "PnP", "dds": "DDS", "dps": "DPS"}
 METHOD = re.compile(
     rf"(?P<prior>.+?)_(?P<size>{'|'.join(sorted(SIZES, reverse=True))})"
     r"_(?P<sampler>[a-z0-9]+(?:_[a-z0-9]+)*?)(?:_lambda_(?P<weight>[0-9.]+(?:e-?[0-9]+)?))?"
@@ -47,6 +48,8 @@ LABELS = {
     "pd": "PD",
     "pdfs": "PD-FS",
     "pd_fs": "PD-FS",
+    "knee_pd": "knee PD",
+    "knee_pdfs": "knee PD-FS",
     "lodopab": "LoDoPaB",
     "ct": "CT",
     "4_attention": "4 + att.",
@@ -73,6 +76,7 @@ class Cell(NamedTuple):
         config: of the evaluation.
         info: what the evaluation found out, such as `effective_acceleration`.
         rows: values by column, by key of the slice (or by volume).
+        measured: hash of the measurement by key of the slice; equal ones mean equal data.
     """
 
     folder: Path
@@ -82,6 +86,7 @@ class Cell(NamedTuple):
     config: Mapping
     info: Mapping
     rows: Mapping[str, Mapping[str, float]]
+    measured: Mapping[str, str]
 
     def values(self, metric: str) -> dict[str, float]:
         """A metric by key.
@@ -163,7 +168,8 @@ def read_cell(folder: Path, *, per: str = "slice") -> Cell:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: expected a results folder of evaluation.evaluate")
     info = folder / "info.json"
-    read = {"slice": _slices, "volume": _volumes}[per]
+    rows = read_rows(folder)
+    slices = {row["key"]: _numbers(row) for row in rows}
     return Cell(
         folder=folder,
         data=folder.parent.parent.name,
@@ -171,7 +177,8 @@ def read_cell(folder: Path, *, per: str = "slice") -> Cell:
         method=parse_method(folder.name),
         config=json.loads((folder / "config.json").read_text()),
         info=json.loads(info.read_text()) if info.is_file() else {},
-        rows=read(folder),
+        rows=slices if per == "slice" else _volumes(folder),
+        measured={row["key"]: row.get("measurement_hash", "") for row in rows},
     )
 
 
@@ -190,10 +197,6 @@ def read_grid(roots: Sequence[Path], *, per: str = "slice") -> list[Cell]:
     return cells
 
 
-def _slices(folder: Path) -> dict[str, dict[str, float]]:
-    return {row["key"]: _numbers(row) for row in read_rows(folder)}
-
-
 def _volumes(folder: Path) -> dict[str, dict[str, float]]:
     path = folder / "volumes.csv"
     if not path.is_file():
@@ -203,11 +206,5 @@ def _volumes(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, float]:
-    """The columns after the name that hold a number; others (and empty ones) are not for tables."""
-    numbers = {}
-    for name, text in list(row.items())[1:]:
-        try:
-            numbers[name] = float(text)
-        except (TypeError, ValueError):
-            continue
-    return numbers
+    """The columns that tables know, those that are filled."""
+    return {name: float(row[name]) for name in METRICS if row.get(name)}

@@ -1,5 +1,6 @@
 """Two methods compared on the slices that both have, over a grid of results folders."""
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from evaluation.statistics import Comparison, Interval, compare, holm
 from evaluation.study_table import LABELS, row_labels, rows_of
 
 MINUS = "\N{MINUS SIGN}"
+log = logging.getLogger(__name__)
+
 SMALLEST_P = 0.001  # smaller ones are shown as such
 CSV_HEADER = (
     *("data", "measurement", "sampling", "metric", "slices", "volumes", "first", "second"),
@@ -62,6 +65,7 @@ def _lines(cells: Sequence[Cell], first: str, second: str, metrics: Sequence[str
     for row in rows_of(cells):
         found = {cell.method: cell for cell in row if cell.rows}
         if found.keys() >= set(methods):
+            _warn(*(found[method] for method in methods))
             for metric in metrics:
                 values = [found[method].values(metric) for method in methods]
                 labelled.append((row_labels(row), metric, compare(*values)))
@@ -72,6 +76,18 @@ def _lines(cells: Sequence[Cell], first: str, second: str, metrics: Sequence[str
     wilcoxon = holm([comparison.p_wilcoxon for *_, comparison in labelled])
     p_values = zip(permutation, wilcoxon, strict=True)
     return [Line(*found, p) for found, p in zip(labelled, p_values, strict=True)]
+
+
+def _warn(first: Cell, second: Cell) -> None:
+    """Of slices whose measurements differ, where both methods' are known."""
+    keys = sorted(first.measured.keys() & second.measured.keys())
+    pairs = {key: (first.measured[key], second.measured[key]) for key in keys}
+    differing = [key for key, (a, b) in pairs.items() if a and b and a != b]
+    if differing:
+        log.warning(
+            "%s and %s: %d slices were not measured alike, such as %s",
+            *(first.folder, second.folder.name, len(differing), differing[0]),
+        )
 
 
 def _texts(line: Line) -> list[str]:

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import clear_errors
+from evaluation.cell_images import CellImages, common_keys
 from evaluation.cells import METRICS, read_cell, read_grid, titles
 from evaluation.panels import Inset, draw_panels, panel
 from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
-from evaluation.cell_images import CellImages, common_keys
 from evaluation.study_table import is_finished, rows_of
 from evaluation.style import save
 

@@ -25,12 +25,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from configs import clear_errors
+from evaluation.cell_images import CellImages, common_keys
 from evaluation.cells import IMAGE_METRICS, METRICS, Cell, label, read_cell, titles
 from evaluation.markup import Column, Text, html
 from evaluation.metrics import all_metrics
 from evaluation.panels import ERROR_COLORS, error_range
 from evaluation.plots import draw_summary
-from evaluation.cell_images import CellImages, common_keys
 from evaluation.style import STYLE
 from evaluation.tables import flat_table
 

@@ -1,7 +1,7 @@
 """How sure a mean over slices is, and whether two methods differ.
 
-CellImages of one volume show the same person, so they are not independent: everything here resamples
-whole volumes, the part of a slice's key before the colon.
+Slices of one volume show the same person, so they are not independent: everything here resamples
+whole volumes, `volumes.volume_of` a slice's key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+from evaluation.volumes import volume_of
 
 SEED = 0
 RESAMPLES = 9999
@@ -43,11 +45,6 @@ class Comparison(NamedTuple):
     difference: Interval
     p_permutation: float
     p_wilcoxon: float
-
-
-def volume_of(key: str) -> str:
-    """The volume that a slice belongs to: its key without ``:INDEX``; a picture is its own."""
-    return key.rpartition(":")[0] or key
 
 
 def mean_interval(values: Mapping[str, float], *, confidence: float = 0.95) -> Interval:

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from configs import load_config
 from datasets.prepare import prepare_dataset
 from evaluation import evaluate as evaluation
+from evaluation.cell_images import CellImages, common_keys
 from evaluation.cells import read_cell, read_grid
 from evaluation.figures import main, make_plots, panel
 from evaluation.metrics import all_metrics
@@ -24,7 +25,6 @@ from evaluation.panels import (
     quiet_corner,
 )
 from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
-from evaluation.cell_images import CellImages, common_keys
 from evaluation.style import NATURAL, prior_colors, shade
 from tests.conftest import ROOT
 from tests.grids import slices, write_results
@@ -262,5 +262,5 @@ def test_panels_from_folders(evaluated, tmp_path, capsys):
         main(["panels", str(evaluated[0]), "--inset=1,2"])
     assert "expected ROW,COLUMN,SIDE in pixels, got '1,2'" in capsys.readouterr().err
     unfinished = write_results(tmp_path / "a", slices(30))
-    with pytest.raises(SystemExit, match=r"no recon\.h5; run evaluation\.evaluate to its end"):
+    with pytest.raises(SystemExit, match=r"recon\.h5: not there yet; run evaluation\.evaluate"):
         main(["panels", str(unfinished)])

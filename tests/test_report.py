@@ -15,10 +15,10 @@ from PIL import Image
 
 from configs import load_config
 from evaluation import evaluate as evaluation
+from evaluation.cell_images import CellImages
 from evaluation.cells import read_cell
 from evaluation.metrics import all_metrics
 from evaluation.report import embed, main, make_report
-from evaluation.cell_images import CellImages
 from tests.browser import Browser
 from tests.conftest import ROOT
 
@@ -35,6 +35,7 @@ def write_other(source, folder, part):
     images[worse] = 0.8 * images[worse]
     with h5py.File(folder / "recon.h5", "w") as file:
         file["reconstruction"], file["key"] = np.stack(list(images.values())), list(images)
+        file["shape"] = [image.shape for image in images.values()]
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["key", "psnr", "ssim", "nmse", "seconds", "nfe"])
@@ -155,8 +156,8 @@ def test_infinite_metrics_are_no_numbers(folders, tmp_path):
     folder = tmp_path / "exact"
     shutil.copytree(folders[2], folder)
     lines = (folder / "metrics.csv").read_text().splitlines()
-    key = lines[1].split(",")[0]
-    lines[1] = f"{key},inf,1.0,0.0,1.0,0"
+    key, _, _, _, *others = lines[1].split(",")
+    lines[1] = ",".join([key, "inf", "1.0", "0.0", *others])
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
     data = data_of(make_report([folder]))
     assert data["slices"][0]["metrics"][1] == [None, 1.0, 0.0]

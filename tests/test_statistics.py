@@ -13,19 +13,12 @@ from evaluation.statistics import (
     compare,
     holm,
     mean_interval,
-    volume_of,
 )
 
 
 def slices(values, per_volume=1):
     """Values by key, so many of each volume in turn."""
     return {f"v{i // per_volume:04}.h5:{i % per_volume}": float(v) for i, v in enumerate(values)}
-
-
-def test_volume_of_a_key():
-    assert volume_of("file1000001.h5:12") == "file1000001.h5"
-    assert volume_of("study/series:3:12") == "study/series:3"
-    assert volume_of("00012.png") == "00012.png"
 
 
 def test_one_slice_a_volume_is_scipys_bootstrap():

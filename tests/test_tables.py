@@ -55,7 +55,9 @@ def grid(tmp_path):
     write_results(two / "natural_1_jalal", slices(), effective=7.52, operator__mask="gaussian2d")
     ct = tmp_path / "ct" / "lodopab" / "views_30"
     rows = slices(20, 22) + slices(25, volume="other.h5")
-    write_results(ct / "fbp", rows, effective=None, operator__name="ct", extra=("residual",))
+    more = [(*row, 0.1, "9e3") for row in rows]
+    extra = ("residual", "measurement_hash")
+    write_results(ct / "fbp", more, effective=None, operator__name="ct", extra=extra)
     better = [(key, psnr + 1, ssim, nmse / 2) for key, psnr, ssim, nmse in rows]
     write_results(ct / "ct_1_pc", better, effective=None, operator__name="ct")
     return tmp_path
@@ -174,6 +176,14 @@ def test_comparison(grid, capsys):
     assert float(table[0]["difference"]) == pytest.approx(1.0)
     unpaired = printed(capsys, "--grid", grid / "mri", "--compare", "natural_1_jalal", "tv")
     assert "| 1 | 1 | 36.00 | 30.00 | +6.00 | \N{EN DASH} | 1.000 | 1.000 |" in unpaired
+
+
+def test_a_comparison_of_different_measurements_is_warned_of(tmp_path, caplog):
+    for name, measurement in (("tv", "aa"), ("unet", "ab")):
+        rows = [(*row, measurement if i else "same") for i, row in enumerate(slices(30, 31, 32))]
+        write_results(tmp_path / "pd" / "m" / name, rows, extra=("measurement_hash",))
+    main(["--grid", str(tmp_path), "--compare", "tv", "unet"])
+    assert "tv and unet: 2 slices were not measured alike, such as file.h5:1" in caplog.text
 
 
 def test_metrics_of_volumes(grid, capsys):
