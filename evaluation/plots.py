@@ -15,6 +15,7 @@ from evaluation.statistics import mean_interval
 from evaluation.style import COLORS, LINES, MARKERS, STYLE, WIDTH, prior_colors, shade
 
 ROW = 2.1  # inches, height of a row of axes
+FEWEST_BOXES = 8  # a measurement that a box's width is made for
 MOST_COLUMNS = 5  # of axes side by side
 DODGE = 0.16  # between the lines of two priors, of the distance between two depths
 BOXES = {
@@ -42,15 +43,16 @@ def draw_boxplots(cells: Sequence[Cell], metric: str) -> Figure:
     priors = sorted({cell.method.prior for cell in cells})
     colors = prior_colors(priors)
     kinds = [(p, s) for p in priors for s in SIZES if any(_is(cell, p, s) for cell in cells)]
+    step = 0.9 / max(len(kinds), FEWEST_BOXES)
     figure = Figure(figsize=(WIDTH, ROW * len(samplers) + 0.4), layout="constrained")
     axes = figure.subplots(len(samplers), 1, sharex=True, squeeze=False)[:, 0]
     for axis, sampler in zip(axes, samplers, strict=True):
         for cell in cells:
             if cell.method.sampler != sampler:
                 continue
-            kind = kinds.index((cell.method.prior, cell.method.size))
-            place = measurements.index(cell.measurement) + (kind + 0.5) / (len(kinds) + 1) - 0.46
-            _box(axis, cell, metric, place, 0.8 / (len(kinds) + 1), colors)
+            kind = kinds.index((cell.method.prior, cell.method.size)) - (len(kinds) - 1) / 2
+            place = measurements.index(cell.measurement) + step * kind
+            _box(axis, cell, metric, place, 0.85 * step, colors)
         axis.set_title(f"{label(cells[0].data)}, {label(sampler)}", loc="left")
         axis.set_ylabel(METRICS[metric].title)
         axis.set_xticks(range(len(measurements)), [label(name) for name in measurements])
@@ -92,6 +94,7 @@ def draw_summary(cells: Sequence[Cell], names: Sequence[str]) -> Figure:
         names: of the cells.
     """
     figure = Figure(figsize=(WIDTH, 0.7 + 0.25 * len(cells)), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
     axes = figure.subplots(1, len(IMAGE_METRICS), sharey=True)
     for axis, metric in zip(axes, IMAGE_METRICS, strict=True):
         drawn = axis.boxplot(
