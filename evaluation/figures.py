@@ -1,44 +1,140 @@
-"""Pictures of reconstructions."""
+"""Figures of finished results, as PDF and PNG.
 
+    python -m evaluation.figures boxplots results/mri --out=figures [--metric=ssim]
+    python -m evaluation.figures depth results/mri --out=figures
+    python -m evaluation.figures lambda results/ct --out=figures
+    python -m evaluation.figures panels results/mri/pd/gaussian1d_4x/{zero_filled,natural_1_pc} \
+        --out=figures [--key=KEY] [--inset=ROW,COLUMN,SIDE]
+
+The first three take grids ROOT/DATA/MEASUREMENT/METHOD and draw a figure for each data set, the
+last one takes results folders of the same slices.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
+from configs import clear_errors
+from evaluation.cell_images import CellImages, common_keys
+from evaluation.cells import METRICS, read_cell, read_grid, titles
+from evaluation.panels import Inset, draw_panels, panel
+from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
+from evaluation.study_table import is_finished, rows_of
+from evaluation.style import save
 
-ERROR_RANGE = 0.2  # the error map's full scale, of images in [0, 1]
+__all__ = ["main", "panel"]
+
+log = logging.getLogger(__name__)
+
+PLOTS = {"boxplots": draw_boxplots, "depth": draw_depth, "lambda": draw_lambda}
 
 
-def panel(
-    path: Path,
-    *,
-    target: np.ndarray,
-    baseline: np.ndarray,
-    image: np.ndarray,
-    captions: tuple[str, str, str],
-    title: str,
-) -> None:
-    """Target, baseline, reconstruction and its error side by side, as PNG.
+def make_plots(kind: str, roots: Sequence[Path], metric: str, out: Path) -> list[Path]:
+    """A figure for each data set of the grids: ``KIND_DATA_METRIC.{pdf,png}``.
 
     Args:
-        path: of the PNG.
-        target: ``(H, W)`` in [0, 1]; so are `baseline` and `image`, the magnitude is shown.
-        baseline: e.g. zero-filled.
-        image: the reconstruction.
-        captions: below the three images.
-        title: above all.
+        kind: a key of `PLOTS`.
+        roots: of grids.
+        metric: a column of the results.
+        out: folder, made if missing.
+
+    Raises:
+        ValueError: no results of that kind.
     """
-    figure = Figure(figsize=(13, 3.9), layout="constrained")
-    axes = figure.subplots(1, 4)
-    shown = [np.abs(target), np.abs(baseline), np.abs(image)]
-    for axis, picture, caption in zip(axes[:3], shown, captions, strict=True):
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_xlabel(caption)
-    error = np.abs(shown[2] - shown[0])
-    drawn = axes[3].imshow(error, cmap="inferno", vmin=0, vmax=ERROR_RANGE, interpolation="nearest")
-    axes[3].set_xlabel("|reconstruction - target|")
-    figure.colorbar(drawn, ax=axes[3], fraction=0.046, extend="max")
-    for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    sweep = kind == "lambda"
+    cells = [
+        c for c in read_grid(roots) if c.method.prior and (c.method.weight is not None) == sweep
+    ]
+    cells = [cell for cell in cells if cell.rows]
+    if not cells:
+        form = "PRIOR_SIZE_SAMPLER" + ("_lambda_VALUE" if sweep else "")
+        raise ValueError(
+            f"expected finished slices of methods {form} below {', '.join(map(str, roots))}"
+        )
+    for row in rows_of(cells):
+        for cell in row:
+            if not is_finished(cell, row):
+                log.warning("%s: has fewer slices than others it is shown with", cell.folder)
+    paths = []
+    for data in dict.fromkeys(cell.data for cell in cells):
+        figure = PLOTS[kind]([cell for cell in cells if cell.data == data], metric)
+        paths += save(figure, out, f"{kind}_{data}_{metric}")
+    return paths
+
+
+def make_panels(
+    folders: Sequence[Path], out: Path, *, key: str = "", inset: Inset | None = None
+) -> list[Path]:
+    """Reconstructions of one slice side by side: ``panels_KEY.{pdf,png}``.
+
+    Args:
+        folders: results folders of the same data, in the order of the pictures.
+        out: folder, made if missing.
+        key: of the slice; "": the one in the middle of those that all folders have.
+        inset: the detail to enlarge; None: the one with the most edges.
+
+    Raises:
+        ValueError: the folders have no such slice in common.
+    """
+    cells = [read_cell(folder) for folder in folders]
+    names = [title.replace(", ", "\n", 1) for title in titles(cells)]
+    opened = dict(zip(names, map(CellImages, cells), strict=True))
+    keys = common_keys(list(opened.values()))
+    key = key or keys[len(keys) // 2]
+    if key not in keys:
+        raise ValueError(f"no slice {key} in all folders; there are: {', '.join(keys)}")
+    captions = {}
+    for title, slices in opened.items():
+        row = slices.cell.rows[key]
+        captions[title] = f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}"
+    figure = draw_panels(
+        next(iter(opened.values())).target(key),
+        {title: slices.reconstruction(key) for title, slices in opened.items()},
+        captions,
+        inset=inset,
+    )
+    return save(figure, out, f"panels_{key.replace('/', '_').replace(':', '_')}")
+
+
+def parse_inset(text: str) -> Inset:
+    """``ROW,COLUMN,SIDE`` in pixels."""
+    try:
+        return Inset(*map(int, text.split(",")))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"expected ROW,COLUMN,SIDE in pixels, got {text!r}"
+        ) from None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.figures",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for name, draw in PLOTS.items():
+        plot = kinds.add_parser(name, help=draw.__doc__.partition("\n")[0])
+        plot.add_argument("inputs", nargs="+", type=Path, metavar="ROOT")
+        plot.add_argument("--metric", choices=METRICS, default="psnr")
+    panels = kinds.add_parser("panels", help=make_panels.__doc__.partition("\n")[0])
+    panels.add_argument("inputs", nargs="+", type=Path, metavar="FOLDER")
+    panels.add_argument("--key", default="", help="of the slice (default: the middle one)")
+    panels.add_argument("--inset", type=parse_inset, help="ROW,COLUMN,SIDE in pixels")
+    for command in (*map(kinds.choices.get, PLOTS), panels):
+        command.add_argument("--out", type=Path, default=Path("figures"))
+    arguments = parser.parse_args(argv)
+    with clear_errors():
+        if arguments.kind in PLOTS:
+            paths = make_plots(arguments.kind, arguments.inputs, arguments.metric, arguments.out)
+        else:
+            paths = make_panels(
+                arguments.inputs, arguments.out, key=arguments.key, inset=arguments.inset
+            )
+    print("\n".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    main()

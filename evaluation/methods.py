@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from evaluation.baselines import BASELINES, direct
-from models.checkpoint import resolve_prior, load_prior
+from models.checkpoint import load_prior, resolve_prior
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
 from samplers import (

@@ -1,130 +1,153 @@
-"""Tables of results folders: one row each, mean and standard deviation over the slices.
+r"""Tables of results folders.
 
-python -m evaluation.tables results/* --format=markdown
+    python -m evaluation.tables results/* --format=markdown
+
+prints a row a folder: mean and standard deviation over the slices.
+
+    python -m evaluation.tables --grid results/mri results/ct --format=latex --metrics=psnr,ssim
+    python -m evaluation.tables --grid results/mri --compare natural_1_pc knee_1_pc
+
+print the study's combined table of folders ROOT/DATA/MEASUREMENT/METHOD, and paired differences
+of two methods with intervals and tests by volume.
 """
 
 import argparse
-import csv
-import io
-import json
-import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs import clear_errors
-from evaluation.results import read_rows
+from evaluation.cells import (
+    IMAGE_METRICS,
+    METRICS,
+    Cell,
+    describe_measurement,
+    read_cell,
+    read_grid,
+)
+from evaluation.comparison_table import comparison_table
+from evaluation.markup import (
+    SPREADS,
+    Column,
+    Text,
+    latex,
+    markdown,
+    mean_std,
+    number,
+    write_csv,
+)
+from evaluation.study_table import study_table
 
+STYLES = ("markdown", "latex", "csv")
 HEADER = ("data", "measurement", "acceleration", "method", "calls", "slices")
-METRICS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 4), "nmse": ("NMSE", 4)}
-SECONDS = "s/slice"
+SECONDS = "seconds"
 
 
-def read_folder(folder: Path) -> dict[str, str | list[float]]:
-    """A row of the table: text for `HEADER`, the slices' values for each metric and seconds.
+def make_table(folders: list[Path], style: str, *, spread: str = "std") -> str:
+    """A row a folder, as text.
+
+    Args:
+        folders: results folders, in the order of the rows.
+        style: "markdown", "latex" (booktabs), or "csv" (means and standard deviations apart).
+        spread: "std" over slices, "ci", the 95 % interval of the mean by volume, or "both".
 
     Raises:
         ValueError: not a results folder, or one without a finished slice.
     """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: expected a results folder of evaluation.evaluate")
-    config = json.loads((folder / "config.json").read_text())
-    rows = read_rows(folder)
-    if not rows:
-        raise ValueError(f"{folder}: no slice is finished yet")
-    info_path = folder / "info.json"
-    info = json.loads(info_path.read_text()) if info_path.is_file() else {}
-    data, operator = config["data"], config["operator"]
-    if operator["name"] == "ct":
-        measurement = f"ct {operator['num_views']} views of {operator['end_angle']:g}°"
-        acceleration = "-"
-    else:
-        measurement = f"{operator['name']} {operator['mask']}"
-        acceleration = f"{operator['acceleration']:g}x"
-        if "effective_acceleration" in info:
-            acceleration += f" (effective {info['effective_acceleration']:.2f}x)"
-    name = config["sampler"]["name"] + (" (study)" if config["protocol"] == "study" else "")
-    nfe = sorted({int(float(row["nfe"])) for row in rows})
-    return {
-        "data": " ".join(filter(None, [data["name"], data["subset"], data["acquisition"]])),
-        "measurement": measurement,
-        "acceleration": acceleration,
-        "method": name,
-        "calls": "-".join(map(str, nfe)),
-        "slices": str(len(rows)),
-        **{metric: [float(row[metric]) for row in rows] for metric in METRICS},
-        "seconds": [float(row["seconds"]) for row in rows],
-    }
-
-
-def _spread(values: list[float], digits: int, plus_minus: str) -> str:
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    if len(values) < 2:
-        return mean
-    return f"{mean} {plus_minus} {statistics.stdev(values):.{digits}f}"
-
-
-def make_table(folders: list[Path], style: str) -> str:
-    """The table as text.
-
-    Args:
-        folders: results folders, in the order of the rows.
-        style: "markdown", "latex" (booktabs) or "csv" (means and standard deviations apart).
-    """
-    records = [read_folder(folder) for folder in folders]
+    cells = [read_cell(folder) for folder in folders]
+    for cell in cells:
+        if not cell.rows:
+            raise ValueError(f"{cell.folder}: no slice is finished yet")
     if style == "csv":
-        return _csv(records)
-    plus_minus = "±" if style == "markdown" else r"$\pm$"
-    header = [*HEADER, *(title for title, _ in METRICS.values()), SECONDS]
-    lines = [
-        [
-            *(record[name] for name in HEADER),
-            *(_spread(record[m], digits, plus_minus) for m, (_, digits) in METRICS.items()),
-            f"{statistics.fmean(record['seconds']):.2f}",
-        ]
-        for record in records
+        return _csv(cells)
+    return (markdown if style == "markdown" else latex)(*flat_table(cells, spread))
+
+
+def flat_table(cells: Sequence[Cell], spread: str) -> tuple[list[Column], list[list[Text]]]:
+    """Columns and rows of the table with a row a folder."""
+    titles = [METRICS[name].title for name in (*IMAGE_METRICS, SECONDS)]
+    columns = [Column(name, number=False) for name in HEADER] + [Column(t) for t in titles]
+    return columns, [[Text(text) for text in _texts(cell, spread)] for cell in cells]
+
+
+def _labels(cell: Cell) -> list[str]:
+    """Text for `HEADER`."""
+    data, sampler = cell.config["data"], cell.config["sampler"]["name"]
+    prior = Path(cell.config["prior"]).name
+    study = "study" if cell.config["protocol"] == "study" else ""
+    details = ", ".join(filter(None, [prior, study]))
+    calls = sorted({int(count) for count in cell.values("nfe").values()})
+    return [
+        " ".join(filter(None, [data["name"], data["subset"], data["acquisition"]])),
+        *describe_measurement(cell.config, cell.info),
+        f"{sampler} ({details})" if details else sampler,
+        "-".join(map(str, calls)),
+        str(len(cell.rows)),
     ]
-    return _markdown(header, lines) if style == "markdown" else _latex(header, lines)
 
 
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
-    rule = ["---"] * len(HEADER) + ["---:"] * (len(header) - len(HEADER))
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [header, rule, *lines])
+def _texts(cell: Cell, spread: str) -> list[str]:
+    seconds = mean_std(list(cell.values(SECONDS).values()))[0]
+    return [
+        *_labels(cell),
+        *(number(cell.values(name), METRICS[name], spread) for name in IMAGE_METRICS),
+        f"{seconds:.{METRICS[SECONDS].digits}f}",
+    ]
 
 
-def _latex(header: list[str], lines: list[list[str]]) -> str:
-    def row(cells: list[str]) -> str:
-        return "  " + " & ".join(cell.replace("_", r"\_") for cell in cells) + r" \\" + "\n"
-
-    columns = "l" * len(HEADER) + "r" * (len(header) - len(HEADER))
-    return (
-        f"\\begin{{tabular}}{{{columns}}}\n  \\toprule\n{row(header)}  \\midrule\n"
-        + "".join(row(cells) for cells in lines)
-        + "  \\bottomrule\n\\end{tabular}\n"
-    )
-
-
-def _csv(records: list[dict]) -> str:
-    numbers = [*METRICS, "seconds"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*HEADER, *(f"{m}_{part}" for m in numbers for part in ("mean", "std"))])
-    for record in records:
-        values = [
-            statistic(record[m])
-            for m in numbers
-            for statistic in (statistics.fmean, lambda v: statistics.stdev(v) if len(v) > 1 else 0)
-        ]
-        writer.writerow([*(record[name] for name in HEADER), *values])
-    return text.getvalue()
+def _csv(cells: list[Cell]) -> str:
+    names = (*IMAGE_METRICS, SECONDS)
+    header = [*HEADER, *(f"{name}_{part}" for name in names for part in ("mean", "std"))]
+    lines = [
+        _labels(cell) + [v for name in names for v in mean_std(list(cell.values(name).values()))]
+        for cell in cells
+    ]
+    return write_csv([header, *lines])
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.tables", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--format", choices=("markdown", "latex", "csv"), default="markdown")
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.tables",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="*", type=Path, help="results folders, a row each")
+    parser.add_argument("--grid", nargs="+", type=Path, default=[], metavar="ROOT")
+    parser.add_argument("--compare", nargs=2, metavar="METHOD", help="folder names, with --grid")
+    parser.add_argument("--format", choices=STYLES, default="markdown")
+    parser.add_argument(
+        "--metrics", default=",".join(IMAGE_METRICS), help="with --grid (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--spread",
+        choices=SPREADS,
+        default="std",
+        help="over slices, or the mean's 95 %% interval by volume",
+    )
+    parser.add_argument(
+        "--per", choices=("slice", "volume"), default="slice", help="metrics of, with --grid"
+    )
     arguments = parser.parse_args(argv)
+    metrics = arguments.metrics.split(",")
+    unknown = ", ".join(name for name in metrics if name not in METRICS)
+    if unknown:
+        parser.error(f"unknown metric {unknown}; known: {', '.join(METRICS)}")
+    if bool(arguments.folders) == bool(arguments.grid):
+        parser.error("expected results folders, or --grid ROOT")
+    if arguments.compare and not arguments.grid:
+        parser.error("--compare needs --grid ROOT")
     with clear_errors():
-        print(make_table(arguments.folders, arguments.format), end="")
+        print(_table(arguments, metrics), end="")
+
+
+def _table(arguments: argparse.Namespace, metrics: list[str]) -> str:
+    style = arguments.format
+    if arguments.folders:
+        return make_table(arguments.folders, style, spread=arguments.spread)
+    cells = read_grid(arguments.grid, per=arguments.per)
+    if arguments.compare:
+        return comparison_table(cells, *arguments.compare, style, metrics=metrics)
+    return study_table(cells, style, metrics=metrics, spread=arguments.spread)
 
 
 if __name__ == "__main__":

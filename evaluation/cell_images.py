@@ -1,0 +1,76 @@
+"""The images behind a results folder: targets, reconstructions, and what a scanner would show."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+from torch.utils.data import Dataset
+
+from datasets import Sample, create_dataset
+from evaluation.baselines import direct
+from evaluation.cells import Cell
+from evaluation.measurements import build_operator
+from evaluation.recon_file import open_images
+from evaluation.slices import measure
+
+
+class CellImages:
+    """Images of a results folder by key, ``(H, W)`` float32; of complex ones the magnitude.
+
+    Args:
+        cell: a results folder; its config says where the targets are.
+
+    Raises:
+        FileNotFoundError: no reconstructions there; DataError: as the data set.
+    """
+
+    def __init__(self, cell: Cell):
+        self.cell = cell
+        with open_images(cell.folder) as images:
+            self.keys = [key for key in images if key in cell.rows]
+        self.config = ConfigDict(cell.config)
+        self._dataset: Dataset | None = None
+        self._items: dict[str, int] = {}
+
+    def reconstruction(self, key: str) -> np.ndarray:
+        """The reconstruction of a slice."""
+        with open_images(self.cell.folder) as images:
+            return _real(images[key])
+
+    def target(self, key: str) -> np.ndarray:
+        """The slice itself, out of the data set."""
+        return _real(self._sample(key).image[0].numpy())
+
+    def direct(self, key: str) -> np.ndarray:
+        """Zero-filled or FBP of the slice's measurement, made again."""
+        image = self._sample(key).image[None]  # (1, 1, H, W)
+        operator = build_operator(self.config, tuple(image.shape[-2:]), [key])
+        return _real(direct(operator, measure(operator, image))[0, 0].numpy())
+
+    def _sample(self, key: str) -> Sample:
+        if self._dataset is None:
+            # not prepare_dataset: a few slices are read, all of which were read before
+            self._dataset = create_dataset(self.config.data, self.config.data.split)
+            self._items = {name: i for i, name in enumerate(self._dataset.keys)}
+        if key not in self._items:
+            raise ValueError(f"{key}: not in the data set of {self.cell.folder}; has it moved?")
+        return self._dataset[self._items[key]]
+
+
+def common_keys(folders: Sequence[CellImages]) -> list[str]:
+    """Slices that all folders have, in the first one's order.
+
+    Raises:
+        ValueError: there is none.
+    """
+    others = [set(folder.keys) for folder in folders[1:]]
+    keys = [key for key in folders[0].keys if all(key in other for other in others)]
+    if not keys:
+        names = ", ".join(str(folder.cell.folder) for folder in folders)
+        raise ValueError(f"expected slices that all folders have, got none in common: {names}")
+    return keys
+
+
+def _real(image: np.ndarray) -> np.ndarray:
+    """As the metrics see it: magnitudes of complex images; real ones keep their sign."""
+    return (np.abs(image) if np.iscomplexobj(image) else image).astype(np.float32)

@@ -1,0 +1,210 @@
+"""One results folder as a cell of the study's grid: labels from its path, values by slice.
+
+A grid is ROOT/DATA/MEASUREMENT/METHOD, such as results/mri/pd/gaussian1d_4x/natural_1_pc.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from configs.base import SIZES
+from evaluation.results import read_rows
+
+
+class Metric(NamedTuple):
+    """How a column of `metrics.csv` is shown; `better` is max or min."""
+
+    title: str
+    digits: int
+    better: Callable
+
+
+METRICS = {
+    "psnr": Metric("PSNR (dB)", 2, max),
+    "ssim": Metric("SSIM", 4, max),
+    "nmse": Metric("NMSE", 4, min),
+    "residual": Metric("data residual", 4, min),
+    "seconds": Metric("s/slice", 2, min),
+    "nfe": Metric("calls", 0, min),
+    "memory_mib": Metric("memory (MiB)", 0, min),
+}
+IMAGE_METRICS = ("psnr", "ssim", "nmse")
+BASELINES = ("zero_filled", "fbp", "cg_sense", "l1_wavelet", "tv", "unet")  # order in tables
+SAMPLERS = {"pc": "PC", "ccdf": "CCDF", "jalal": "Jalal", "pnp": "PnP", "dds": "DDS", "dps": "DPS"}
+METHOD = re.compile(
+    rf"(?P<prior>.+?)_(?P<size>{'|'.join(sorted(SIZES, reverse=True))})"
+    r"_(?P<sampler>[a-z0-9]+(?:_[a-z0-9]+)*?)(?:_lambda_(?P<weight>[0-9.]+(?:e-?[0-9]+)?))?"
+)
+LABELS = {
+    "zero_filled": "zero-filled",
+    "fbp": "FBP",
+    "cg_sense": "CG-SENSE",
+    "l1_wavelet": "L1-wavelet",
+    "tv": "TV",
+    "unet": "U-Net",
+    "pd": "PD",
+    "pdfs": "PD-FS",
+    "pd_fs": "PD-FS",
+    "knee_pd": "knee PD",
+    "knee_pdfs": "knee PD-FS",
+    "lodopab": "LoDoPaB",
+    "ct": "CT",
+    "4_attention": "4 + att.",
+}
+
+
+class Method(NamedTuple):
+    """What a method's name says; a method without a prior is all `sampler`."""
+
+    sampler: str
+    prior: str = ""
+    size: str = ""
+    weight: float | None = None  # lambda of the data consistency, in a sweep
+
+
+class Cell(NamedTuple):
+    """A results folder.
+
+    Attributes:
+        folder: where it lies.
+        data: label, the name of the folder above the measurement's.
+        measurement: label, the name of the folder above.
+        method: what the folder's name says.
+        config: of the evaluation.
+        info: what the evaluation found out, such as `effective_acceleration`.
+        rows: values by column, by key of the slice (or by volume).
+        measured: hash of the measurement by key of the slice; equal ones mean equal data.
+    """
+
+    folder: Path
+    data: str
+    measurement: str
+    method: Method
+    config: Mapping
+    info: Mapping
+    rows: Mapping[str, Mapping[str, float]]
+    measured: Mapping[str, str]
+
+    def values(self, metric: str) -> dict[str, float]:
+        """A metric by key.
+
+        Raises:
+            ValueError: there is no such column; names those there are.
+        """
+        columns = sorted({name for row in self.rows.values() for name in row})
+        if metric not in columns:
+            raise ValueError(
+                f"{self.folder}: no column '{metric}'; there are: {', '.join(columns) or 'none'}"
+            )
+        return {key: row[metric] for key, row in self.rows.items() if metric in row}
+
+
+def parse_method(name: str) -> Method:
+    """``{prior}_{size}_{sampler}[_lambda_{weight}]``, or the name of a method without a prior.
+
+    >>> parse_method("knee_4_attention_jalal")
+    Method(sampler='jalal', prior='knee', size='4_attention', weight=None)
+    """
+    match = METHOD.fullmatch(name)
+    if not match:
+        return Method(name)
+    weight = match["weight"]
+    return Method(match["sampler"], match["prior"], match["size"], weight and float(weight))
+
+
+def label(name: str) -> str:
+    """A name of a folder or method in words."""
+    return LABELS.get(name) or SAMPLERS.get(name) or name.replace("_", " ")
+
+
+def method_label(method: Method) -> str:
+    """Such as "natural 1, PC" or "TV"."""
+    if not method.prior:
+        return label(method.sampler)
+    weight = "" if method.weight is None else f", λ = {method.weight:g}"
+    return f"{label(method.prior)} {label(method.size)}, {label(method.sampler)}{weight}"
+
+
+def titles(cells: Sequence[Cell]) -> list[str]:
+    """A title for each: its method; where that repeats, with measurement and data, or the path."""
+    parts = [
+        lambda cell: method_label(cell.method),
+        lambda cell: f"{label(cell.measurement)}, {method_label(cell.method)}",
+        lambda cell: f"{label(cell.data)}, {label(cell.measurement)}, {method_label(cell.method)}",
+        lambda cell: str(cell.folder),
+    ]
+    for title in parts:
+        found = [title(cell) for cell in cells]
+        if len(set(found)) == len(found):
+            return found
+    raise ValueError(f"expected different folders, got {', '.join(found)}")
+
+
+def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
+    """Measurement and acceleration, nominal and effective, in words."""
+    operator = config["operator"]
+    if operator["name"] == "ct":
+        return f"ct {operator['num_views']} views of {operator['end_angle']:g}°", "-"
+    acceleration = f"{operator['acceleration']:g}x"
+    if "effective_acceleration" in info:
+        acceleration += f" (effective {info['effective_acceleration']:.2f}x)"
+    return f"{operator['name']} {operator['mask']}", acceleration
+
+
+def read_cell(folder: Path, *, per: str = "slice") -> Cell:
+    """A results folder of `evaluation.evaluate`, finished or not.
+
+    Args:
+        folder: its last three names are data, measurement and method.
+        per: "slice", or "volume" for fastMRI's metrics over whole volumes.
+
+    Raises:
+        ValueError: not a results folder.
+    """
+    folder = folder.absolute()
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: expected a results folder of evaluation.evaluate")
+    info = folder / "info.json"
+    rows = read_rows(folder)
+    slices = {row["key"]: _numbers(row) for row in rows}
+    return Cell(
+        folder=folder,
+        data=folder.parent.parent.name,
+        measurement=folder.parent.name,
+        method=parse_method(folder.name),
+        config=json.loads((folder / "config.json").read_text()),
+        info=json.loads(info.read_text()) if info.is_file() else {},
+        rows=slices if per == "slice" else _volumes(folder),
+        measured={row["key"]: row.get("measurement_hash", "") for row in rows},
+    )
+
+
+def read_grid(roots: Sequence[Path], *, per: str = "slice") -> list[Cell]:
+    """All results folders ROOT/DATA/MEASUREMENT/METHOD, sorted by data and measurement.
+
+    Raises:
+        ValueError: there is none below one of the roots.
+    """
+    cells = []
+    for root in roots:
+        folders = sorted(path.parent for path in root.glob("*/*/*/config.json"))
+        if not folders:
+            raise ValueError(f"{root}: expected results folders {root}/DATA/MEASUREMENT/METHOD")
+        cells += [read_cell(folder, per=per) for folder in folders]
+    return cells
+
+
+def _volumes(folder: Path) -> dict[str, dict[str, float]]:
+    path = folder / "volumes.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        return {row["volume"]: _numbers(row) for row in csv.DictReader(file)}
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+    """The columns that tables know, those that are filled."""
+    return {name: float(row[name]) for name in METRICS if row.get(name)}

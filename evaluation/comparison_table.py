@@ -1,0 +1,108 @@
+"""Two methods compared on the slices that both have, over a grid of results folders."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from evaluation.cells import METRICS, Cell, Metric, method_label, parse_method
+from evaluation.markup import MISSING, Column, Text, latex, markdown, write_csv
+from evaluation.statistics import Comparison, Interval, compare, holm
+from evaluation.study_table import LABELS, row_labels, rows_of
+
+MINUS = "\N{MINUS SIGN}"
+log = logging.getLogger(__name__)
+
+SMALLEST_P = 0.001  # smaller ones are shown as such
+CSV_HEADER = (
+    *("data", "measurement", "sampling", "metric", "slices", "volumes", "first", "second"),
+    *("difference", "ci_low", "ci_high", "p_permutation_holm", "p_wilcoxon_holm"),
+)
+
+
+class Line(NamedTuple):
+    """Of the table: labels, a metric's name, the comparison, its p values after Holm."""
+
+    labels: tuple[str, str, str]
+    metric: str
+    found: Comparison
+    p_values: tuple[float, float]
+
+
+def comparison_table(
+    cells: Sequence[Cell], first: str, second: str, style: str, *, metrics: Sequence[str]
+) -> str:
+    """Paired differences first - second of each measurement of each data set.
+
+    Intervals are 95 % and by volume. p values are two-sided, by volume, and adjusted for the
+    number of lines (Holm).
+
+    Args:
+        cells: of a grid.
+        first: name of a method's folder.
+        second: another one.
+        style: "markdown", "latex" or "csv".
+        metrics: columns of the results.
+
+    Raises:
+        ValueError: no measurement has both methods; or as `statistics.compare`.
+    """
+    lines = _lines(cells, first, second, metrics)
+    if style == "csv":
+        rows = (
+            [*n.labels, n.metric, *n.found[:4], *n.found.difference, *n.p_values] for n in lines
+        )
+        return write_csv([CSV_HEADER, *rows])
+    titles = ["slices", "volumes", *(method_label(parse_method(name)) for name in (first, second))]
+    titles += ["difference", "95 % interval", "p (permutation)", "p (Wilcoxon)"]
+    columns = [Column(name, number=False) for name in LABELS] + [Column(t) for t in titles]
+    rows = [[Text(text) for text in _texts(line)] for line in lines]
+    return markdown(columns, rows) if style == "markdown" else latex(columns, rows, blocks=True)
+
+
+def _lines(cells: Sequence[Cell], first: str, second: str, metrics: Sequence[str]) -> list[Line]:
+    methods = [parse_method(name) for name in (first, second)]
+    labelled = []
+    for row in rows_of(cells):
+        found = {cell.method: cell for cell in row if cell.rows}
+        if found.keys() >= set(methods):
+            _warn(*(found[method] for method in methods))
+            for metric in metrics:
+                values = [found[method].values(metric) for method in methods]
+                labelled.append((row_labels(row), metric, compare(*values)))
+    if not labelled:
+        known = ", ".join(sorted({cell.folder.name for cell in cells if cell.rows}))
+        raise ValueError(f"no measurement has both {first} and {second}; there are: {known}")
+    permutation = holm([comparison.p_permutation for *_, comparison in labelled])
+    wilcoxon = holm([comparison.p_wilcoxon for *_, comparison in labelled])
+    p_values = zip(permutation, wilcoxon, strict=True)
+    return [Line(*found, p) for found, p in zip(labelled, p_values, strict=True)]
+
+
+def _warn(first: Cell, second: Cell) -> None:
+    """Of slices whose measurements differ, where both methods' are known."""
+    keys = sorted(first.measured.keys() & second.measured.keys())
+    pairs = {key: (first.measured[key], second.measured[key]) for key in keys}
+    differing = [key for key, (a, b) in pairs.items() if a and b and a != b]
+    if differing:
+        log.warning(
+            "%s and %s: %d slices were not measured alike, such as %s",
+            *(first.folder, second.folder.name, len(differing), differing[0]),
+        )
+
+
+def _texts(line: Line) -> list[str]:
+    metric, found = METRICS[line.metric], line.found
+    return [
+        *line.labels,
+        metric.title,
+        *(str(found.slices), str(found.volumes)),
+        *(f"{value:.{metric.digits}f}" for value in (found.first, found.second)),
+        *_difference(found.difference, metric),
+        *(f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.3f}" for p in line.p_values),
+    ]
+
+
+def _difference(difference: Interval, metric: Metric) -> list[str]:
+    """Mean and interval with their signs; a dash for an interval that there is not."""
+    mean, low, high = (f"{value:+.{metric.digits}f}".replace("-", MINUS) for value in difference)
+    return [mean, MISSING if low == "+nan" else f"[{low}, {high}]"]

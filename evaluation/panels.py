@@ -1,0 +1,213 @@
+"""Reconstructions side by side, with an enlarged detail and the error."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy.ndimage import uniform_filter
+
+from evaluation.style import STYLE, WIDTH
+
+ERROR_RANGE = 0.2  # full scale of the error map in the panels of single slices, of images in [0, 1]
+ERROR_COLORS = "inferno"  # brighter is more, in grey, too
+ERROR_RANGES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # full scales to choose from
+TYPICAL_LARGE = 99.5  # percentile of the errors that the scale should show
+MOST_COLUMNS = 5  # pictures side by side
+INSET_PART = 0.2  # of the image's shorter side that is enlarged
+STRONG_EDGE = 75  # percentile of the gradient's magnitude where there is one
+INSET_SIZE = 0.42  # of the picture that the enlargement takes
+GAP, TITLE, CAPTION = 0.05, 0.32, 0.24  # inches: between pictures, two lines above, one below
+INSET_COLOR = "#F0E442"
+
+
+class Inset(NamedTuple):
+    """A square of an image: first row, first column and side, in pixels."""
+
+    row: int
+    column: int
+    side: int
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """The square of an image."""
+        return image[self.row : self.row + self.side, self.column : self.column + self.side]
+
+
+def find_inset(image: np.ndarray) -> Inset:
+    """The square with the most edges in bright tissue, a fifth of the image wide.
+
+    Gradient magnitudes are summed, clipped so that many edges count more than one strong one, and
+    weighted with the square's mean, so that nothing in the background is chosen.
+    """
+    side = max(2, round(INSET_PART * min(image.shape)))
+    detail = _detail(image)
+    strong = np.percentile(detail[detail > 0], STRONG_EDGE) if detail.any() else 0.0
+    sums = uniform_filter(np.minimum(detail, strong), side)
+    sums *= uniform_filter(image.astype(np.float64), side)
+    # the window of `side` pixels that uniform_filter centres on i starts at i - side // 2
+    inside = sums[tuple(slice(side // 2, n - side + side // 2 + 1) for n in image.shape)]
+    row, column = np.unravel_index(np.argmax(inside), inside.shape)
+    return Inset(int(row), int(column), side)
+
+
+def quiet_corner(image: np.ndarray, inset: Inset) -> tuple[float, float]:
+    """Where the enlargement hides least: its lower left corner in parts of the picture's sides."""
+    height, width = (round(INSET_SIZE * n) for n in image.shape)
+    detail = _detail(image)
+    cut = inset.cut(detail)
+    cut += detail.sum() + 1  # never hide the place that is enlarged
+    corners = {
+        (0.0, 1 - INSET_SIZE): detail[:height, :width],
+        (1 - INSET_SIZE, 1 - INSET_SIZE): detail[:height, -width:],
+        (0.0, 0.0): detail[-height:, :width],
+        (1 - INSET_SIZE, 0.0): detail[-height:, -width:],
+    }
+    return min(corners, key=lambda corner: corners[corner].sum())
+
+
+def error_range(errors: Sequence[np.ndarray]) -> float:
+    """The smallest of `ERROR_RANGES` for which half of the maps have few errors beyond it."""
+    needed = np.median([np.percentile(error, TYPICAL_LARGE) for error in errors])
+    return next((full for full in ERROR_RANGES if full >= needed), ERROR_RANGES[-1])
+
+
+@rc_context(STYLE)
+def draw_panels(
+    target: np.ndarray,
+    images: Mapping[str, np.ndarray],
+    captions: Mapping[str, str],
+    *,
+    inset: Inset | None = None,
+) -> Figure:
+    """The target and several reconstructions of a slice, their errors below.
+
+    Args:
+        target: ``(H, W)`` in [0, 1], shown from 0 to 1.
+        images: reconstructions of that shape, by title.
+        captions: text below each, by title.
+        inset: the detail to enlarge; None: `find_inset` of the target.
+
+    Raises:
+        ValueError: an image of another shape, or an inset that is not in it.
+    """
+    for title, image in images.items():
+        if image.shape != target.shape:
+            raise ValueError(f"{title}: expected an image of {target.shape}, got {image.shape}")
+    inset = inset or find_inset(target)
+    if inset.cut(target).shape != (inset.side, inset.side) or min(inset) < 0:
+        raise ValueError(f"expected an inset inside of {target.shape} pixels, got {tuple(inset)}")
+    corner = quiet_corner(target, inset)
+    errors = {title: np.abs(image - target) for title, image in images.items()}
+    full = error_range(list(errors.values()))
+
+    columns = min(MOST_COLUMNS, len(images) + 1)
+    lines = -(-len(images) // (columns - 1))
+    figure, axes = _axes(lines, columns, target.shape[0] / target.shape[1])
+    _show(axes[0, 0], target, "target", inset, corner)
+    for i, (title, image) in enumerate(images.items()):
+        line, column = i // (columns - 1), 1 + i % (columns - 1)
+        _show(axes[2 * line, column], image, title, inset, corner)
+        below = axes[2 * line + 1, column]
+        below.imshow(errors[title], cmap=ERROR_COLORS, vmin=0, vmax=full, interpolation="nearest")
+        below.add_patch(_frame(inset))
+        below.text(0.5, -0.03, captions[title], ha="center", va="top", transform=below.transAxes)
+    _error_scale(figure, axes[1, 0], full)
+    return figure
+
+
+def _axes(lines: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
+    """Axes without frames, ``(2 * lines, columns)``: images and errors in turn, close together."""
+    width = (WIDTH - GAP * (columns - 1)) / columns
+    picture = width * aspect
+    line = TITLE + 2 * picture + GAP + CAPTION
+    figure = Figure(figsize=(WIDTH, lines * line))
+    axes = np.empty((2 * lines, columns), dtype=object)
+    for (row, column), _ in np.ndenumerate(axes):
+        top = row // 2 * line + TITLE + row % 2 * (picture + GAP)
+        left, bottom = column * (width + GAP), lines * line - top - picture
+        parts = np.array([left, bottom, width, picture]) / np.tile((WIDTH, lines * line), 2)
+        axes[row, column] = figure.add_axes(parts)
+        axes[row, column].set_axis_off()
+    return figure, axes
+
+
+def _show(axis: Axes, image: np.ndarray, title: str, inset: Inset, corner: tuple) -> None:
+    look = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    axis.imshow(image, **look)
+    axis.add_patch(_frame(inset))
+    axis.set_title(title, pad=3)
+    enlarged = axis.inset_axes([*corner, INSET_SIZE, INSET_SIZE])
+    enlarged.imshow(inset.cut(image), **look)
+    enlarged.set_xticks([])
+    enlarged.set_yticks([])
+    for side in enlarged.spines.values():
+        side.set_color(INSET_COLOR)
+        side.set_linewidth(1)
+
+
+def _frame(inset: Inset) -> Rectangle:
+    return Rectangle(
+        (inset.column - 0.5, inset.row - 0.5),
+        *(inset.side, inset.side),
+        fill=False,
+        edgecolor=INSET_COLOR,
+        linewidth=0.8,
+    )
+
+
+def _error_scale(figure: Figure, axis: Axes, full: float) -> None:
+    """A horizontal colour bar in the free place below the target."""
+    bar = axis.inset_axes([0.08, 0.55, 0.84, 0.07])
+    scale = ScalarMappable(Normalize(0, full), ERROR_COLORS)
+    figure.colorbar(scale, cax=bar, orientation="horizontal", extend="max", ticks=[0, full])
+    bar.set_title("|reconstruction $-$ target|", fontsize=STYLE["xtick.labelsize"], pad=4)
+
+
+def _detail(image: np.ndarray) -> np.ndarray:
+    """Magnitude of the gradient, a pixel."""
+    return np.hypot(*np.gradient(image.astype(np.float64)))
+
+
+def panel(
+    path: Path,
+    *,
+    target: np.ndarray,
+    baseline: np.ndarray,
+    image: np.ndarray,
+    captions: tuple[str, str, str],
+    title: str,
+) -> None:
+    """Target, baseline, reconstruction and its error side by side, as PNG.
+
+    Args:
+        path: of the PNG.
+        target: ``(H, W)`` in [0, 1]; so are `baseline` and `image`, the magnitude is shown.
+        baseline: e.g. zero-filled.
+        image: the reconstruction.
+        captions: below the three images.
+        title: above all.
+    """
+    picture = 3.0  # inches
+    height = picture * target.shape[0] / target.shape[1]
+    figure = Figure(figsize=(4 * picture + 0.8, height + 0.5), layout="constrained")
+    axes = figure.subplots(1, 4)
+    shown = [np.abs(target), np.abs(baseline), np.abs(image)]
+    for axis, picture, caption in zip(axes[:3], shown, captions, strict=True):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_xlabel(caption)
+    error = np.abs(shown[2] - shown[0])
+    look = {"cmap": ERROR_COLORS, "vmin": 0, "vmax": ERROR_RANGE, "interpolation": "nearest"}
+    drawn = axes[3].imshow(error, **look)
+    axes[3].set_xlabel("|reconstruction $-$ target|")
+    figure.colorbar(drawn, ax=axes[3], fraction=0.046, pad=0.02, extend="max")
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,271 @@
+"""Plots of a grid's numbers: boxes by mask and size, means by depth, means by lambda."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from configs.base import SIZES
+from evaluation.cells import IMAGE_METRICS, METRICS, SAMPLERS, Cell, label
+from evaluation.statistics import mean_interval
+from evaluation.style import COLORS, LINES, MARKERS, STYLE, WIDTH, prior_colors, shade
+
+ROW = 2.1  # inches, height of a row of axes
+FEWEST_BOXES = 8  # a measurement that a box's width is made for
+MOST_COLUMNS = 5  # of axes side by side
+DODGE = 0.16  # between the lines of two priors, of the distance between two depths
+BOXES = {
+    "boxprops": {"linewidth": 0.5},
+    "whiskerprops": {"linewidth": 0.5},
+    "capprops": {"linewidth": 0.5},
+    "medianprops": {"color": "black", "linewidth": 1},
+    "flierprops": {"marker": ".", "markersize": 2},
+}
+SIZE_TICKS = {"4_attention": "4a"}
+
+
+@rc_context(STYLE)
+def draw_boxplots(cells: Sequence[Cell], metric: str) -> Figure:
+    """Boxes over the slices of each prior and size, grouped by measurement; a row a sampler.
+
+    Boxes reach from quartile to quartile with a line at the median, whiskers to the last value
+    within 1.5 times the box's length, dots are slices beyond.
+
+    Args:
+        cells: with a prior, of one data set.
+        metric: a column of the results.
+    """
+    measurements, samplers = _names(cells, "measurement"), _samplers(cells)
+    priors = sorted({cell.method.prior for cell in cells})
+    colors = prior_colors(priors)
+    kinds = [(p, s) for p in priors for s in SIZES if any(_is(cell, p, s) for cell in cells)]
+    step = 0.9 / max(len(kinds), FEWEST_BOXES)
+    figure = Figure(figsize=(WIDTH, ROW * len(samplers) + 0.4), layout="constrained")
+    axes = figure.subplots(len(samplers), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, sampler in zip(axes, samplers, strict=True):
+        for cell in cells:
+            if cell.method.sampler != sampler:
+                continue
+            kind = kinds.index((cell.method.prior, cell.method.size)) - (len(kinds) - 1) / 2
+            place = measurements.index(cell.measurement) + step * kind
+            _box(axis, cell, metric, place, 0.85 * step, colors)
+        axis.set_title(f"{label(cells[0].data)}, {label(sampler)}", loc="left")
+        axis.set_ylabel(METRICS[metric].title)
+        axis.set_xticks(range(len(measurements)), [label(name) for name in measurements])
+        axis.set_xlim(-0.5, len(measurements) - 0.5)
+        axis.xaxis.set_minor_locator(FixedLocator(np.arange(0.5, len(measurements) - 1)))
+        axis.grid(axis="x", which="minor", linewidth=0.8)
+        axis.grid(axis="y")
+        axis.tick_params(axis="x", which="both", length=0)
+    # by size, then prior, so that each row of the legend is a prior
+    patches = [
+        Patch(
+            facecolor=shade(colors[p], s), edgecolor="black", lw=0.6, label=f"{label(p)} {label(s)}"
+        )
+        for p, s in sorted(kinds, key=lambda kind: kind[1])
+    ]
+    columns = len({s for _, s in kinds})
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False)
+    return figure
+
+
+def _box(axis: Axes, cell: Cell, metric: str, place: float, width: float, colors: dict) -> None:
+    drawn = axis.boxplot(
+        [list(cell.values(metric).values())],
+        positions=[place],
+        widths=width,
+        patch_artist=True,
+        manage_ticks=False,
+        **BOXES,
+    )
+    drawn["boxes"][0].set_facecolor(shade(colors[cell.method.prior], cell.method.size))
+
+
+@rc_context(STYLE)
+def draw_summary(cells: Sequence[Cell], names: Sequence[str]) -> Figure:
+    """Boxes over the slices of each folder, one below the other; an axis for each metric.
+
+    Args:
+        cells: with at least one slice.
+        names: of the cells.
+    """
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.25 * len(cells)), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    axes = figure.subplots(1, len(IMAGE_METRICS), sharey=True)
+    for axis, metric in zip(axes, IMAGE_METRICS, strict=True):
+        drawn = axis.boxplot(
+            [list(cell.values(metric).values()) for cell in cells],
+            orientation="horizontal",
+            patch_artist=True,
+            widths=0.6,
+            **BOXES,
+        )
+        for box in drawn["boxes"]:
+            box.set_facecolor(shade(COLORS[0], "2"))
+        axis.set_xlabel(METRICS[metric].title)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.grid(axis="x")
+    axes[0].set_yticks(range(1, len(cells) + 1), names)
+    axes[0].invert_yaxis()
+    return figure
+
+
+@rc_context(STYLE)
+def draw_depth(cells: Sequence[Cell], metric: str) -> Figure:
+    """Mean with its 95 % interval by depth, a line a prior.
+
+    A row of axes is a sampler, a column a measurement. Where there are two priors the gap between
+    them is shaded.
+
+    Args:
+        cells: with a prior, of one data set.
+        metric: a column of the results.
+    """
+    samplers = _samplers(cells)
+    colors = prior_colors(sorted({cell.method.prior for cell in cells}))
+    figure, grid = _grid(cells, len(samplers))
+    for (row, measurement), axis in grid.items():
+        here = [c for c in cells if _in(c, measurement, samplers[row])]
+        lines = {}
+        for number, prior in enumerate(colors):
+            sizes = {c.method.size: c for c in here if c.method.prior == prior}
+            intervals = {
+                i: mean_interval(sizes[size].values(metric))
+                for i, size in enumerate(SIZES)
+                if size in sizes
+            }
+            lines[prior] = {i: interval.mean for i, interval in intervals.items()}
+            # side by side, so that one interval does not hide the other
+            aside = DODGE * (number - (len(colors) - 1) / 2)
+            places = {i + aside: interval for i, interval in intervals.items()}
+            _line(axis, places, colors[prior], label(prior))
+        if len(lines) == 2:
+            _shade_gap(axis, *lines.values())
+        axis.set_xticks(range(len(SIZES)), [SIZE_TICKS.get(size, size) for size in SIZES])
+        axis.set_xlim(-0.4, len(SIZES) - 0.6)
+        if row == 0:
+            axis.set_title(label(measurement))
+        if axis.get_subplotspec().is_first_col():
+            axis.set_ylabel(f"{label(samplers[row])}: {METRICS[metric].title}")
+    _finish(figure, grid, "depth (4a: with attention)")
+    return figure
+
+
+def _line(axis: Axes, intervals: dict, color: str, name: str, **look) -> None:
+    """Means with error bars where an interval is known."""
+    low = [max(0, i.mean - i.low) if i.low == i.low else 0 for i in intervals.values()]
+    high = [max(0, i.high - i.mean) if i.high == i.high else 0 for i in intervals.values()]
+    means = [i.mean for i in intervals.values()]
+    look = {"marker": "o", "markersize": 3, "elinewidth": 0.6} | look
+    axis.errorbar(list(intervals), means, [low, high], color=color, label=name, **look)
+
+
+def _shade_gap(axis: Axes, first: dict[int, float], second: dict[int, float]) -> None:
+    places = sorted(first.keys() & second.keys())
+    between = [[line[i] for i in places] for line in (first, second)]
+    axis.fill_between(places, *between, color="0.5", alpha=0.25, linewidth=0)
+
+
+@rc_context(STYLE)
+def draw_lambda(cells: Sequence[Cell], metric: str) -> Figure:
+    """Mean with its 95 % interval by lambda, a line a prior and size; a column a measurement.
+
+    The axis is logarithmic; lambda = 0 has a place left of the break.
+
+    Args:
+        cells: of a sweep over lambda, of one data set.
+        metric: a column of the results.
+    """
+    colors = prior_colors(sorted({cell.method.prior for cell in cells}))
+    weights = sorted({cell.method.weight for cell in cells} - {0.0})
+    zero = weights[0] / 4 if weights else 1.0
+    figure, grid = _grid(cells, 1)
+    for (_, measurement), axis in grid.items():
+        here = [cell for cell in cells if cell.measurement == measurement]
+        for prior, size in sorted({(c.method.prior, c.method.size) for c in here}):
+            sweep = sorted((c for c in here if _is(c, prior, size)), key=lambda c: c.method.weight)
+            intervals = {c.method.weight: mean_interval(c.values(metric)) for c in sweep}
+            place, name = list(SIZES).index(size), f"{label(prior)} {label(size)}"
+            look = {"marker": MARKERS[place], "linestyle": LINES[place]}
+            positive = {w: interval for w, interval in intervals.items() if w > 0}
+            _line(axis, positive, colors[prior], name, **look)
+            if 0.0 in intervals:  # not joined: zero has no place on a logarithmic axis
+                look["linestyle"] = "none"
+                _line(axis, {zero: intervals[0.0]}, colors[prior], "_", **look)
+        _lambda_axis(axis, zero, weights)
+        axis.set_title(label(measurement))
+        if axis.get_subplotspec().is_first_col():
+            axis.set_ylabel(METRICS[metric].title)
+    _finish(figure, grid, "λ of the data consistency")
+    return figure
+
+
+def _lambda_axis(axis: Axes, zero: float, weights: Sequence[float]) -> None:
+    """Logarithmic, with a place for 0, a break beside it, and decades as ticks."""
+    axis.set_xscale("log")
+    last = weights[-1] if weights else zero
+    axis.set_xlim(zero / 1.6, last * 1.6)
+    first = weights[0] if weights else zero
+    decades = 10.0 ** np.arange(np.ceil(np.log10(first)), np.floor(np.log10(last)) + 1)
+    axis.xaxis.set_major_locator(FixedLocator([zero, *decades]))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticklabels(["0", *(f"{decade:g}" for decade in decades)])
+    across = axis.get_xaxis_transform()  # x in data, y from 0 to 1
+    for shift in (0.93, 1.07):
+        place = np.sqrt(zero * first) * shift
+        ends = [place / 1.05, place * 1.05]
+        axis.plot(ends, [-0.03, 0.03], color="black", lw=0.6, transform=across, clip_on=False)
+
+
+def _names(cells: Sequence[Cell], field: str) -> list[str]:
+    return list(dict.fromkeys(getattr(cell, field) for cell in cells))
+
+
+def _samplers(cells: Sequence[Cell]) -> list[str]:
+    """The study's two first."""
+    found = sorted({cell.method.sampler for cell in cells})
+    return sorted(found, key=lambda name: name not in SAMPLERS or list(SAMPLERS).index(name))
+
+
+def _is(cell: Cell, prior: str, size: str) -> bool:
+    return (cell.method.prior, cell.method.size) == (prior, size)
+
+
+def _in(cell: Cell, measurement: str, sampler: str) -> bool:
+    return (cell.measurement, cell.method.sampler) == (measurement, sampler)
+
+
+def _grid(cells: Sequence[Cell], rows: int) -> tuple[Figure, dict[tuple[int, str], Axes]]:
+    """A figure with axes by row and measurement, several lines of measurements if need be."""
+    measurements = _names(cells, "measurement")
+    columns = min(MOST_COLUMNS, len(measurements))
+    lines = -(-len(measurements) // columns)
+    width = WIDTH if columns > 2 else WIDTH * (columns + 1) / 4
+    figure = Figure(figsize=(width, ROW * 0.8 * rows * lines + 0.7), layout="constrained")
+    axes = figure.subplots(rows * lines, columns, squeeze=False)
+    grid = {}
+    for i, measurement in enumerate(measurements):
+        for row in range(rows):
+            grid[row, measurement] = axes[i // columns * rows + row, i % columns]
+    for axis in set(axes.flat) - set(grid.values()):
+        axis.set_axis_off()
+    return figure, grid
+
+
+def _finish(figure: Figure, grid: dict, xlabel: str) -> None:
+    """What all axes share: the label below and one legend."""
+    handles = {}
+    for axis in grid.values():
+        axis.grid(axis="y")
+        handles |= {
+            name: handle for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+    figure.supxlabel(xlabel, fontsize=STYLE["axes.labelsize"])
+    columns = min(5, len(handles))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=columns, frameon=False
+    )

@@ -1,0 +1,213 @@
+"""A report of results folders of the same slices: one HTML file that needs nothing else.
+
+    python -m evaluation.report results/mri/pd/gaussian1d_4x/* --out=report.html
+
+It has the table with intervals, boxes over the slices, and for each slice its pictures with a
+slider between any two, an overlay of the error, and an order by PSNR.
+"""
+
+import argparse
+import base64
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm import tqdm
+
+from configs import clear_errors
+from evaluation.cell_images import CellImages, common_keys
+from evaluation.cells import IMAGE_METRICS, METRICS, Cell, label, read_cell, titles
+from evaluation.markup import Column, Text, html
+from evaluation.metrics import all_metrics
+from evaluation.panels import ERROR_COLORS, error_range
+from evaluation.plots import draw_summary
+from evaluation.style import STYLE
+from evaluation.tables import flat_table
+
+TEMPLATE = Path(__file__).with_name("report_template.html")
+QUALITY = 85  # of WebP, for people to look at; numbers come from the images themselves
+SCALE_SLICES = 20  # that the error overlay's full scale is found from
+DIRECT = {"mri": "zero_filled", "ct": "fbp"}  # operator -> baseline that `CellImages.direct` gives
+
+
+def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Reconstructions") -> str:
+    """The HTML text.
+
+    Args:
+        folders: results folders that have slices in common; those are shown.
+        limit: only the first slices; 0: all.
+        title: of the page.
+
+    Raises:
+        ValueError: as `CellImages`, or no slice in common.
+    """
+    cells = [read_cell(folder) for folder in folders]
+    names = titles(cells)
+    opened = [CellImages(cell) for cell in cells]
+    keys = common_keys(opened)
+    shown = keys[: limit or None]
+    directs = _directs(cells, names)
+    errors = [
+        np.abs(source.reconstruction(key) - opened[0].target(key))
+        for key in shown[:SCALE_SLICES]
+        for source in opened
+    ]
+    full = error_range(errors)
+    slices = [_slice(key, opened, directs, full) for key in tqdm(shown, unit="slice")]
+    data = {
+        "names": ["target", *directs, *names],
+        "metrics": [METRICS[name][:2] for name in IMAGE_METRICS],  # title and digits
+        "slices": slices,
+        "start": _start(cells, len(directs)),
+    }
+    height, width = opened[0].target(shown[0]).shape
+    columns, rows = flat_table(cells, "both")
+    columns = [Column("", number=False), *columns]
+    rows = [
+        [
+            _breakable(item) if column.number else item
+            for column, item in zip(columns, row, strict=True)
+        ]
+        for row in ([Text(name), *row] for name, row in zip(names, rows, strict=True))
+    ]
+    left_out = f"; {len(keys) - len(shown)} more are left out" if len(shown) < len(keys) else ""
+    return _fill(
+        TITLE=escape(title),
+        FOLDERS=escape(", ".join(str(folder) for folder in folders)),
+        TABLE=html(columns, rows),
+        PLOTS=_svg(draw_summary(cells, names)),
+        GRADIENT=_gradient(),
+        ASPECT=f"{width} / {height}",
+        ERROR=f"{full:g}",
+        FOOTER=f"{len(shown)} slices that all folders have{left_out}. Images are magnitudes shown "
+        f"from 0 to 1, errors are |image - target|; both are compressed (WebP, quality {QUALITY}), "
+        "numbers are not computed from that.",
+        DATA=embed(data),
+    )
+
+
+def embed(data: dict) -> str:
+    """JSON for a script element of HTML: no text in it can end the script."""
+    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+
+
+def _directs(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, int]:
+    """What a scanner would show, for each measurement: title -> a folder that was measured so.
+
+    A measurement for which a folder holds that baseline needs no other.
+    """
+    measured: dict[str, list[int]] = {}
+    for i, cell in enumerate(cells):
+        fields = [cell.config[name] for name in ("operator", "seed", "protocol")]
+        measured.setdefault(json.dumps(fields, sort_keys=True), []).append(i)
+    directs = {}
+    for members in measured.values():
+        first = cells[members[0]]
+        baseline = DIRECT[first.config["operator"]["name"]]
+        if all(cells[i].config["sampler"]["name"] != baseline for i in members):
+            where = f" ({label(first.measurement)})" if len(measured) > 1 else ""
+            directs[label(baseline) + where] = members[0]
+    return {name: i for name, i in directs.items() if name not in names}
+
+
+def _start(cells: Sequence[Cell], directs: int) -> dict[str, int]:
+    """What is shown at first: left what a scanner would show, else the target; right a method."""
+    of_cells = range(1 + directs, 1 + directs + len(cells))
+    is_direct = [cell.config["sampler"]["name"] in DIRECT.values() for cell in cells]
+    left = next((i for i, direct in zip(of_cells, is_direct, strict=True) if direct), 0)
+    left = 1 if directs else left
+    return {"left": left, "right": next((i for i in of_cells if i != left), 0)}
+
+
+def _breakable(item: Text) -> Text:
+    """Line breaks at an interval and nowhere else."""
+    text = item.text.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}[", " [")
+    return item._replace(text=text)
+
+
+def _slice(key: str, opened: Sequence[CellImages], directs: dict[str, int], full: float) -> dict:
+    """Of one slice: images, errors and metrics, each in the order of the names."""
+    target = opened[0].target(key)
+    images = [opened[i].direct(key) for i in directs.values()]
+    measured = [all_metrics(target, image) for image in images]
+    images += [source.reconstruction(key) for source in opened]
+    measured += [source.cell.rows[key] for source in opened]
+    return {
+        "key": key,
+        "images": [_uri(_grey(image)) for image in (target, *images)],
+        "errors": [None, *(_uri(_colored(np.abs(image - target) / full)) for image in images)],
+        "metrics": [None, *map(_numbers, measured)],
+    }
+
+
+def _numbers(row: Mapping[str, float]) -> list[float | None]:
+    """The metrics of an image; JSON has neither NaN nor infinity."""
+    return [row[name] if math.isfinite(row[name]) else None for name in IMAGE_METRICS]
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def _colored(error: np.ndarray) -> np.ndarray:
+    """``(H, W)`` in [0, 1] -> ``(H, W, 3)`` bytes."""
+    return matplotlib.colormaps[ERROR_COLORS](error, bytes=True)[..., :3]
+
+
+def _uri(pixels: np.ndarray) -> str:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "WEBP", quality=QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+@rc_context(STYLE)
+def _svg(figure: Figure) -> str:
+    """The figure as an element of HTML, without date, links or document type."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    element = text.getvalue()
+    element = re.sub("<metadata>.*</metadata>", "", element[element.index("<svg") :], flags=re.S)
+    return element.replace("<svg", '<svg role="img" aria-label="box plots of the table"', 1)
+
+
+def _gradient() -> str:
+    colors = matplotlib.colormaps[ERROR_COLORS](np.linspace(0, 1, 9))
+    return f"linear-gradient(to right, {', '.join(map(to_hex, colors))})"
+
+
+def _fill(**parts: str) -> str:
+    """The template with each ``@NAME@`` replaced, in one pass: what is put in stays as it is."""
+    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], TEMPLATE.read_text())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=Path("report.html"))
+    parser.add_argument("--limit", type=int, default=200, help="slices, 0: all (default 200)")
+    parser.add_argument("--title", default="Reconstructions")
+    arguments = parser.parse_args(argv)
+    with clear_errors():
+        text = make_report(arguments.folders, limit=arguments.limit, title=arguments.title)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text)
+    print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    main()

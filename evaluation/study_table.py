@@ -1,0 +1,144 @@
+"""The study's combined table over a grid of results folders."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from evaluation.cells import (
+    BASELINES,
+    METRICS,
+    SAMPLERS,
+    Cell,
+    Method,
+    describe_measurement,
+    label,
+    method_label,
+)
+from evaluation.markup import MISSING, Column, Text, latex, markdown, mean_std, number, write_csv
+from evaluation.statistics import mean_interval
+
+LABELS = ("Data", "Measurement", "Sampling", "Metric")
+UNFINISHED = "fewer slices than others of the row have; not compared with them"
+
+Row = list[Cell]  # the cells of one measurement of one data set
+
+
+def study_table(
+    cells: Sequence[Cell], style: str, *, metrics: Sequence[str], spread: str = "std"
+) -> str:
+    """Rows: data, measurement and metric. Columns: baselines, then each sampler's priors by size.
+
+    The best mean of a row is bold, with all that are equal to the digits shown. A cell without a
+    finished slice is a dash; one that lacks slices which others of its row have is marked, and
+    never bold.
+
+    Args:
+        cells: of a grid; those of a lambda sweep are left out.
+        style: "markdown", "latex" (booktabs) or "csv" (a line a number, means and spreads apart).
+        metrics: columns of the results.
+        spread: "std" over slices, or "ci", the 95 % interval of the mean by volume.
+
+    Raises:
+        ValueError: a metric that a cell does not have.
+    """
+    cells = [cell for cell in cells if cell.method.weight is None]
+    if style == "csv":
+        return _study_csv(cells, metrics)
+    methods = sorted({cell.method for cell in cells}, key=_method_order)
+    columns = [Column(name, number=False) for name in LABELS]
+    columns += [_column(method, grouped=style == "latex") for method in methods]
+    lines = [
+        [*map(Text, [*row_labels(row), METRICS[m].title]), *_entries(row, methods, m, spread)]
+        for row in rows_of(cells)
+        for m in metrics
+    ]
+    note = UNFINISHED if any(item.noted for line in lines for item in line) else ""
+    if style == "markdown":
+        return markdown(columns, lines, note)
+    return latex(columns, lines, note, blocks=True)
+
+
+def rows_of(cells: Iterable[Cell]) -> list[Row]:
+    """Cells of the same data and measurement, in the order of the cells."""
+    rows: dict[Path, Row] = {}
+    for cell in cells:
+        rows.setdefault(cell.folder.parent, []).append(cell)
+    return list(rows.values())
+
+
+def row_labels(row: Row) -> tuple[str, str, str]:
+    """Data, measurement, and what is sampled: nominal and effective acceleration, or CT's views."""
+    described = [describe_measurement(cell.config, cell.info) for cell in row]
+    samplings = dict.fromkeys(a if a != "-" else m for m, a in described)
+    return label(row[0].data), label(row[0].measurement), ", ".join(samplings)
+
+
+def is_finished(cell: Cell, row: Row) -> bool:
+    """Whether a cell has every slice that a cell of its row has."""
+    return all(other.rows.keys() <= cell.rows.keys() for other in row)
+
+
+def _method_order(method: Method) -> tuple:
+    """Baselines as the study lists them, then samplers, their priors, their sizes."""
+
+    def place(name: str, known: Iterable[str]) -> tuple[int, str]:
+        known = list(known)
+        return (known.index(name), "") if name in known else (len(known), name)
+
+    samplers = BASELINES if not method.prior else SAMPLERS
+    return bool(method.prior), place(method.sampler, samplers), method.prior, method.size
+
+
+def _column(method: Method, *, grouped: bool) -> Column:
+    if not method.prior:
+        return Column(label(method.sampler), "Baselines" if grouped else "")
+    if not grouped:
+        return Column(method_label(method))
+    return Column(label(method.size), f"{label(method.sampler)}, {label(method.prior)} prior")
+
+
+def _entries(row: Row, methods: Sequence[Method], name: str, spread: str) -> list[Text]:
+    metric = METRICS[name]
+    found = {cell.method: cell for cell in row if cell.rows}
+    means = {
+        method: f"{mean_std(list(cell.values(name).values()))[0]:.{metric.digits}f}"
+        for method, cell in found.items()
+    }
+    eligible = {means[method] for method, cell in found.items() if is_finished(cell, row)} - {"nan"}
+    best = metric.better(eligible, key=float, default=None)
+    entries = []
+    for method in methods:
+        cell = found.get(method)
+        if cell is None:
+            entries.append(Text(MISSING))
+            continue
+        finished = is_finished(cell, row)
+        text = number(cell.values(name), metric, spread)
+        entries.append(Text(text, bold=finished and means[method] == best, noted=not finished))
+    return entries
+
+
+def _study_csv(cells: Sequence[Cell], metrics: Sequence[str]) -> str:
+    lines = [
+        (
+            *("data", "measurement", "nominal", "effective", "method", "prior", "size", "sampler"),
+            *("slices", "finished", "metric", "mean", "std", "ci_low", "ci_high"),
+        )
+    ]
+    for row in rows_of(cells):
+        for cell in sorted(row, key=lambda cell: _method_order(cell.method)):
+            nominal = cell.config["operator"].get("acceleration", "")
+            if cell.config["operator"]["name"] == "ct":
+                nominal = ""
+            effective = cell.info.get("effective_acceleration", "")
+            method = cell.method
+            names = (cell.folder.name, method.prior, method.size, method.sampler)
+            for metric in metrics if cell.rows else ():
+                values = cell.values(metric)
+                lines.append(
+                    (
+                        *(cell.data, cell.measurement, nominal, effective, *names),
+                        *(len(values), is_finished(cell, row), metric),
+                        *(*mean_std(list(values.values())), *mean_interval(values)[1:]),
+                    )
+                )
+    return write_csv(lines)

@@ -1,0 +1,60 @@
+"""How figures look: sizes for print, colours that colour-blind readers can tell apart."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from configs.base import SIZES
+
+WIDTH = 7.0  # inches, of a page; a column has half of it
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "figure.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "axes.grid.axis": "y",
+    "grid.alpha": 0.3,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "svg.hashsalt": "",  # the same ids every time
+}
+# Okabe and Ito's palette
+NATURAL = "#D55E00"
+COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v")
+LIGHTEST = 0.3  # part of the full colour that the smallest network gets
+PNG_DPI = 300
+
+
+def prior_colors(priors: Sequence[str]) -> dict[str, str]:
+    """A colour for each prior; the natural-image prior has the same one everywhere."""
+    others = [prior for prior in dict.fromkeys(priors) if prior != "natural"]
+    colors = {prior: COLORS[i % len(COLORS)] for i, prior in enumerate(others)}
+    return colors | ({"natural": NATURAL} if "natural" in priors else {})
+
+
+def shade(color: str, size: str) -> np.ndarray:
+    """`color` mixed with white: the smaller the network, the lighter."""
+    sizes = list(SIZES)
+    part = LIGHTEST + (1 - LIGHTEST) * sizes.index(size) / (len(sizes) - 1)
+    return part * np.array(to_rgb(color)) + (1 - part)
+
+
+@rc_context(STYLE)
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """`name`.pdf and `name`.png in `folder`, which is made; without a date, so that they repeat."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    figure.savefig(paths[0], metadata={"CreationDate": None})
+    figure.savefig(paths[1], dpi=PNG_DPI)
+    return paths
