@@ -74,15 +74,14 @@ def write_plain_nifti(
 ) -> None:
     """Slices ``(n, H, W)`` whose place in space is unknown; sizes in mm (row, column, slice).
 
-    Shown by viewers as the images are (as if they were axial); no orientation is claimed: the
-    codes of the coordinate system are 0.
+    Viewers show the images as they are, as if they were axial; no orientation is claimed: the codes
+    of the coordinate system are 0.
     """
     nibabel = require("nibabel")
     rows, columns, thickness = voxel_size or (1.0, 1.0, 1.0)
-    array = np.ascontiguousarray(images.astype(np.float32).transpose(2, 1, 0)[::-1, ::-1])
-    image = nibabel.Nifti1Image(array, np.diag([columns, rows, thickness, 1.0]))
-    image.set_sform(image.affine, code=0)
-    image.set_qform(image.affine, code=0)
+    array = np.ascontiguousarray(images.astype(np.float32).transpose(2, 1, 0)[:, ::-1])
+    image = nibabel.Nifti1Image(array, None)  # readers then take i for right to left
+    image.header.set_zooms((columns, rows, thickness))
     image.header.set_xyzt_units("mm" if voxel_size else "unknown")
     with replacing(path) as temporary:
         nibabel.save(image, temporary)
