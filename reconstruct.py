@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +42,15 @@ from sde.padding import padded_score
 
 ROOT = Path(__file__).resolve().parent
 POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
-NUM_STEPS = {POINT: 20}  # network calls by default
-MOST_STEPS = 50  # those of the others
+# by default; samplers of coil images apart have no place here: maps are given or estimated
+NUM_STEPS = {
+    "pnp": 20,
+    "dds": 50,
+    "diffpir": 50,
+    "dps": 50,
+    "predictor_corrector": 500,
+    "annealed_langevin": 500,
+}
 MAY_CHANGE = ("batch_size",)
 PREVIEWS = 4  # slices in the preview
 
@@ -132,9 +139,9 @@ def create_method(config: ConfigDict, device: str) -> Method:
     options = {k: v for k, v in config.sampler.items() if v is not None}
     num_samples, sigma_y = options.pop("num_samples"), options.get("sigma_y")
     name = options.pop("name") or (POINT if num_samples == 1 else POSTERIOR)
-    num_steps = options.pop("num_steps", NUM_STEPS.get(name, MOST_STEPS))
-    if name not in SAMPLERS:
-        raise ValueError(f"unknown sampler '{name}'; known: {', '.join(sorted(SAMPLERS))}")
+    if name not in NUM_STEPS:
+        raise ValueError(f"unknown sampler '{name}'; known: {', '.join(NUM_STEPS)}")
+    num_steps = options.pop("num_steps", NUM_STEPS[name])
     check_options(SAMPLERS[name], options)
     if num_samples < 1 or (num_samples > 1 and name == POINT):
         raise ValueError(
@@ -271,7 +278,8 @@ def write_results(
         "input": settings.sha256.input_name,
         "result": describe(method),
         "sampler": method.name,
-        "network_calls": method.num_steps * method.num_samples,
+        "num_steps": method.num_steps,
+        "num_samples": method.num_samples,
         "slices": len(slices),
         "unit": opened.unit,
         **opened.facts,
@@ -290,7 +298,7 @@ def write_results(
 def describe(method: Method) -> str:
     """What the result is."""
     if method.name == POINT:
-        return f"point estimate ({method.name}, {method.num_steps} network calls)"
+        return f"point estimate by {method.name}, {method.num_steps} steps"
     what = "sample" if method.num_samples == 1 else f"mean of {method.num_samples} samples"
     return f"{what} of the posterior by {method.name}, {method.num_steps} steps"
 
@@ -298,9 +306,9 @@ def describe(method: Method) -> str:
 def _write_volume(
     out: Path, name: str, volume: np.ndarray, opened: Input, identity: str, text: str
 ) -> None:
-    """NIfTI where the input was NIfTI or k-space or sinograms of several slices, else DICOM."""
+    """NIfTI where the input was NIfTI, or k-space or sinograms of several slices; else DICOM."""
     if opened.series is None:
-        if len(volume) > 1:
+        if len(volume) > 1 and find_spec("nibabel"):
             write_plain_nifti(out / f"{name}.nii.gz", volume, opened.voxel_size)
     elif opened.series.volume is not None:
         path = out / f"{name}.nii.gz"
@@ -385,11 +393,13 @@ def _settings(config: ConfigDict, opened: Input, method: Method) -> ConfigDict:
 
 
 def _check_folders(source: Path, out: Path) -> None:
-    """Refuse to write between the files that are read."""
+    """Refuse to write between the files that are read, or over them."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: expected a folder for --out, got a file")
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"{out}: lies in the input's folder {source}; choose another --out")
+    folder = source.resolve() if source.is_dir() else source.resolve().parent
+    inside = out.resolve().is_relative_to(folder) if source.is_dir() else out.resolve() == folder
+    if inside:
+        raise ValueError(f"{out}: is the input's folder, or in it; choose another --out")
 
 
 def _announce(opened: Input, method: Method) -> list[str]:
@@ -405,9 +415,8 @@ def _announce(opened: Input, method: Method) -> list[str]:
 def code_version() -> str:
     """The project's version, with git's name of the commit where there is one."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    command: Callable = subprocess.run
     try:
-        found = command(
+        found = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
             cwd=ROOT,
             capture_output=True,

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-PANEL = 2.6  # inches a side
+PANEL = 2.6  # inches from image to image
 BAND = 0.3  # inches for the titles
+MARGIN = 0.12  # inches a panel that the slices' names take
 
 
 def preview(path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> None:
@@ -23,7 +24,7 @@ def preview(path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) ->
     titles = [title for title, _ in rows[0][1]]
     height, width = rows[0][1][0][1].shape
     figure = Figure(
-        figsize=(PANEL * len(titles), len(rows) * PANEL * height / width + BAND),
+        figsize=(PANEL * len(titles), len(rows) * (PANEL - MARGIN) * height / width + BAND),
         layout="constrained",
     )
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
@@ -42,7 +43,7 @@ def preview(path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) ->
             axis.set_xticks([])
             axis.set_yticks([])
             if is_std:
-                figure.colorbar(drawn, ax=axis, fraction=0.046, format="%.2g")
+                figure.colorbar(drawn, ax=axis, fraction=0.046, format="%.3g")
             if number == 0:
                 axis.set_title(title, fontsize=10)
         axes[0].set_ylabel(name, fontsize=8)
