@@ -97,7 +97,7 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
     _check_folders(source, out)
     method = create_method(config, device)
     opened = open_input(source, config)
-    settings = _settings(config, opened, method)
+    settings = _settings(config, source, opened, method)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, method):
         print(text)
@@ -275,7 +275,7 @@ def write_results(
         _write_volume(out, name, volume, opened, f"{identity}{name}", describe(method))
     _write_preview(out / "preview.png", opened, slices, method)
     result = {
-        "input": settings.sha256.input_name,
+        "input": settings.input,
         "result": describe(method),
         "sampler": method.name,
         "num_steps": method.num_steps,
@@ -376,16 +376,15 @@ def _load_part(path: Path) -> Slice:
 # --------------------------------------------------------------------------------------- settings
 
 
-def _settings(config: ConfigDict, opened: Input, method: Method) -> ConfigDict:
+def _settings(config: ConfigDict, source: Path, opened: Input, method: Method) -> ConfigDict:
     """The config with what the defaults stand for, and hashes of every file that is read."""
     settings = ConfigDict(config.to_dict())
     settings.sampler.name, settings.sampler.num_steps = method.name, method.num_steps
-    source, *others = opened.files() if opened.series is None else [opened.files()]
+    settings.input = source.resolve().name
     settings.sha256 = ConfigDict(
         {
-            "input_name": opened.keys[0].rpartition(":")[0] or opened.keys[0],
-            "input": digest(source if isinstance(source, list) else [source]),
-            "others": [digest([path]) for path in others],
+            "input": digest(opened.sources),
+            "others": digest(opened.others),
             "prior": digest([_resolve_prior(config.prior)]),
         }
     )

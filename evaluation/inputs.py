@@ -69,6 +69,8 @@ class Input:
         notes: what looks unusual.
         series: images: what they were read from.
         voxel_size: mm (row, column, slice), where known.
+        sources: the files of the input.
+        others: further files that the config names.
     """
 
     kind: str
@@ -76,6 +78,8 @@ class Input:
     keys: list[str]
     unit: str
     direct: str
+    sources: tuple[Path, ...]
+    others: tuple[Path, ...] = ()
     facts: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     series: ImageSeries | None = None
@@ -92,10 +96,6 @@ class Input:
     def finish(self, images: Tensor) -> Tensor:
         """Restored images ``(B, 1, H, W)`` in the shape that is asked for."""
         return images
-
-    def files(self) -> list[Path]:
-        """Every file that is read."""
-        raise NotImplementedError
 
 
 def open_input(path: Path, config: ConfigDict) -> Input:
@@ -143,7 +143,6 @@ class KspaceInput(Input):
     masks: Tensor | None = None
     sens_maps: Tensor | None = None
     image_shape: tuple[int, int] = (0, 0)
-    others: tuple[Path, ...] = ()
 
     def problem(self, items: Sequence[int]) -> Problem:
         """Readout oversampling removed, coil maps estimated where they are not given."""
@@ -182,10 +181,6 @@ class KspaceInput(Input):
         """Cropped along phase encoding, too."""
         return _centre(images, self.image_shape)
 
-    def files(self) -> list[Path]:
-        """The measurement, then mask and maps of their own files."""
-        return [self.measured.path, *self.others]
-
 
 def _open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
     _check_fields(config, "k-space")
@@ -197,10 +192,11 @@ def _open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
         keys=[f"{measured.path.name}:{number}" for number in numbers],
         unit="of the k-space (centred orthonormal inverse DFT)",
         direct="zero-filled",
+        sources=(measured.path,),
+        others=tuple(Path(p) for p in (config.data.mask, config.data.sens_maps) if p),
         voxel_size=measured.voxel_size,
         measured=measured,
         image_shape=_image_shape(config.data.image_size, measured.image_shape, shape),
-        others=tuple(Path(p) for p in (config.data.mask, config.data.sens_maps) if p),
     )
     given = measured.extras.get("mask")
     if config.data.mask:
@@ -337,7 +333,6 @@ class SinogramInput(Input):
     measured: Measured | None = None
     operator: ParallelBeamCT | FanBeamCT | None = None
     pixel_size: float = 1.0
-    others: tuple[Path, ...] = ()
 
     def problem(self, items: Sequence[int]) -> Problem:
         """All slices share one geometry."""
@@ -347,10 +342,6 @@ class SinogramInput(Input):
     def finish(self, images: Tensor) -> Tensor:
         """From attenuation a pixel to attenuation a unit of length."""
         return images / self.pixel_size
-
-    def files(self) -> list[Path]:
-        """The sinogram, then the angles of their own file."""
-        return [self.measured.path, *self.others]
 
 
 def _open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
@@ -363,10 +354,11 @@ def _open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
         keys=[f"{measured.path.name}:{number}" for number in numbers],
         unit="attenuation per unit of operator.pixel_size",
         direct="FBP",
+        sources=(measured.path,),
+        others=(Path(config.data.angles),) if config.data.angles else (),
         measured=measured,
         operator=operator,
         pixel_size=config.operator.pixel_size,
-        others=(Path(config.data.angles),) if config.data.angles else (),
     )
     angles = operator.angles_deg
     if len(angles) > 10 and np.abs(angles).max() <= 2 * np.pi:
@@ -456,10 +448,6 @@ class ImageInput(Input):
         """The slice, clipped to the window."""
         return self.images[item]
 
-    def files(self) -> list[Path]:
-        """Those of the series."""
-        return list(self.series.files)
-
 
 def _open_images(path: Path, config: ConfigDict) -> ImageInput:
     _check_fields(config, "images")
@@ -494,6 +482,7 @@ def _open_images(path: Path, config: ConfigDict) -> ImageInput:
         keys=[series.keys[number] for number in numbers],
         unit="of the images",
         direct="FBP" if name == "ct" else "zero-filled",
+        sources=series.files,
         facts={**facts, "image_shape": list(shape)},
         series=series,
         operator=operator,
