@@ -389,6 +389,30 @@ def test_an_interrupted_run_continues(tmp_path, settings, monkeypatch):
     assert len(calls) == 4
 
 
+def test_a_slice_that_fails_leaves_the_others(tmp_path, settings, monkeypatch):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(2)) * lines()
+    load_prior = command.load_prior
+
+    def broken(*arguments, **options):
+        score, sde = load_prior(*arguments, **options)
+
+        def first_is_nan(x, sigma):  # rows: real parts of two slices, then imaginary parts
+            row = torch.arange(len(x))[:, None, None, None]
+            return torch.where(row == 0, torch.nan, score(x, sigma))
+
+        return first_is_nan, sde
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "load_prior", broken)
+        with pytest.raises(FloatingPointError, match=r"1 slices failed.*\n  k.h5:0: not finite"):
+            run(settings(), tmp_path / "k.h5", tmp_path / "out")
+    kept = [path.name for path in (tmp_path / "out" / "parts").iterdir()]
+    assert kept == ["00001.npz"]
+    _, arrays = run(settings(), tmp_path / "k.h5", tmp_path / "out")
+    assert np.isfinite(arrays["reconstruction"]).all()
+
+
 def test_another_setting_or_file_is_refused(tmp_path, settings, tiny_config):
     np.save(tmp_path / "k.npy", kspace_of(complex_images(1)[0]))
     out = tmp_path / "out"
