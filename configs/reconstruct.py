@@ -1,0 +1,62 @@
+"""Every field of a reconstruction of a user's own measurement (docs/reconstruct.md)."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+PRIOR = "natural_small"  # shipped; of photographs, so of no one anatomy
+
+
+def get_config() -> ConfigDict:
+    """What suits most measurements; files say the rest."""
+    config = ConfigDict()
+    config.prior = PRIOR  # a shipped prior's name, a checkpoint, or a training run's folder
+    config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
+    config.seed = 42  # with each slice's key it fixes mask (where drawn) and sampler noise
+    config.batch_size = 4  # slices at a time; never changes a number
+
+    config.data = data = ConfigDict()
+    data.slices = ""  # central:N, first:N, range:A:B; "": all
+    data.first_axis = ""  # of 3-D k-space: slices or coils; "": slices in HDF5, coils in npy, npz
+    data.image_size = ""  # "N" or "HEIGHT,WIDTH" in pixels; "": what the file says, or all
+    data.mask = ""  # k-space: .npy of what was measured; "": the file's mask, or its zeros
+    data.sens_maps = ""  # k-space: .npy of coil maps; "": the file's, or ESPIRiT's
+    data.angles = ""  # sinogram: .npy of degrees; "": the file's, or equally spaced
+    data.axis = ""  # NIfTI: axial, coronal or sagittal slices; "": axial
+    data.window = ""  # images: "LEVEL,WIDTH" to clip to, e.g. 40,400 in Hounsfield units
+
+    config.operator = operator = ConfigDict()
+    # MRI: undersample k-space or images with a mask of operators.masks.MASKS; "": k-space as it
+    # is, images with gaussian1d
+    operator.name = ""  # images: mri or ct; "": ct where DICOM says CT, else mri
+    operator.mask = ""
+    operator.acceleration = 4.0  # nominal; the effective one is reported
+    operator.center_fraction = 0.04  # of the lines, fully measured
+    # CT; lengths of sinograms in the unit of pixel_size
+    operator.num_views = 30  # images: how many views are simulated
+    operator.end_angle = placeholder(float)  # degrees, not included; 180, fan 360
+    operator.geometry = "parallel"  # or "fan": flat detector
+    operator.pixel_size = 1.0  # of the image; values are divided by it
+    operator.bin_spacing = 1.0  # of neighbouring detector bins
+    operator.source_distance = placeholder(float)  # fan: source to centre of rotation
+    operator.detector_distance = placeholder(float)  # fan: centre of rotation to detector
+
+    config.sampler = sampler = ConfigDict()
+    sampler.name = ""  # a key of samplers.SAMPLERS; "": pnp for one image, dds for several samples
+    sampler.num_steps = placeholder(int)  # noise levels; pnp 20, others 50
+    sampler.num_samples = 1  # posterior samples a slice; their mean and deviation are the result
+    # noise of the measurement in its own unit (k-space: of real and imaginary part each)
+    sampler.sigma_y = placeholder(float)
+    # keywords of single samplers, as in configs/evaluate.py; None: the sampler's own default
+    sampler.start_sigma = placeholder(float)
+    sampler.end_sigma = placeholder(float)
+    sampler.eta = placeholder(float)
+    sampler.zeta = placeholder(float)
+    sampler.strength = placeholder(float)
+    sampler.cg_steps = placeholder(int)
+    sampler.step = placeholder(float)
+    sampler.weight = placeholder(float)
+    sampler.snr = placeholder(float)
+    sampler.corrector_steps = placeholder(int)
+    sampler.data_weight = placeholder(float)
+    sampler.likelihood = placeholder(str)
+    return config

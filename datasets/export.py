@@ -1,0 +1,165 @@
+"""Reconstructions as HDF5, NIfTI and DICOM files, each written entirely or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from datasets.bad_input import require
+from datasets.dicom import read_header
+from datasets.image_series import NiftiVolume
+from datasets.sample import DataError
+
+LARGEST_STORED = 2**16 - 1  # DICOM pixels are written as unsigned 16-bit numbers
+DS_LENGTH = 16  # characters of a DICOM decimal string
+# of the source's pixels, and wrong or meaningless for others
+PIXEL_ELEMENTS = (
+    "SmallestImagePixelValue",
+    "LargestImagePixelValue",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+    "IconImageSequence",
+    "NumberOfFrames",
+)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A ``with`` block that writes a temporary file, which then becomes `path`."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-", suffix=path.name)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_hdf5(
+    path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | float | int]
+) -> None:
+    """Arrays by name and attributes of the file; texts are stored as such."""
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+        for name, value in attributes.items():
+            file.attrs[name] = value
+
+
+def write_nifti(path: Path, images: np.ndarray, volume: NiftiVolume, *, first: int) -> None:
+    """Slices ``(n, H, W)``, from number `first` on, at their place in the volume they are from."""
+    nibabel = require("nibabel")
+    shift = volume.shift(first, len(images))
+    array = volume.array(images.astype(np.float32))
+    image = nibabel.Nifti1Image(array, volume.affine @ shift, volume.header)
+    image.set_data_dtype(np.float32)
+    image.header["cal_min"] = image.header["cal_max"] = 0  # display range of the source
+    for name in ("sform", "qform"):
+        matrix, code = getattr(volume.header, f"get_{name}")(coded=True)
+        if code:
+            getattr(image, f"set_{name}")(matrix @ shift, code=int(code))
+    with replacing(path) as temporary:
+        nibabel.save(image, temporary)
+
+
+def write_plain_nifti(
+    path: Path, images: np.ndarray, voxel_size: tuple[float, float, float] | None
+) -> None:
+    """Slices ``(n, H, W)`` whose place in space is unknown; sizes in mm (row, column, slice).
+
+    Viewers show the images as they are, as if they were axial; no orientation is claimed: the codes
+    of the coordinate system are 0.
+    """
+    nibabel = require("nibabel")
+    rows, columns, thickness = voxel_size or (1.0, 1.0, 1.0)
+    array = np.ascontiguousarray(images.astype(np.float32).transpose(2, 1, 0)[:, ::-1])
+    image = nibabel.Nifti1Image(array, None)  # readers then take i for right to left
+    image.header.set_zooms((columns, rows, thickness))
+    image.header.set_xyzt_units("mm" if voxel_size else "unknown")
+    with replacing(path) as temporary:
+        nibabel.save(image, temporary)
+
+
+def write_dicom(
+    folder: Path,
+    images: np.ndarray,
+    sources: Sequence[Path],
+    *,
+    description: str,
+    identity: str,
+) -> None:
+    """A new, derived series beside the source's: one file a slice, patient and geometry kept.
+
+    Args:
+        folder: of the new files ``0000.dcm``, ...; made if missing.
+        images: ``(n, H, W)`` in the unit of the sources (after their rescale).
+        sources: the DICOM file of each slice; not changed.
+        description: what was done.
+        identity: anything that tells this result from others; new UIDs follow from it.
+
+    Raises:
+        DataError: an image of another size than its source.
+    """
+    pydicom = require("pydicom")
+    low, high = float(images.min()), float(images.max())
+    intercept = float(_decimal(low))
+    # rounded up, so that the largest value is within the range
+    slope = float(_decimal((high - intercept) / LARGEST_STORED * (1 + 1e-7))) or 1.0
+    series = pydicom.uid.generate_uid(entropy_srcs=[identity, "series"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (image, source) in enumerate(zip(images, sources, strict=True)):
+        file = read_header(source)
+        if image.shape != (file.Rows, file.Columns):
+            raise DataError(f"{source}: expected {(file.Rows, file.Columns)}, got {image.shape}")
+        _derive(file, description)
+        file.SeriesInstanceUID = series
+        file.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[identity, str(number)])
+        file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID
+        file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        file.RescaleSlope, file.RescaleIntercept = _decimal(slope), _decimal(intercept)
+        stored = np.clip(np.rint((image - intercept) / slope), 0, LARGEST_STORED)
+        file.PixelData = stored.astype("<u2").tobytes()
+        file["PixelData"].VR = "OW"
+        with replacing(folder / f"{number:04d}.dcm") as temporary:
+            file.save_as(temporary, enforce_file_format=True)
+
+
+def _derive(file, description: str) -> None:
+    """Make the header of a source that of a derived image without pixels."""
+    pydicom = require("pydicom")
+    origin = pydicom.Dataset()
+    origin.ReferencedSOPClassUID = file.SOPClassUID
+    origin.ReferencedSOPInstanceUID = file.SOPInstanceUID
+    file.SourceImageSequence = pydicom.Sequence([origin])
+    old = list(file.get("ImageType", []))
+    file.ImageType = ["DERIVED", "SECONDARY", *old[2:]]
+    file.DerivationDescription = description
+    file.SeriesDescription = f"{file.get('SeriesDescription', '')} reconstruction".strip()[:64]
+    if file.get("SeriesNumber") is not None:
+        file.SeriesNumber = int(file.SeriesNumber) + 1000
+    for name in PIXEL_ELEMENTS:
+        if name in file:
+            delattr(file, name)
+    if file.get("PhotometricInterpretation") == "MONOCHROME1":  # was inverted when it was read
+        for name in ("WindowCenter", "WindowWidth"):
+            if name in file:
+                delattr(file, name)
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.BitsAllocated = file.BitsStored = 16
+    file.HighBit, file.PixelRepresentation = 15, 0
+
+
+def _decimal(value: float) -> str:
+    """`value` as a DICOM decimal string, as precise as its 16 characters allow."""
+    for digits in range(DS_LENGTH, 0, -1):
+        text = f"{value:.{digits}g}"
+        if len(text) <= DS_LENGTH:
+            return text
+    raise ValueError(f"expected a number of at most {DS_LENGTH} characters, got {value}")

@@ -1,0 +1,176 @@
+"""One NIfTI file, DICOM file or DICOM series as a stack of slices that can be written back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.bad_input import reading, require
+from datasets.dicom import DICOM, MAGIC, MAGIC_AT, read_dicom, read_header
+from datasets.sample import DataError
+from datasets.volume import AXES, NIFTI
+
+CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])  # nibabel's orientation (right, anterior, superior)
+
+
+@dataclass(frozen=True)
+class ImageSeries:
+    """Slices in the unit of the file.
+
+    Attributes:
+        images: ``(n, H, W)`` float32, of a NIfTI file seen as `datasets.volume.Volumes` shows it,
+            of DICOM as stored.
+        keys: of the slices, such as ``"t1.nii.gz:12"`` or ``"0012.dcm"``.
+        files: that were read, one a slice for DICOM.
+        volume: the `NiftiVolume` they are from; None for DICOM.
+    """
+
+    images: np.ndarray
+    keys: list[str]
+    files: tuple[Path, ...]
+    volume: "NiftiVolume | None"
+
+
+@dataclass(frozen=True)
+class NiftiVolume:
+    """How slices lie in a NIfTI file.
+
+    Attributes:
+        header: `nibabel.Nifti1Header` of the file.
+        affine: of the file, voxel to mm.
+        axis: 0, 1 or 2 along (right, anterior, superior): slices are across it.
+    """
+
+    header: Any
+    affine: np.ndarray
+    axis: int
+
+    @property
+    def orientation(self) -> np.ndarray:
+        """``(3, 2)``: for each axis of the array, the world's axis and whether it runs along it."""
+        return require("nibabel").orientations.io_orientation(self.affine)
+
+    def slices(self, array: np.ndarray) -> np.ndarray:
+        """The array of the file ``(i, j, k)`` as slices ``(n, H, W)``."""
+        volume = require("nibabel").orientations.apply_orientation(array, self.orientation)
+        images = np.moveaxis(volume, self.axis, 0)  # (n, two of right, anterior, superior)
+        return np.ascontiguousarray(images.transpose(0, 2, 1)[:, ::-1, ::-1])
+
+    def array(self, images: np.ndarray) -> np.ndarray:
+        """Slices ``(n, H, W)`` as an array with the axes of the file: undoes `slices`."""
+        orientations = require("nibabel").orientations
+        volume = np.moveaxis(images[:, ::-1, ::-1].transpose(0, 2, 1), 0, self.axis)
+        back = orientations.ornt_transform(CANONICAL, self.orientation)
+        return np.ascontiguousarray(orientations.apply_orientation(volume, back))
+
+    def shift(self, first: int, count: int) -> np.ndarray:
+        """Voxel of `count` slices from `first` on alone -> voxel of the file: ``(4, 4)``."""
+        matrix = np.eye(4)
+        j = int(np.flatnonzero(self.orientation[:, 0] == self.axis)[0])
+        along = self.orientation[j, 1] > 0
+        total = int(self.header.get_data_shape()[j])
+        matrix[j, 3] = first if along else total - first - count
+        return matrix
+
+
+def is_image_path(path: Path) -> bool:
+    """Whether `path` is a NIfTI file, a DICOM file (by its first bytes) or a folder."""
+    return path.is_dir() or path.name.lower().endswith(NIFTI) or _is_dicom(path)
+
+
+def open_images(path: Path, *, axis: str = "") -> ImageSeries:
+    """Read a NIfTI file, a DICOM file, or the one DICOM series in or below a folder.
+
+    Args:
+        path: file or folder.
+        axis: NIfTI: "axial" (also for ""), "coronal" or "sagittal", by the header's orientation.
+            DICOM slices are taken as stored, in order along their normal.
+
+    Raises:
+        DataError: nothing readable, several series, slices of different sizes, or not finite.
+    """
+    if path.is_dir() or not path.name.lower().endswith(NIFTI):
+        if axis:
+            raise DataError(f"{path}: expected no data.axis for DICOM, got '{axis}'; set it to ''")
+        return _open_dicom(path)
+    return _open_nifti(path, axis or "axial")
+
+
+def _open_nifti(path: Path, axis: str) -> ImageSeries:
+    if axis not in AXES:
+        raise DataError(f"unknown data.axis '{axis}'; known: {', '.join(AXES)}")
+    nibabel = require("nibabel")
+    with reading(path, "an intact NIfTI volume"):
+        image = nibabel.load(path)
+        shape = image.shape + (1,) * (3 - len(image.shape))
+        if 0 in shape or set(shape[3:]) - {1}:
+            raise ValueError(f"a shape of {shape}; take one volume out of a series over time")
+        array = np.asarray(image.dataobj).reshape(shape[:3])
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"numbers of type {array.dtype}")
+        volume = NiftiVolume(image.header, image.affine, AXES[axis])
+        slices = volume.slices(array.astype(np.float32))
+    keys = [f"{path.name}:{i}" for i in range(len(slices))]
+    return ImageSeries(_finite(slices, path), keys, (path,), volume)
+
+
+def _open_dicom(path: Path) -> ImageSeries:
+    files = _series(path) if path.is_dir() else (path,)
+    images = [read_dicom(file) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            raise DataError(
+                f"{file}: expected a slice of {images[0].shape} as in {files[0]}, got "
+                f"{image.shape}; take it out of the series"
+            )
+    root = path if path.is_dir() else path.parent
+    keys = [file.relative_to(root).as_posix() for file in files]
+    return ImageSeries(_finite(np.stack(images), path), keys, files, None)
+
+
+def _series(folder: Path) -> tuple[Path, ...]:
+    """The files of the one series below `folder`, along the slices' normal."""
+    series: dict[str, list[tuple[float, int, Path]]] = {}
+    for path in sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and _is_dicom(p)):
+        header = read_header(path)
+        if "Rows" not in header:  # DICOMDIR, structured reports
+            continue
+        with reading(path, DICOM):
+            series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(
+                (*_place(header), path)
+            )
+    if len(series) != 1:
+        named = "; ".join(f"{len(v)} files as {v[0][-1]}" for v in list(series.values())[:4])
+        raise DataError(
+            f"{folder}: expected the files of one DICOM series, got {len(series)} series"
+            f"{': ' + named if named else ''}; give the folder or a file of one"
+        )
+    return tuple(path for *_, path in sorted(next(iter(series.values()))))
+
+
+def _place(header) -> tuple[float, int]:
+    """Position along the slices' normal (0 where a header does not say), then instance number."""
+    number = int(header.get("InstanceNumber") or 0)
+    if "ImagePositionPatient" not in header or "ImageOrientationPatient" not in header:
+        return 0.0, number
+    row, column = np.split(np.array(header.ImageOrientationPatient, dtype=float), 2)
+    return float(np.cross(row, column) @ np.array(header.ImagePositionPatient, dtype=float)), number
+
+
+def _is_dicom(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
+
+
+def _finite(images: np.ndarray, path: Path) -> np.ndarray:
+    bad: Sequence[int] = np.flatnonzero(~np.isfinite(images).all((1, 2)))
+    if len(bad):
+        raise DataError(
+            f"{path}: expected finite values, got NaN or infinite ones in slices {list(bad[:8])}; "
+            "repair the file"
+        )
+    return images

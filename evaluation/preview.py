@@ -1,0 +1,50 @@
+"""A picture to look at a reconstruction with."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+PANEL = 2.6  # inches from image to image
+BAND = 0.3  # inches for the titles
+MARGIN = 0.12  # inches a panel that the slices' names take
+
+
+def preview(path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> None:
+    """Images in rows, one a slice, as PNG.
+
+    Each row is shown in grey from its reconstruction's smallest to largest value (the titles
+    ending in "std" from 0 to their largest, in colour), so that images of a row compare.
+
+    Args:
+        path: of the PNG.
+        rows: (name of the slice, list of (title, image ``(H, W)`` real)); every row has the same
+            titles, one of which is "reconstruction".
+    """
+    titles = [title for title, _ in rows[0][1]]
+    height, width = rows[0][1][0][1].shape
+    figure = Figure(
+        figsize=(PANEL * len(titles), len(rows) * (PANEL - MARGIN) * height / width + BAND),
+        layout="constrained",
+    )
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for number, (axes, (name, images)) in enumerate(zip(grid, rows, strict=True)):
+        shown = dict(images)["reconstruction"]
+        for axis, (title, image) in zip(axes, images, strict=True):
+            low, high = float(shown.min()), float(shown.max())
+            is_std = title.endswith("std")
+            drawn = axis.imshow(
+                image,
+                cmap="inferno" if is_std else "gray",
+                vmin=0 if is_std else low,
+                vmax=float(image.max()) or 1.0 if is_std else high,
+                interpolation="nearest",
+            )
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if is_std:
+                figure.colorbar(drawn, ax=axis, fraction=0.046, format="%.3g")
+            if number == 0:
+                axis.set_title(title, fontsize=10)
+        axes[0].set_ylabel(name, fontsize=8)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,549 @@
+"""reconstruct.py from files to files: numbers, scales, resuming, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import h5py
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+from matplotlib.image import imread
+
+import reconstruct as command
+from configs import ConfigError, load_config
+from datasets.sample import DataError
+from evaluation.inputs import open_input
+from operators import FanBeamCT, ParallelBeamCT
+from operators.fourier import ifft2c
+from tests.conftest import ROOT
+from tests.data_writers import (
+    coil_sensitivities,
+    crop,
+    head,
+    write_dicom,
+    write_fastmri,
+    write_nifti,
+    write_series,
+)
+from tests.reconstruct_inputs import (
+    image,
+    kspace_of,
+    lines,
+    phase,
+    write_ismrmrd,
+    write_prior,
+)
+
+UNIT = 3e4  # of the k-space in these tests, far from 1
+
+
+@pytest.fixture
+def prior(tmp_path, tiny_config):
+    """A network whose score is 0, of depth 2: what comes out is due to data and algebra."""
+    return write_prior(tmp_path / "prior.pt", tiny_config)
+
+
+@pytest.fixture
+def settings(prior):
+    """Few steps; a function that takes changes as dotted fields."""
+
+    def make(**changes):
+        config = load_config(str(ROOT / "configs" / "reconstruct.py"))
+        config.prior = str(prior)
+        config.sampler.num_steps = 4
+        config.update_from_flattened_dict(changes)
+        return config
+
+    return make
+
+
+def run(config, source, out):
+    """The summary and the arrays of reconstruction.h5."""
+    summary = command.reconstruct(config, source, out, "cpu")
+    with h5py.File(out / "reconstruction.h5") as file:
+        return summary, {name: file[name][()] for name in file}
+
+
+def relative(result, truth):
+    return np.linalg.norm(result - truth) / np.linalg.norm(truth)
+
+
+def complex_images(count=2, shape=(32, 32)):
+    images = np.stack([image(shape, seed) for seed in range(count)])
+    return (UNIT * images * phase(shape)).astype(np.complex64)
+
+
+# ---------------------------------------------------------------------- fully measured: it returns
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 30)])  # the network halves sides: 33 is padded
+def test_full_single_coil_kspace_returns_the_image(tmp_path, settings, shape):
+    truth = complex_images(2, shape)
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(truth)
+    summary, arrays = run(settings(), tmp_path / "k.h5", tmp_path / "out")
+    assert relative(arrays["reconstruction_complex"], truth) < 1e-3
+    assert relative(arrays["reconstruction"], np.abs(truth)) < 1e-3
+    assert arrays["reconstruction"].dtype == np.float32
+    assert summary["effective_acceleration"] == [1.0]
+    assert any("no zeros" in note for note in summary["notes"])
+    volume = nibabel.load(tmp_path / "out" / "reconstruction.nii.gz")
+    assert volume.shape == (*shape[::-1], 2)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_full_multicoil_kspace_returns_the_image(tmp_path, settings, given):
+    truth = complex_images(1)
+    maps = coil_sensitivities(4, 32, 32).astype(np.complex64)
+    np.save(tmp_path / "k.npy", kspace_of(maps * truth[0]))
+    np.save(tmp_path / "maps.npy", 5 * maps)
+    fields = {"data.sens_maps": str(tmp_path / "maps.npy")} if given else {}
+    summary, arrays = run(settings(**fields), tmp_path / "k.npy", tmp_path / "out")
+    result, wanted = arrays["reconstruction"][0], np.abs(truth[0])
+    assert summary["coil_maps"] == ("given" if given else "ESPIRiT")
+    if given:
+        assert relative(arrays["reconstruction_complex"][0], truth[0]) < 1e-3
+    else:  # maps are estimated, and 0 where the first eigenvalue is low
+        seen = result > 0
+        assert seen.mean() > 0.6
+        assert relative(result[seen], wanted[seen]) < 0.03
+    assert not (tmp_path / "out" / "reconstruction.nii.gz").exists()  # one slice is no volume
+
+
+def test_dense_sinogram_returns_attenuation_in_its_unit(tmp_path, settings):
+    truth = 0.02 * image((24, 24))  # 1/mm
+    pixel = 0.5  # mm
+    operator = ParallelBeamCT(24, np.arange(0, 180, 3), num_bins=36)
+    sinogram = operator.forward(torch.from_numpy(truth * pixel)[None, None])[0, 0].numpy()
+    np.save(tmp_path / "s.npy", sinogram)
+    config = settings(
+        **{
+            "data.image_size": "24",
+            "operator.pixel_size": pixel,
+            "operator.bin_spacing": pixel,
+            "sampler.cg_steps": 60,
+        }
+    )
+    summary, arrays = run(config, tmp_path / "s.npy", tmp_path / "out")
+    assert relative(arrays["reconstruction"][0], truth) < 0.01
+    assert relative(arrays["direct"][0], truth) < 0.3
+    assert summary["geometry"] == "parallel"
+    assert not summary["notes"]
+    # views and bins exchanged: the views' sums then differ
+    np.save(tmp_path / "t.npy", sinogram.T)
+    opened = open_input(tmp_path / "t.npy", settings())
+    assert any("is the array (views, bins)" in note for note in opened.notes)
+
+
+def test_fan_beam_and_angles_of_a_file(tmp_path, settings):
+    truth = image((16, 16))
+    angles = np.arange(0, 360, 6.0) + 1
+    operator = FanBeamCT(
+        16, angles, source_distance=40, detector_distance=20, num_bins=48, bin_spacing=1.0
+    )
+    sinogram = operator.forward(torch.from_numpy(truth)[None, None])[0, 0].numpy()
+    np.savez(tmp_path / "s.npz", sinogram=sinogram, angles=angles)
+    config = settings(
+        **{
+            "data.image_size": "16",
+            "operator.geometry": "fan",
+            "operator.source_distance": 40.0,
+            "operator.detector_distance": 20.0,
+            "sampler.cg_steps": 60,
+        }
+    )
+    _, arrays = run(config, tmp_path / "s.npz", tmp_path / "out")
+    assert relative(arrays["reconstruction"][0], truth) < 0.01
+
+
+# ----------------------------------------------------- undersampled, with a prior in closed form
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_undersampled_kspace_gets_what_the_prior_knows(tmp_path, settings, monkeypatch, coils):
+    """The prior's mean is the truth plus an error d; the result is nearer to the truth than d.
+
+    The data step projects the denoised image onto the measurement, and projecting towards a set
+    that holds the truth cannot increase the distance to it.
+    """
+    truth = complex_images(1)
+    maps = coil_sensitivities(coils, 32, 32).astype(np.complex64)
+    maps = maps if coils > 1 else np.ones_like(maps)
+    kspace = kspace_of(maps * truth[0]) * lines(every=4, centre=10)
+    np.save(tmp_path / "k.npy", kspace)
+    np.save(tmp_path / "maps.npy", maps)
+    fields = {"data.sens_maps": str(tmp_path / "maps.npy"), "sampler.cg_steps": 30}
+    config = settings(**fields, **{"sampler.num_steps": 12})
+    problem = open_input(tmp_path / "k.npy", config).problem([0])
+    rng = np.random.default_rng(0)
+    error = 0.03 * (rng.standard_normal((32, 32)) + 1j * rng.standard_normal((32, 32)))
+    clean = torch.from_numpy(truth)[None] / problem.factor / problem.scale
+    mean = clean + torch.from_numpy(error).to(torch.complex64)
+    parts = torch.cat([mean.real, mean.imag])  # (2, 1, H, W), as complex images reach the network
+    load_prior = command.load_prior
+
+    def informed(*arguments, **options):
+        _, sde = load_prior(*arguments, **options)
+        return lambda x, sigma: (parts - x) / (1e-4 + sigma[:, None, None, None] ** 2), sde
+
+    monkeypatch.setattr(command, "load_prior", informed)
+    summary, arrays = run(config, tmp_path / "k.npy", tmp_path / "out")
+    result, direct = arrays["reconstruction_complex"][0], arrays["direct"][0]
+    distance = np.linalg.norm(result - truth[0])
+    assert distance < np.linalg.norm(error) * float(problem.scale)
+    assert distance < 0.5 * np.linalg.norm(direct - np.abs(truth[0]))
+    # and it meets the measurement
+    again = kspace_of(maps * result) * lines(every=4, centre=10)
+    assert relative(again, kspace) < 2e-3
+    assert summary["effective_acceleration"] == [round(32 / lines(every=4, centre=10).sum(), 3)]
+
+
+# ------------------------------------------------------------------- fastMRI, ISMRMRD, oversampling
+
+
+@pytest.mark.parametrize("coils", [0, 3])
+def test_fastmri_test_file(tmp_path, settings, coils):
+    path = write_fastmri(tmp_path / "f.h5", slices=2, size=(24, 20), coils=coils, test=True)
+    summary, arrays = run(settings(), path, tmp_path / "out")
+    assert arrays["reconstruction"].shape == (2, 24, 20)  # the header's size, of 48 x 28
+    assert summary["mask"] == "of the file"
+    if not coils:  # the direct image is what the public tools show
+        with h5py.File(path) as file:
+            zero_filled = crop(
+                np.abs(ifft2c(torch.from_numpy(file["kspace"][()])).numpy()), (24, 20)
+            )
+        assert relative(arrays["direct"], zero_filled) < 1e-4
+        # a score of 0 adds nothing: the zero-filled image is left
+        assert relative(arrays["reconstruction"], zero_filled) < 1e-3
+
+
+def test_ismrmrd_file(tmp_path, settings):
+    truth = complex_images(1, (32, 20))
+    truth[:, :8] = truth[:, 24:] = 0  # within the half of the readout that is wanted
+    path = write_ismrmrd(tmp_path / "raw.mrd", kspace_of(truth[:, None]), np.ones(20))
+    _, arrays = run(settings(), path, tmp_path / "out")
+    assert relative(arrays["reconstruction"], np.abs(truth[:, 8:24])) < 1e-3
+
+
+def test_masks_may_be_given_or_drawn(tmp_path, settings):
+    truth = complex_images(1)
+    np.save(tmp_path / "k.npy", kspace_of(truth[0]))
+    np.save(tmp_path / "mask.npy", lines())
+    given = settings(**{"data.mask": str(tmp_path / "mask.npy")})
+    summary, arrays = run(given, tmp_path / "k.npy", tmp_path / "given")
+    assert summary["effective_acceleration"] == [round(32 / lines().sum(), 3)]
+    expected = np.abs(ifft2c(torch.from_numpy(kspace_of(truth) * lines())).numpy())
+    assert relative(arrays["direct"], expected) < 1e-5
+    drawn = settings(**{"operator.mask": "gaussian2d", "operator.acceleration": 2.0})
+    summary, _ = run(drawn, tmp_path / "k.npy", tmp_path / "drawn")
+    assert summary["effective_acceleration"] == [2.0]
+    assert summary["mask"] == "from the zeros of k-space, undersampled by gaussian2d"
+
+
+def test_slices_may_have_masks_of_their_own(tmp_path, settings):
+    truth = complex_images(2)
+    masks = np.stack([lines(every=2), lines(every=5)])[:, None]
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(truth) * masks
+    summary, arrays = run(settings(), tmp_path / "k.h5", tmp_path / "out")
+    assert summary["effective_acceleration"] == sorted(round(32 / m.sum(), 3) for m in masks)
+    expected = np.abs(ifft2c(torch.from_numpy(kspace_of(truth) * masks)).numpy())
+    assert relative(arrays["reconstruction"], expected) < 1e-3
+
+
+def test_empty_slices_stay_empty(tmp_path, settings):
+    truth = complex_images(3)
+    truth[1] = 0
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(truth) * lines()
+    summary, arrays = run(settings(), tmp_path / "k.h5", tmp_path / "out")
+    assert not arrays["reconstruction"][1].any()
+    assert arrays["reconstruction"][0].any()
+    assert any("1 slices of k-space are 0" in note for note in summary["notes"])
+
+
+# ------------------------------------------------------------------------------ images, simulated
+
+
+def test_nifti_is_measured_and_returns_to_its_place(tmp_path, settings):
+    volume = np.stack([1000 * image((20, 24), seed) for seed in range(4)], axis=2) - 200
+    affine = np.diag([-2.0, 1.0, 3.0, 1.0])
+    source = write_nifti(tmp_path / "v.nii.gz", volume, affine)
+    config = settings(**{"data.slices": "range:1:3", "operator.acceleration": 1.0})
+    summary, _ = run(config, source, tmp_path / "out")
+    result = nibabel.load(tmp_path / "out" / "reconstruction.nii.gz")
+    np.testing.assert_allclose(result.get_fdata(), volume.astype(np.int16)[..., 1:3], atol=0.5)
+    np.testing.assert_allclose(result.affine[:3, :3], affine[:3, :3])
+    assert result.affine[2, 3] == 3.0  # the second slice comes first
+    assert summary["metrics"]["reconstruction"]["psnr"] > 60
+    config = settings(**{"operator.mask": "equispaced1d", "operator.center_fraction": 0.2})
+    summary, arrays = run(config, source, tmp_path / "under")
+    assert summary["effective_acceleration"] == [4.0]
+    metrics = summary["metrics"]
+    # with a score of 0 it is the least-squares image of least norm: the nearest to the truth of all
+    # in the range of A^H, where the zero-filled one is, too
+    assert metrics["reconstruction"]["psnr"] >= metrics["direct"]["psnr"]
+    assert set(arrays["key"]) == {f"v.nii.gz:{i}".encode() for i in range(4)}
+
+
+def test_dicom_series_becomes_a_new_series(tmp_path, settings):
+    hu = np.stack([head(16, seed) for seed in range(3)])
+    folder = write_series(tmp_path / "source", hu)
+    config = settings(**{"operator.num_views": 60, "sampler.cg_steps": 80, "data.window": "0,2100"})
+    summary, arrays = run(config, folder, tmp_path / "out")
+    assert summary["simulated"] == "ct"  # by the modality
+    files = sorted((tmp_path / "out" / "dicom_reconstruction").iterdir())
+    assert len(files) == 3
+    written = [pydicom.dcmread(file) for file in files]
+    assert len({file.SeriesInstanceUID for file in written}) == 1
+    for number, file in enumerate(written):
+        values = file.pixel_array * float(file.RescaleSlope) + float(file.RescaleIntercept)
+        np.testing.assert_allclose(values, arrays["reconstruction"][number], atol=0.1)
+        assert relative(values, np.clip(hu[number], -1050, 1050)) < 0.02
+        assert "point estimate" in file.DerivationDescription
+    with pytest.raises(ValueError, match="is the input's folder, or in it"):
+        run(settings(), folder, folder / "results")
+
+
+def test_one_dicom_file_with_mri(tmp_path, settings):
+    path = write_dicom(tmp_path / "one.dcm", head(16))
+    config = settings(**{"operator.name": "mri", "operator.acceleration": 1.0})
+    _, arrays = run(config, path, tmp_path / "out")
+    np.testing.assert_allclose(arrays["reconstruction"][0], head(16), atol=1.0)
+
+
+# --------------------------------------------------------------------- samples, noise, batch, files
+
+
+def test_several_samples_give_mean_and_deviation(tmp_path, settings):
+    truth = complex_images(2)
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(truth) * lines()
+    config = settings(**{"sampler.num_samples": 3})
+    summary, arrays = run(config, tmp_path / "k.h5", tmp_path / "out")
+    assert summary["sampler"] == "dds"  # the default for several samples
+    assert summary["result"] == "mean of 3 samples of the posterior by dds, 4 steps"
+    assert (summary["num_steps"], summary["num_samples"]) == (4, 3)
+    std = arrays["std"]
+    assert std.shape == truth.shape
+    # samples agree on what was measured, so that their deviation is in the other lines
+    assert 0 < std.mean() < UNIT
+    assert (tmp_path / "out" / "std.nii.gz").is_file()
+    projected = kspace_of(arrays["reconstruction_complex"])[..., lines()]
+    assert relative(projected, kspace_of(truth)[..., lines()]) < 1e-3
+
+
+def test_result_and_noise_level_are_in_the_users_unit(tmp_path, settings):
+    truth = complex_images(2) / UNIT
+    results = {}
+    for unit in (1.0, 1e6):
+        with h5py.File(tmp_path / f"{unit}.h5", "w") as file:
+            file["kspace"] = unit * kspace_of(truth) * lines()
+        config = settings(**{"sampler.sigma_y": 0.05 * unit, "sampler.end_sigma": 0.05})
+        results[unit] = run(config, tmp_path / f"{unit}.h5", tmp_path / f"out{unit}")[1]
+    scaled = results[1e6]["reconstruction"] / 1e6
+    np.testing.assert_allclose(results[1.0]["reconstruction"], scaled, atol=1e-5)
+    np.testing.assert_allclose(results[1.0]["scale"] * 1e6, results[1e6]["scale"], rtol=1e-5)
+
+
+def test_batch_size_changes_nothing(tmp_path, settings):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(3)) * lines()
+    results = [
+        run(settings(batch_size=size, **{"sampler.num_samples": 2}), tmp_path / "k.h5", out)[1]
+        for size, out in ((1, tmp_path / "one"), (3, tmp_path / "three"))
+    ]
+    for name in ("reconstruction", "std", "scale"):
+        np.testing.assert_allclose(results[0][name], results[1][name], rtol=1e-4, atol=1e-4 * UNIT)
+
+
+def test_an_interrupted_run_continues(tmp_path, settings, monkeypatch):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(3)) * lines()
+    config = settings(batch_size=1, **{"sampler.num_samples": 2})
+    _, whole = run(config, tmp_path / "k.h5", tmp_path / "whole")
+    calls = []
+    sample = command.sample
+
+    def interrupted(problem, method, seed, keys):
+        calls.append(keys)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return sample(problem, method, seed, keys)
+
+    monkeypatch.setattr(command, "sample", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "k.h5", tmp_path / "pieces")
+    assert len(list((tmp_path / "pieces" / "parts").iterdir())) == 2
+    assert not (tmp_path / "pieces" / "reconstruction.h5").exists()
+    _, pieces = run(config, tmp_path / "k.h5", tmp_path / "pieces")
+    assert calls[3:] == [["k.h5:2"]]  # only the last slice was left
+    for name, array in whole.items():
+        np.testing.assert_array_equal(array, pieces[name])
+    assert not (tmp_path / "pieces" / "parts").exists()
+    run(config, tmp_path / "k.h5", tmp_path / "pieces")  # complete: nothing is computed
+    assert len(calls) == 4
+
+
+def test_a_slice_that_fails_leaves_the_others(tmp_path, settings, monkeypatch):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(2)) * lines()
+    load_prior = command.load_prior
+
+    def broken(*arguments, **options):
+        score, sde = load_prior(*arguments, **options)
+
+        def first_is_nan(x, sigma):  # rows: real parts of two slices, then imaginary parts
+            row = torch.arange(len(x))[:, None, None, None]
+            return torch.where(row == 0, torch.nan, score(x, sigma))
+
+        return first_is_nan, sde
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "load_prior", broken)
+        with pytest.raises(FloatingPointError, match=r"1 slices failed.*\n  k.h5:0: not finite"):
+            run(settings(), tmp_path / "k.h5", tmp_path / "out")
+    kept = [path.name for path in (tmp_path / "out" / "parts").iterdir()]
+    assert kept == ["00001.npz"]
+    _, arrays = run(settings(), tmp_path / "k.h5", tmp_path / "out")
+    assert np.isfinite(arrays["reconstruction"]).all()
+
+
+def test_another_setting_or_file_is_refused(tmp_path, settings, tiny_config):
+    np.save(tmp_path / "k.npy", kspace_of(complex_images(1)[0]))
+    out = tmp_path / "out"
+    run(settings(), tmp_path / "k.npy", out)
+    with pytest.raises(ConfigError, match=r"seed: 42 there, 1 now"):
+        run(settings(seed=1), tmp_path / "k.npy", out)
+    with pytest.raises(ConfigError, match=r"sampler.num_steps: 4 there, 5 now"):
+        run(settings(**{"sampler.num_steps": 5}), tmp_path / "k.npy", out)
+    run(settings(batch_size=2), tmp_path / "k.npy", out)
+    write_prior(tmp_path / "prior.pt", tiny_config, depth=1)
+    with pytest.raises(ConfigError, match=r"sha256\.prior"):
+        run(settings(), tmp_path / "k.npy", out)
+    write_prior(tmp_path / "prior.pt", tiny_config)
+    np.save(tmp_path / "k.npy", kspace_of(complex_images(2)[1]))
+    with pytest.raises(ConfigError, match=r"sha256\.input"):
+        run(settings(), tmp_path / "k.npy", out)
+
+
+def test_folder_has_what_it_promises(tmp_path, settings):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(2)) * lines()
+    out = tmp_path / "out"
+    summary, _ = run(settings(**{"sampler.num_samples": 2}), tmp_path / "k.h5", out)
+    assert {path.name for path in out.iterdir()} == {
+        *("config.json", "preview.png", "reconstruction.h5", "reconstruction.nii.gz"),
+        *("std.nii.gz", "summary.json"),
+    }
+    assert summary == json.loads((out / "summary.json").read_text())
+    with h5py.File(out / "reconstruction.h5") as file:
+        settings_there = json.loads(file.attrs["settings"])
+        assert file.attrs["mask_sha256"] == summary["mask_sha256"]
+        assert file.attrs["code_version"].startswith("0.")
+        assert "k-space" in file.attrs["unit"]
+    assert settings_there["sampler"]["name"] == "dds"
+    assert settings_there == json.loads((out / "config.json").read_text())
+    picture = imread(out / "preview.png")[..., :3]
+    assert picture.std() > 0.1
+    assert (picture.max(2) - picture.min(2)).max() > 0.3  # the deviation is in colour
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+
+def save(path, array):
+    np.save(path, array)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "changes", "message"),
+    [
+        (np.zeros((8, 8), np.complex64), {}, "k-space is 0 in every chosen slice"),
+        (np.full((8, 8), np.nan + 0j), {}, "expected finite values, got 64 NaN"),
+        ("k", {"data.mask": np.ones(5)}, r"expected a mask of shape \(32, 32\), or of its 32"),
+        ("k", {"data.mask": np.full(32, 2)}, "expected a mask of 0 and 1"),
+        ("k", {"data.mask": np.zeros(32)}, "expected a mask with measured positions"),
+        ("k", {"data.sens_maps": np.ones((2, 32, 32))}, "expected complex coil maps of shape"),
+        ("k", {"data.image_size": "1,2,3"}, "expected data.image_size as N or HEIGHT,WIDTH"),
+        ("k", {"data.first_axis": "rows"}, "expected data.first_axis in"),
+        ("k", {"data.angles": "a.npy"}, "data.angles is for a sinogram, the input is k-space"),
+        ("k", {"data.slices": "first:2"}, "expected at least 2 slices"),
+        ("k", {"operator.mask": "nomask"}, "expected a mask among"),
+        ("k", {"sampler.name": "nosampler"}, "unknown sampler 'nosampler'; known: pnp, dds"),
+        ("k", {"sampler.eta": 0.5}, "pnp has no sampler.eta"),
+        ("k", {"sampler.name": "pnp", "sampler.num_samples": 2}, "set sampler.name to dds"),
+        ("k", {"sampler.sigma_y": -1.0}, "expected sampler.sigma_y of 0 or more"),
+        ("k", {"precision": "int8"}, "expected precision in"),
+        ("k", {"batch_size": 0}, "expected batch_size of at least 1"),
+        ("shifted", {}, "apply numpy.fft.fftshift"),
+        ("coils", {}, r"expected the central 8 x 8 of k-space to be measured, .* data.sens_maps"),
+        ("sino", {"data.angles": np.arange(3)}, "expected an angle for each of 5 views, got 3"),
+        ("sino", {"operator.geometry": "cone"}, "expected operator.geometry parallel or fan"),
+        ("sino", {"operator.geometry": "fan"}, "expected operator.source_distance"),
+        ("sino", {"operator.pixel_size": 0.0}, "expected a positive operator.pixel_size"),
+        ("sino", {"data.mask": "m.npy"}, "data.mask is for k-space, the input is a sinogram"),
+        (np.zeros((4, 9)), {}, "the sinogram is 0 in every chosen slice"),
+    ],
+)
+def test_errors_come_before_any_work(tmp_path, settings, array, changes, message):
+    kspace = kspace_of(complex_images(1)[0])
+    arrays = {
+        "k": kspace,
+        "shifted": np.fft.fftshift(kspace),
+        "coils": np.stack([kspace, kspace]) * lines(centre=4),
+        "sino": np.ones((5, 9)),
+    }
+    path = tmp_path / "in.npy"
+    np.save(path, arrays[array] if isinstance(array, str) else array)
+    changes = {
+        name: save(tmp_path / f"{name}.npy", value) if isinstance(value, np.ndarray) else value
+        for name, value in changes.items()
+    }
+    with pytest.raises(ValueError, match=message):
+        run(settings(**changes), path, tmp_path / "out")
+    assert not (tmp_path / "out" / "reconstruction.h5").exists()
+
+
+def test_missing_input_and_prior(tmp_path, settings):
+    with pytest.raises(DataError, match="no such file or folder; check --input"):
+        run(settings(), tmp_path / "nothing.h5", tmp_path / "out")
+    np.save(tmp_path / "k.npy", kspace_of(complex_images(1)[0]))
+    config = settings()
+    config.prior = str(tmp_path / "no_prior")
+    with pytest.raises(FileNotFoundError, match="the name of a shipped prior"):
+        run(config, tmp_path / "k.npy", tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="expected a folder for --out, got a file"):
+        run(settings(), tmp_path / "k.npy", tmp_path / "file")
+
+
+def test_command_line(tmp_path, prior):
+    np.save(tmp_path / "k.npy", kspace_of(complex_images(1)[0]) * lines())
+    arguments = [
+        *(f"--input={tmp_path / 'k.npy'}", f"--out={tmp_path / 'out'}"),
+        *(f"--config.prior={prior}", "--config.sampler.num_steps=2"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "reconstruct.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"effective_acceleration [{32 / lines().sum():.3f}]" in done.stdout
+    assert "result: point estimate by pnp, 2 steps" in done.stdout
+    assert (tmp_path / "out" / "preview.png").is_file()
+
+
+def test_errors_are_one_line(tmp_path, settings, monkeypatch):
+    given = SimpleNamespace(config=settings(), input=str(tmp_path / "k.txt"), out=str(tmp_path))
+    (tmp_path / "k.txt").write_text("no k-space")
+    monkeypatch.setattr(command.flags, "FLAGS", given)
+    with pytest.raises(SystemExit, match=r"^error: .*is the input's folder"):
+        command.main(None)
+    given.out = str(tmp_path / "out")
+    with pytest.raises(SystemExit, match=r"^error: .*k.txt: unknown kind of file; expected .h5"):
+        command.main(None)
