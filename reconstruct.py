@@ -11,9 +11,7 @@ import inspect
 import io
 import json
 import shutil
-import subprocess
 import time
-import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -27,12 +25,13 @@ from tqdm import tqdm
 
 import configs
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
-from evaluation.evaluate import PRECISIONS, check_options, chunks
 from evaluation.inputs import Input, digest, open_input
+from evaluation.methods import PRECISIONS, check_options
 from evaluation.metrics import all_metrics
 from evaluation.preview import preview
+from evaluation.provenance import code_version
 from evaluation.results import write_atomically
-from models.checkpoint import _resolve_prior, load, load_prior
+from models.checkpoint import load, load_prior, resolve_prior
 from operators import BatchGenerator
 from operators.batch import derive_seed
 from operators.problem import Problem
@@ -40,7 +39,6 @@ from samplers import SAMPLERS, NonFiniteError, Posterior, Progress, posterior_mo
 from sde import VESDE, Score, complex_score
 from sde.padding import padded_score
 
-ROOT = Path(__file__).resolve().parent
 POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
 # by default; samplers of coil images apart have no place here: maps are given or estimated
 NUM_STEPS = {
@@ -115,7 +113,8 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
     size = 1 if method.sigma_y else config.batch_size
     failures: dict[str, str] = {}
     with tqdm(total=len(items), initial=len(items) - len(todo), unit="slice") as bar:
-        for batch in chunks(todo, size):
+        for first in range(0, len(todo), size):
+            batch = todo[first : first + size]
             failures |= _reconstruct_batch(opened, method, config.seed, batch, parts, device)
             bar.update(len(batch))
     if failures:
@@ -153,7 +152,7 @@ def create_method(config: ConfigDict, device: str) -> Method:
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     score, sde = load_prior(config.prior, device, autocast=PRECISIONS[config.precision])
-    depth = len(load(_resolve_prior(config.prior))["config"]["model"]["ch_mult"])
+    depth = len(load(resolve_prior(config.prior))["config"]["model"]["ch_mult"])
     # complex images go through in parts, so that padding has to know real ones only
     score = complex_score(padded_score(score, 2 ** (depth - 1)))
     return Method(name, num_steps, num_samples, options, sigma_y, score, sde)
@@ -266,7 +265,7 @@ def write_results(
         "settings": text,
         "prior": settings.prior,
         "mask_sha256": opened.facts.get("mask_sha256", ""),
-        "code_version": code_version(),
+        "code_version": json.dumps(code_version()),
     }
     write_hdf5(out / "reconstruction.h5", arrays, attributes)
     volumes = {"reconstruction": magnitudes} | ({} if std is None else {"std": std})
@@ -385,7 +384,7 @@ def _settings(config: ConfigDict, source: Path, opened: Input, method: Method) -
         {
             "input": digest(opened.sources),
             "others": digest(opened.others),
-            "prior": digest([_resolve_prior(config.prior)]),
+            "prior": digest([resolve_prior(config.prior)]),
         }
     )
     return settings
@@ -409,22 +408,6 @@ def _announce(opened: Input, method: Method) -> list[str]:
     lines = [f"input: {len(opened.keys)} slices of {opened.kind}; {facts}"]
     lines += [f"note: {note}" for note in opened.notes]
     return [*lines, f"result: {describe(method)}"]
-
-
-def code_version() -> str:
-    """The project's version, with git's name of the commit where there is one."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return version
-    return f"{version} ({found.stdout.strip()})"
 
 
 def main(_) -> None:
