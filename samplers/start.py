@@ -13,7 +13,7 @@ from samplers.denoise import data_step, denoise
 from sde import VESDE, Score
 
 LEAST_RANGE = 2.0  # first level over last
-RINGS = 64  # of k-space, between its centre and its corner
+RINGS = 32  # of k-space, between its centre and its corner
 LOOK_SIGMA = 0.3  # of the denoiser that tells artefacts from image; the result hardly depends on it
 
 

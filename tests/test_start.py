@@ -1,0 +1,156 @@
+"""Where samplers start and when they stop."""
+
+import math
+
+import pytest
+import torch
+
+from operators import (
+    BatchGenerator,
+    Inpainting,
+    MultiCoilMRI,
+    ParallelBeamCT,
+    SingleCoilMRI,
+)
+from operators.ct import few_view_angles
+from operators.fourier import ifft2c
+from operators.masks import make_mask
+from samplers import pnp
+from samplers.stall import PATIENCE, Stall
+from samplers.start import automatic_start, error_level, fill_forward, rings, unmeasured_level
+from sde import VESDE
+
+SIDE = 64
+SDE = VESDE(0.01, 10.0)
+
+
+def smooth_images(count: int, power: float = 1.5) -> torch.Tensor:
+    """Random images whose spectrum falls with a power of frequency, as natural ones' does."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(count, 1, SIDE, SIDE, generator=generator, dtype=torch.complex128)
+    k = torch.arange(SIDE) - SIDE // 2
+    radius = torch.hypot(k[:, None].double(), k[None].double()).clamp(min=1)
+    return ifft2c(noise / radius**power).real * 10
+
+
+def shrink(x, sigma):
+    """The score of white images with variance 0.1."""
+    return -x / (0.1 + sigma[:, None, None, None] ** 2)
+
+
+def test_white_images_miss_what_is_not_measured():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(50, 1, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    mask = torch.rand(SIDE, SIDE, generator=generator) < 0.25  # some positions in every ring
+    levels = unmeasured_level(mask[None, None], SingleCoilMRI(mask).forward(images))
+    assert levels.square().mean() == pytest.approx(1 - float(mask.double().mean()), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["gaussian1d", "gaussian2d", "radial"])
+def test_the_estimate_is_near_the_error_of_zero_filling(name):
+    images = smooth_images(8)
+    mask = make_mask(name, (SIDE, SIDE), seed=0, acceleration=4, center_fraction=0.08)
+    operator = SingleCoilMRI(mask)
+    y = operator.forward(images)
+    first = operator.adjoint(y)
+    error = (first - images).square().flatten(1).mean(1).sqrt()
+    found = error_level(shrink, SDE, operator, y, first, cg_steps=5)
+    assert (found / error).log().abs().max() < math.log(1.7)
+
+
+def test_coils_and_complex_parts():
+    images = smooth_images(2)
+    mask = make_mask("gaussian1d", (SIDE, SIDE), seed=0, acceleration=4, center_fraction=0.08)
+    one = SingleCoilMRI(mask)
+    whole = error_level(
+        shrink, SDE, one, one.forward(images), one.adjoint(one.forward(images)), cg_steps=5
+    )
+    # two coils that see the same image at half the energy each: the same k-space energy
+    maps = torch.full((2, SIDE, SIDE), math.sqrt(0.5), dtype=torch.complex128)
+    two = MultiCoilMRI(mask, maps)
+    y = two.forward(images + 0j)
+    first = two.adjoint(y)
+    torch.testing.assert_close(
+        error_level(shrink, SDE, two, y, first, cg_steps=5) * math.sqrt(2), whole
+    )
+
+
+def test_other_operators_take_what_changes():
+    images = smooth_images(3)
+    operator = ParallelBeamCT(SIDE, few_view_angles(12))
+    y = operator.forward(images)
+    far = torch.zeros_like(images)
+    calls = []
+
+    def score(x, sigma):
+        calls.append(len(x))
+        return shrink(x, sigma)
+
+    far_level = error_level(score, SDE, operator, y, far, cg_steps=20)
+    near_level = error_level(score, SDE, operator, y, images, cg_steps=20)
+    assert calls == [3, 3]
+    rms = images.square().flatten(1).mean(1).sqrt()
+    assert (far_level / rms).log().abs().max() < math.log(1.5)
+    assert (near_level < 0.5 * far_level).all()
+
+
+def test_the_start_is_within_the_networks_range():
+    images = smooth_images(2)
+    images[1] *= 1e-6
+    operator = ParallelBeamCT(SIDE, few_view_angles(12))
+    y, first = operator.forward(images), torch.zeros_like(images)
+    options = {"end_sigma": None, "cg_steps": 5}
+    levels = automatic_start(shrink, SDE, operator, y, first, factor=4.0, **options)
+    assert levels.shape == (2,)
+    assert levels[1] == pytest.approx(2 * SDE.sigma_min)
+    assert 2 * SDE.sigma_min < levels[0] <= SDE.sigma_max
+    high = automatic_start(shrink, SDE, operator, y, first, factor=1e9, **options)
+    assert high[0] == SDE.sigma_max
+
+
+def test_rings_and_their_gaps():
+    number = rings(8, 8).reshape(8, 8)
+    assert number[4, 4] == 0
+    assert number.max() == number[0, 0] == 31
+    assert torch.equal(number[1:, 1:], number[1:, 1:].flip(0, 1))  # k and -k
+    values, known = torch.tensor([[5.0, 2, 9, 9]]), torch.tensor([[False, True, False, False]])
+    assert fill_forward(values, known).tolist() == [[0, 2, 2, 2]]
+
+
+def test_a_sample_that_stands_still_is_kept():
+    operator = Inpainting(torch.ones(4, 4, dtype=torch.bool))
+    y = torch.ones(2, 1, 4, 4)
+    stall = Stall(operator, y, 1e-3)
+    x = torch.ones(2, 1, 4, 4)
+    for step in range(PATIENCE + 2):
+        moved = x.clone()
+        moved[1] += 0.1  # the second sample goes on
+        x = stall.keep(x, moved)
+        assert not stall.finished(), step
+    later = stall.keep(x, x + 1)
+    assert torch.equal(later[0], x[0])
+    assert torch.equal(later[1], x[1] + 1)
+
+
+def test_stopping_early_saves_calls_and_hardly_changes_the_image():
+    images = smooth_images(2)
+    mask = make_mask("gaussian1d", (SIDE, SIDE), seed=0, acceleration=4, center_fraction=0.08)
+    operator, calls = SingleCoilMRI(mask), []
+
+    def score(x, sigma):
+        calls.append(1)
+        return shrink(x, sigma)
+
+    def run(tolerance: float):
+        calls.clear()
+        options = {"num_steps": 300, "start_sigma": 0.3, "tolerance": tolerance}
+        x = pnp(score, SDE, operator, y, rng=BatchGenerator([1, 2]), **options)
+        return x, len(calls)
+
+    y = operator.forward(images)
+    (all_of_it, full), (early, fewer) = run(0.0), run(1e-4)
+    assert full == 300
+    assert fewer < 0.8 * full
+    assert (early - all_of_it).norm() < 0.02 * all_of_it.norm()
+    with pytest.raises(ValueError, match="tolerance of at least 0"):
+        run(-1.0)
