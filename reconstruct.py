@@ -42,7 +42,7 @@ from sde.padding import padded_score
 POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
 # by default; samplers of coil images apart have no place here: maps are given or estimated
 NUM_STEPS = {
-    "pnp": 20,
+    "pnp": 50,
     "dds": 50,
     "diffpir": 50,
     "dps": 50,
@@ -149,6 +149,8 @@ def create_method(config: ConfigDict, device: str) -> Method:
         )
     if sigma_y is not None and sigma_y < 0:
         raise ValueError(f"expected sampler.sigma_y of 0 or more, got {sigma_y}")
+    if config.batch_size < 1:
+        raise ValueError(f"expected batch_size of at least 1, got {config.batch_size}")
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     score, sde = load_prior(config.prior, device, autocast=PRECISIONS[config.precision])

@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
 
     config.sampler = sampler = ConfigDict()
     sampler.name = ""  # a key of samplers.SAMPLERS; "": pnp for one image, dds for several samples
-    sampler.num_steps = placeholder(int)  # noise levels; pnp 20, others 50
+    sampler.num_steps = placeholder(int)  # noise levels; pnp and dds 50, see docs/reconstruct.md
     sampler.num_samples = 1  # posterior samples a slice; their mean and deviation are the result
     # noise of the measurement in its own unit (k-space: of real and imaginary part each)
     sampler.sigma_y = placeholder(float)
