@@ -14,6 +14,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -87,7 +88,7 @@ def search(score: Callable[[Value], float], values: Sequence[Value], refine: int
     for _ in range(refine):
         place = values.index(best)
         near = values[max(place - 1, 0) : place + 2]
-        between = [float(f"{math.sqrt(a * b):.3g}") for a, b in zip(near, near[1:], strict=False)]
+        between = [float(f"{math.sqrt(a * b):.3g}") for a, b in pairwise(near)]
         values = sorted({*values, *between})
         best = max(values, key=score)
     return best

@@ -203,5 +203,15 @@ def squared_norm(operator: LinearOperator, y: Tensor) -> Tensor:
     return norms.square().clamp(min=_tiny(norms)).expand(len(y))
 
 
+def fitted(operator: LinearOperator, y: Tensor, image: Tensor) -> Tensor:
+    """`image` times the real number that brings A x nearest to `y`, for each sample.
+
+    A start of the right size whatever the scale of A, which A^H y has not.
+    """
+    projected = operator.forward(image)
+    factor = dot(projected, y) / dot(projected, projected).clamp(min=_tiny(y.real))  # (B,)
+    return expand(factor, image) * image
+
+
 def _tiny(like: Tensor) -> float:
     return torch.finfo(like.dtype).tiny

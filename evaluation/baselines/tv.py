@@ -8,6 +8,7 @@ from torch import Tensor
 from evaluation.baselines.accelerated import (
     Minimum,
     Objective,
+    fitted,
     minimise,
     minimise_from_above,
     squared_norm,
@@ -29,11 +30,11 @@ def tv(
     operator: LinearOperator,
     y: Tensor,
     *,
-    weight: float = 3e-5,
+    weight: float = 1e-5,
     smoothing: float = 1e-3,
     num_iterations: int | None = None,
     max_iterations: int = 3000,
-    tolerance: float = 3e-6,
+    tolerance: float = 5e-7,
 ) -> Tensor:
     """argmin_x 1/2 |A x - y|^2 + weight |A|^2 sum_p sqrt(|grad x(p)|^2 + smoothing^2).
 
@@ -46,7 +47,7 @@ def tv(
         weight: above 0, in units of |A|^2, of images in [0, 1].
         smoothing: above 0, in units of the image a pixel: gradients below it are not penalised
             as edges. 0 would be total variation itself.
-        num_iterations: run exactly so many from `direct` (the study: 200); None: until the
+        num_iterations: run exactly so many (the study: 200); None: until the
             samples have converged, each on its own.
         max_iterations: for each weight on the way.
         tolerance: length of a step relative to the image at which a sample has converged.
@@ -61,7 +62,7 @@ def tv(
     Trans. Image Process. 6 (1997) 298-311. `docs/baselines.md` says what makes it fast.
     """
     if num_iterations is not None:
-        start, scale = direct(operator, y), squared_norm(operator, y)
+        start, scale = _start(operator, y), squared_norm(operator, y)
         objective = tv_objective(operator, y, weight * scale, smoothing)
         return minimise(objective, start, max_iterations=num_iterations, tolerance=0.0).x
     found = tv_minimum(
@@ -89,12 +90,16 @@ def tv_minimum(
     scale = squared_norm(operator, y)
     return minimise_from_above(
         lambda stage: tv_objective(operator, y, stage * scale, smoothing),
-        direct(operator, y),
+        _start(operator, y),
         weight,
         first=FIRST_WEIGHT,
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
+
+
+def _start(operator: LinearOperator, y: Tensor) -> Tensor:
+    return fitted(operator, y, direct(operator, y))
 
 
 def tv_objective(

@@ -101,8 +101,9 @@ def _load(path: Path, _changed: int) -> tuple[UNet, dict]:
 
 def describe_measurement(operator: LinearOperator) -> dict:
     """What of an operator a trained network depends on, as plain values."""
-    if isinstance(operator, ParallelBeamCT | FanBeamCT):
-        return {"operator": type(operator).__name__, "angles_deg": operator.angles_deg.tolist()}
+    for kind in (ParallelBeamCT, FanBeamCT):  # the study's has the same sinograms
+        if isinstance(operator, kind):
+            return {"operator": kind.__name__, "angles_deg": operator.angles_deg.tolist()}
     mask = getattr(operator, "mask", None)
     measured = {} if mask is None else {"measured_fraction": mask.float().mean().item()}
     return {"operator": type(operator).__name__, **measured}

@@ -7,6 +7,7 @@ from torch import Tensor
 from evaluation.baselines.accelerated import (
     Minimum,
     Objective,
+    fitted,
     minimise_from_above,
     squared_norm,
     warn_of_late,
@@ -90,7 +91,7 @@ def wavelet_minimum(
 
     found = minimise_from_above(
         objective,
-        frame.analysis(direct(operator, y)),
+        frame.analysis(fitted(operator, y, direct(operator, y))),
         weight,
         first=FIRST_WEIGHT,
         max_iterations=max_iterations,
