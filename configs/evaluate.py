@@ -72,5 +72,11 @@ def get_config() -> ConfigDict:
     sampler.data_weight = placeholder(float)  # langevin: length of the data step
     sampler.likelihood = placeholder(str)  # langevin: norm_ratio, gaussian
     sampler.sigma_y = placeholder(float)  # noise of the measurement: langevin, dds, diffpir, pnp
-    # keywords of single baselines; None: the baseline's own default
+    # keywords of baselines; `weight` is the penalty's, in units of |A|^2 (docs/baselines.md)
+    sampler.smoothing = placeholder(float)  # tv: gradients below it are flat, a pixel
+    sampler.num_iterations = placeholder(int)  # tv: exactly so many; None: until converged
+    sampler.max_iterations = placeholder(int)  # tv, l1_wavelet, cg_sense
+    sampler.tolerance = placeholder(float)  # pnp, tv, l1_wavelet, cg_sense: when to stop
+    sampler.wavelet = placeholder(str)  # l1_wavelet: PyWavelets' name, e.g. db4
+    sampler.checkpoint = placeholder(str)  # unet: a run's folder, or published weights
     return config

@@ -1,7 +1,4 @@
-"""Reconstructions without a learned prior: ``baseline(operator, y) -> images``.
-
-A new baseline is one function here and one line in `BASELINES`.
-"""
+"""Reconstructions in one step: zero filling and filtered back-projection."""
 
 from torch import Tensor
 
@@ -32,9 +29,3 @@ def direct(operator: LinearOperator, y: Tensor) -> Tensor:
     """`fbp` for CT, else `zero_filled`: what a scanner would show; where warm starts begin."""
     is_ct = isinstance(operator, ParallelBeamCT | FanBeamCT)
     return fbp(operator, y) if is_ct else zero_filled(operator, y)
-
-
-BASELINES = {
-    "zero_filled": zero_filled,
-    "fbp": fbp,
-}

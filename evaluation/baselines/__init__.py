@@ -1,0 +1,24 @@
+"""Reconstructions without a score: ``baseline(operator, y, *, options) -> images (B, 1, H, W)``.
+
+A new baseline is one file and one line in `BASELINES`.
+"""
+
+from evaluation.baselines.cg_sense import cg_sense
+from evaluation.baselines.direct import direct, fbp, zero_filled
+from evaluation.baselines.tv import tv
+from evaluation.baselines.unet import unet
+from evaluation.baselines.wavelet import l1_wavelet
+
+BASELINES = {
+    "zero_filled": zero_filled,
+    "fbp": fbp,
+    "cg_sense": cg_sense,
+    "tv": tv,
+    "l1_wavelet": l1_wavelet,
+    "unet": unet,
+}
+
+# keywords with which a baseline is the study's
+STUDY = {"tv": {"num_iterations": 200}}
+
+__all__ = ["BASELINES", "STUDY", "direct", "fbp", "zero_filled"]

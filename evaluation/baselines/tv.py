@@ -1,0 +1,205 @@
+"""Total variation, smoothed by Charbonnier's function, minimised until it converges."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from evaluation.baselines.accelerated import (
+    Minimum,
+    Objective,
+    fitted,
+    minimise,
+    minimise_from_above,
+    squared_norm,
+    warn_of_late,
+)
+from evaluation.baselines.direct import direct
+from operators import LinearOperator
+from operators.batch import expand
+from operators.fourier import fft2, ifft2
+
+# The metric: how much of the penalty's largest curvature, weight / smoothing, it counts on, and
+# the smallest eigenvalue, relative to |A|^2. Both only change how fast the iteration is.
+FLAT_PART = 0.3
+FLOOR = 1e-3
+FIRST_WEIGHT = 3e-4  # smaller ones are reached from about this
+
+
+def tv(
+    operator: LinearOperator,
+    y: Tensor,
+    *,
+    weight: float = 1e-5,
+    smoothing: float = 1e-3,
+    num_iterations: int | None = None,
+    max_iterations: int = 3000,
+    tolerance: float = 5e-7,
+) -> Tensor:
+    """argmin_x 1/2 |A x - y|^2 + weight |A|^2 sum_p sqrt(|grad x(p)|^2 + smoothing^2).
+
+    Isotropic: |grad x(p)|^2 sums over both directions, and over real and imaginary parts. A
+    warning names how many samples had not converged when the iterations ran out.
+
+    Args:
+        operator: measurement model.
+        y: ``(B, *range_shape)`` measurement.
+        weight: above 0, in units of |A|^2, of images in [0, 1].
+        smoothing: above 0, in units of the image a pixel: gradients below it are not penalised
+            as edges. 0 would be total variation itself.
+        num_iterations: run exactly so many (the study: 200); None: until the
+            samples have converged, each on its own.
+        max_iterations: for each weight on the way.
+        tolerance: length of a step relative to the image at which a sample has converged.
+
+    Returns:
+        ``(B, *domain_shape)``.
+
+    Raises:
+        ValueError: a weight, smoothing, tolerance or number of iterations that is not possible.
+
+    Source: L. Rudin, S. Osher, E. Fatemi, Physica D 60 (1992) 259-268; P. Charbonnier et al., IEEE
+    Trans. Image Process. 6 (1997) 298-311. `docs/baselines.md` says what makes it fast.
+    """
+    if num_iterations is not None:
+        start, scale = _start(operator, y), squared_norm(operator, y)
+        objective = tv_objective(operator, y, weight * scale, smoothing)
+        return minimise(objective, start, max_iterations=num_iterations, tolerance=0.0).x
+    found = tv_minimum(
+        operator,
+        y,
+        weight=weight,
+        smoothing=smoothing,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
+    warn_of_late("tv", found)
+    return found.x
+
+
+def tv_minimum(
+    operator: LinearOperator,
+    y: Tensor,
+    *,
+    weight: float,
+    smoothing: float,
+    max_iterations: int,
+    tolerance: float,
+) -> Minimum:
+    """What `tv` returns, and how it converged."""
+    scale = squared_norm(operator, y)
+    return minimise_from_above(
+        lambda stage: tv_objective(operator, y, stage * scale, smoothing),
+        _start(operator, y),
+        weight,
+        first=FIRST_WEIGHT,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
+
+
+def _start(operator: LinearOperator, y: Tensor) -> Tensor:
+    return fitted(operator, y, direct(operator, y))
+
+
+def tv_objective(
+    operator: LinearOperator, y: Tensor, weight: Tensor, smoothing: float
+) -> Objective:
+    """1/2 |A x - y|^2 + weight sum sqrt(|grad x|^2 + smoothing^2), and a metric to descend in.
+
+    The metric is diagonal in Fourier space: the part of A^H A that is a convolution (all of it for
+    single-coil MRI, nearly all for a parallel beam), plus the penalty's Hessian where gradients are
+    small, a Laplacian.
+
+    Args:
+        operator: A.
+        y: ``(B, *range_shape)``.
+        weight: ``(B,)``, above 0.
+        smoothing: above 0.
+    """
+    if not (math.isfinite(smoothing) and smoothing > 0):
+        raise ValueError(f"expected a positive smoothing, got {smoothing}")
+    spectrum = _spectrum(operator, y)  # (1 or B, 1, H, W)
+    floor = FLOOR * spectrum.amax(dim=(1, 2, 3), keepdim=True)
+    laplacian = _laplacian(operator.domain_shape[-2:], spectrum)  # (H, W)
+    flat = expand(weight, spectrum) * FLAT_PART / smoothing
+    # where the response to a point is no guide (it may be zero), the penalty sets the scale
+    floor = torch.maximum(floor, FLOOR * flat)
+    eigenvalues = spectrum.clamp(min=0) + floor + flat * laplacian  # (B, 1, H, W)
+
+    def filtered(x: Tensor, factors: Tensor) -> Tensor:
+        image = ifft2(fft2(x) * factors)
+        return image if x.is_complex() else image.real
+
+    def smooth(z: Tensor):
+        size = _smoothed_magnitude(gradient(z), smoothing)  # (B, 1, H, W)
+
+        # The square root is concave in |grad x|^2: its tangent lies above.
+        def curvature(d: Tensor) -> Tensor:
+            return weight * (gradient(d).abs().square() / size).flatten(1).sum(1)
+
+        return expand(weight, z) * gradient_adjoint(gradient(z) / size), curvature
+
+    return Objective(
+        forward=operator.forward,
+        adjoint=operator.adjoint,
+        y=y,
+        smooth=smooth,
+        prox=lambda v, step: v,
+        metric=lambda d: filtered(d, eigenvalues),
+        inverse_metric=lambda g: filtered(g, 1 / eigenvalues),
+    )
+
+
+def gradient(x: Tensor) -> Tensor:
+    """Differences to the right and to the lower neighbour, 0 at the border.
+
+    ``(B, 1, H, W)`` to ``(B, 2, H, W)``.
+    """
+    right, down = torch.zeros_like(x), torch.zeros_like(x)
+    right[..., :-1] = x[..., 1:] - x[..., :-1]
+    down[..., :-1, :] = x[..., 1:, :] - x[..., :-1, :]
+    return torch.cat([right, down], dim=1)  # (B, 2, H, W)
+
+
+def gradient_adjoint(field: Tensor) -> Tensor:
+    """The adjoint of `gradient`, the negative divergence: ``(B, 2, H, W)`` to ``(B, 1, H, W)``."""
+    right, down = field[:, :1, :, :-1], field[:, 1:, :-1, :]
+    x = torch.zeros_like(field[:, :1])
+    x[..., :-1] -= right
+    x[..., 1:] += right
+    x[..., :-1, :] -= down
+    x[..., 1:, :] += down
+    return x  # (B, 1, H, W)
+
+
+def total_variation(x: Tensor, smoothing: float) -> Tensor:
+    """sum_p sqrt(|grad x(p)|^2 + smoothing^2) of each sample: ``(B, 1, H, W)`` to ``(B,)``."""
+    return _smoothed_magnitude(gradient(x), smoothing).flatten(1).sum(1)
+
+
+def _smoothed_magnitude(field: Tensor, smoothing: float) -> Tensor:
+    squares = field.abs().square().sum(1, keepdim=True)
+    return torch.sqrt(squares + smoothing**2)  # (B, 1, H, W)
+
+
+def _spectrum(operator: LinearOperator, y: Tensor) -> Tensor:
+    """Eigenvalues of the convolution that A^H A is near the image's centre, ``(1 or B, 1, H, W)``.
+
+    That is, the transform of its response to a point there.
+    """
+    height, width = operator.domain_shape[-2:]
+    dtype = y.real.dtype.to_complex() if operator.domain_complex else y.real.dtype
+    shape = (operator.batch_size or 1, *operator.domain_shape)
+    point = torch.zeros(shape, dtype=dtype, device=y.device)
+    point[..., height // 2, width // 2] = 1
+    response = operator.normal(point).roll((-(height // 2), -(width // 2)), dims=(-2, -1))
+    return fft2(response).real * math.sqrt(height * width)
+
+
+def _laplacian(shape: tuple[int, int], like: Tensor) -> Tensor:
+    """Eigenvalues of `gradient_adjoint` after `gradient` on a torus, ``(H, W)``."""
+    rows, columns = (
+        2 - 2 * torch.cos(2 * math.pi * torch.arange(n, dtype=torch.float64) / n) for n in shape
+    )
+    return (rows[:, None] + columns).to(like)

@@ -1,0 +1,260 @@
+"""Train the U-Net baseline on simulated measurements of a data set.
+
+    python -m evaluation.train_unet --config=configs/unet.py --workdir=runs/unet
+    python -m evaluation.evaluate --out=results/unet --config.sampler.name=unet \
+        --config.sampler.checkpoint=runs/unet
+
+WORKDIR gets `config.json`, `log.csv`, `validation.csv` and `checkpoints/step_*.pt`. The same
+command again continues from the newest checkpoint: order, flips and masks of sample n follow from
+(seed, n). SIGTERM and SIGUSR1 save a checkpoint and exit with code 75.
+"""
+
+import csv
+import io
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from absl import app, flags
+from ml_collections import ConfigDict
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+import configs
+from datasets import collate
+from datasets.prepare import prepare_dataset
+from datasets.stream import TrainingStream, batches
+from evaluation.baselines.direct import direct
+from evaluation.baselines.unet import apply_unet, describe_measurement, normalise
+from evaluation.measurements import build_operator
+from evaluation.metrics import psnr
+from evaluation.results import write_atomically
+from models import checkpoint
+from models.unet import UNet
+from operators.batch import derive_seed, expand
+
+COLUMNS = ("step", "loss")  # mean over the steps since the last row, of normalised images
+VALIDATION_COLUMNS = ("step", "psnr")  # dB, mean over the validation slices
+MAY_CHANGE = (
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.validate_every",
+    "data.root",
+    "data.cache",
+    "data.cache_dir",
+    "data.num_workers",
+)
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
+DECAY = 0.1
+
+
+def train_unet(
+    config: ConfigDict,
+    workdir: Path,
+    device: str,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train, or go on training; returns the last checkpoint.
+
+    Args:
+        config: see configs/unet.py.
+        workdir: folder of the run.
+        device: where the network is.
+        interrupted: asked after each step; when it says True, a checkpoint is saved and this
+            leaves.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, ValueError: before any training, if something
+            does not fit.
+        FloatingPointError: the loss is not finite.
+        SystemExit: with code `REQUEUE`, after an interruption.
+    """
+    t = config.training
+    check(config)
+    configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
+    stream = TrainingStream(
+        prepare_dataset(config.data, "train"),
+        seed=config.seed,
+        shuffle=True,
+        crop=0,
+        flip=config.data.flip,
+        rotate=False,
+    )
+    held_out = prepare_dataset(config.data, "val") if t.validate_every else []
+    net = create_network(config).to(device)
+    optimizer = torch.optim.RMSprop(net.parameters(), lr=config.optim.lr)
+    measurement = describe_measurement(measure(config, stream[0][None], ["sample 0"])[0])
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(workdir / "config.json", configs.to_json(config).encode())
+    start, losses = resume(workdir, net, optimizer, device)
+    log = open_csv(workdir / "log.csv", COLUMNS, start)
+    validation = open_csv(workdir / "validation.csv", VALIDATION_COLUMNS, start)
+
+    loader = batches(
+        stream,
+        start=start,
+        stop=t.num_steps,
+        batch_size=t.batch_size,
+        num_workers=config.data.num_workers,
+    )
+    progress = tqdm(range(start, t.num_steps), initial=start, total=t.num_steps, unit="step")
+    with closing(loader) as pieces:
+        for step in progress:
+            numbers, images = next(pieces)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            loss = unet_loss(net, config, numbers, images, device)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss is not finite at step {step}; lower optim.lr (checkpoints are kept)"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+
+            done, stop = step + 1, interrupted()
+            last = done == t.num_steps
+            if done % t.log_every == 0 or last:
+                mean = sum(losses) / len(losses)
+                log.writerow({"step": done, "loss": mean})
+                progress.set_postfix_str(f"loss {mean:.4f}")
+                losses = []
+            if t.validate_every and (done % t.validate_every == 0 or last):
+                validation.writerow({"step": done, "psnr": validate(net, config, held_out, device)})
+            if done % t.checkpoint_every == 0 or last or stop:
+                save(workdir, done, config, net, optimizer, losses, measurement)
+            if stop and not last:
+                print(f"interrupted after step {done}; the same command continues", flush=True)
+                raise SystemExit(REQUEUE)
+    return checkpoint_path(workdir, t.num_steps)
+
+
+def check(config: ConfigDict) -> None:
+    """Raise a ConfigError for values that cannot be meant."""
+    for name in ("batch_size", "num_steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+        if config.training[name] < 1:
+            raise configs.ConfigError(
+                f"expected training.{name} of at least 1, got {config.training[name]}"
+            )
+
+
+def create_network(config: ConfigDict) -> UNet:
+    """The config's network with weights that depend on `config.seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        return UNet(**config.model)
+
+
+def learning_rate(config: ConfigDict, step: int) -> float:
+    """Constant, and ten times lower for the last part of the steps."""
+    late = step >= config.optim.decay_at * config.training.num_steps
+    return config.optim.lr * (DECAY if late else 1.0)
+
+
+def measure(config: ConfigDict, images: Tensor, keys: Iterable[str]):
+    """The operator for images ``(B, 1, H, W)`` with `keys`, and their measurement."""
+    keys = list(keys)
+    operator = build_operator(config, tuple(images.shape[-2:]), keys).to(images.device)
+    return operator, operator.forward(images)
+
+
+def unet_loss(net: UNet, config: ConfigDict, numbers: range, images: Tensor, device: str) -> Tensor:
+    """Mean absolute error of the normalised images, a scalar.
+
+    Both images are normalised by the input's mean and deviation, as fastMRI does.
+    """
+    images = images.to(device)
+    operator, y = measure(config, images, [f"sample {n}" for n in numbers])
+    inputs, mean, deviation = normalise(direct(operator, y))
+    targets = (images - expand(mean, images)) / expand(deviation, images)
+    return F.l1_loss(net(inputs), targets)
+
+
+@torch.no_grad()
+def validate(net: UNet, config: ConfigDict, dataset: Dataset, device: str) -> float:
+    """Mean PSNR over the validation slices in dB."""
+    values = []
+    for i in range(len(dataset)):
+        sample = collate([dataset[i]])
+        operator, y = measure(config, sample.image.to(device), sample.key)
+        image = apply_unet(net, direct(operator, y)).cpu()
+        values.append(psnr(sample.image[0, 0].numpy(), image[0, 0].numpy()))
+    return sum(values) / len(values)
+
+
+def resume(workdir: Path, net: UNet, optimizer, device: str) -> tuple[int, list[float]]:
+    """Load the newest checkpoint, if any: finished steps, and losses since the last row."""
+    folder = workdir / "checkpoints"
+    checkpoint.remove_temporary(folder)
+    path = checkpoint.find_latest(folder)
+    if path is None:
+        return 0, []
+    state = checkpoint.load(path, device)
+    checkpoint.load_weights(net, state["model"], path)
+    optimizer.load_state_dict(state["optimizer"])
+    print(f"continuing from {path}")
+    return state["step"], state["losses"]
+
+
+def save(workdir: Path, step: int, config, net, optimizer, losses, measurement) -> None:
+    """Write the checkpoint of `step`, then remove all but the newest ones."""
+    payload = {
+        "config": config.to_dict(),
+        "measurement": measurement,
+        "step": step,
+        "model": net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "losses": losses,
+    }
+    checkpoint.save(checkpoint_path(workdir, step), payload)
+    written = sorted((workdir / "checkpoints").glob("step_*.pt"), key=checkpoint.step_of)
+    for path in written[: -config.training.keep_checkpoints]:
+        path.unlink()
+
+
+def checkpoint_path(workdir: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies."""
+    return workdir / "checkpoints" / f"step_{step:08d}.pt"
+
+
+def open_csv(path: Path, columns: tuple[str, ...], start: int) -> csv.DictWriter:
+    """Open a CSV file to append to, without rows after step `start` or cut off by a crash."""
+    text = io.StringIO()
+    kept = csv.DictWriter(text, columns)
+    kept.writeheader()
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        kept.writerows(row for row in rows if row["step"].isdigit() and int(row["step"]) <= start)
+    write_atomically(path, text.getvalue().encode())
+    # a buffer of one line: every row is in the file as soon as it is written
+    return csv.DictWriter(path.open("a", newline="", buffering=1), columns)
+
+
+def catch_signals() -> Callable[[], bool]:
+    """Only note SIGTERM and SIGUSR1 from now on; says whether one came."""
+    received = []
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows has no SIGUSR1
+            signal.signal(getattr(signal, name), lambda number, frame: received.append(number))
+    return lambda: bool(received)
+
+
+def main(_) -> None:
+    """Command line."""
+    interrupted = catch_signals()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with configs.clear_errors():
+        path = train_unet(flags.FLAGS.config, Path(flags.FLAGS.workdir), device, interrupted)
+    print(f"trained U-Net: {path}")
+
+
+if __name__ == "__main__":
+    configs.define_flags("configs/unet.py", workdir="folder of the run")
+    app.run(main)
