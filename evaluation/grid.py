@@ -96,7 +96,8 @@ def command_of(cell: Cell, arguments: Namespace, overrides: Sequence[str]) -> li
     """The command line that reconstructs a cell."""
     fields = dict(cell.overrides)
     if cell.prior:
-        fields["prior"] = prior_of(cell, arguments)
+        field = "sampler.checkpoint" if cell.method == "unet" else "prior"
+        fields[field] = prior_of(cell, arguments)
     if cell.root:
         fields["data.root"] = getattr(arguments, cell.root)
     volumes = Path(arguments.lists) / f"{cell.data}.txt"

@@ -88,7 +88,7 @@ MRI = {
     },
     "radial_29": {
         "operator.mask": "radial",
-        "operator.acceleration": 11.3,  # the nearest number of spokes at 320 x 320 is 29
+        "operator.num_spokes": 29,
         "operator.center_fraction": 0,
     },
     "poisson_15x": {
@@ -130,7 +130,7 @@ class Cell(NamedTuple):
     data: str  # labels, which are folders of the results
     measurement: str
     method: str
-    prior: str  # config and size, "celeba_1", or `QUICK_PRIOR`; "": needs none
+    prior: str  # training run, "celeba_1" or "unet_radial_29", or `QUICK_PRIOR`; "": needs none
     root: str  # key of ROOTS; "": needs none
     overrides: Overrides
 
@@ -145,9 +145,12 @@ def combine(
     measurements: Mapping[str, Overrides],
     methods: Iterable[Method],
 ) -> list[Cell]:
-    """All combinations."""
+    """All combinations; `{measurement}` in a method's prior is replaced by the label."""
     return [
-        Cell(d, m, method.label, method.prior, root, {**fields, **measured, **method.overrides})
+        Cell(
+            *(d, m, method.label, method.prior.format(measurement=m), root),
+            {**fields, **measured, **method.overrides},
+        )
         for (d, (root, fields)), (m, measured), method in product(
             data.items(), measurements.items(), methods
         )
@@ -175,8 +178,10 @@ def baselines(*names: str) -> list[Method]:
     return [Method(name, "", {"sampler.name": name}) for name in names]
 
 
-MRI_BASELINES = baselines("zero_filled", "tv", "l1_wavelet", "unet")
-CT_BASELINES = baselines("fbp", "tv", "unet")
+# a U-Net is trained for one measurement, on the data that the study's priors are trained on
+UNET = Method("unet", "unet_{measurement}", {"sampler.name": "unet"})
+MRI_BASELINES = [*baselines("zero_filled", "tv", "l1_wavelet"), UNET]
+CT_BASELINES = [*baselines("fbp", "tv"), UNET]
 
 GRIDS = {
     "mri": combine(MRI_DATA, MRI, priors(MRI_PRIORS, "pc", PC)),
