@@ -6,6 +6,10 @@ A file is a `torch.save` of plain tensors and JSON-able values:
     python -m models.checkpoint import ORIGINAL OUT --config=configs/fastmri_knee.py:1
 
 turns a checkpoint of the original code into one of ours.
+
+    python -m models.checkpoint export runs/NAME weights/NAME.pt --half
+
+keeps of a training run what `load_prior` needs: the config and the averaged weights.
 """
 
 import argparse
@@ -226,6 +230,34 @@ def resolve_prior(name_or_path: str | Path) -> Path:
     )
 
 
+def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
+    """Write the averaged weights of a run or checkpoint, without what only training needs.
+
+    Args:
+        run: as of `load_prior`.
+        out: the file to write, ``weights/NAME.pt`` for a prior that is loaded by its name.
+        half: store in float16; networks are loaded in float32 whatever the file holds.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_prior`.
+        ValueError: a weight that is not finite in float16.
+    """
+    payload = load(resolve_prior(run))
+    weights = payload["ema"]
+    if half:
+        with torch.device("meta"):
+            net = create_model(ConfigDict(payload["config"]))
+        # buffers stay: rounded Fourier frequencies would be other frequencies
+        learnt = {name for name, _ in net.named_parameters()}
+        weights = {name: w.half() if name in learnt else w for name, w in weights.items()}
+        bad = [name for name, w in weights.items() if not torch.isfinite(w).all()]
+        if bad:
+            raise ValueError(f"too large for float16: {', '.join(bad)}; export without --half")
+    config = dict(payload["config"])
+    config["data"] = {**config["data"], "root": ""}  # a path of the machine it was trained on
+    save(out, {"config": config, "ema": weights, "step": payload["step"]})
+
+
 def _main(argv: list[str] | None = None) -> None:
     from configs import load_config  # only the command line reads config files
 
@@ -235,10 +267,16 @@ def _main(argv: list[str] | None = None) -> None:
     importer.add_argument("original")
     importer.add_argument("out")
     importer.add_argument("--config", required=True, help="e.g. configs/fastmri_knee.py:1")
+    exporter = commands.add_parser("export", help="averaged weights and config of a run only")
+    exporter.add_argument("run")
+    exporter.add_argument("out")
+    exporter.add_argument("--half", action="store_true", help="in float16")
     arguments = parser.parse_args(argv)
-    config = load_config(arguments.config)
     try:
-        import_original(arguments.original, arguments.out, config)
+        if arguments.command == "export":
+            export(arguments.run, arguments.out, half=arguments.half)
+        else:
+            import_original(arguments.original, arguments.out, load_config(arguments.config))
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
     print(f"wrote {arguments.out}")

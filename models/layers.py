@@ -109,7 +109,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = conv(in_channels, out_channels, 1) if needs_conv else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """``(B, C_in, H, W)`` and features ``(B, E)`` to ``(B, C_out, H', W')``."""
+        """``(B, C_in, H, W)`` and features ``(1 or B, E)`` to ``(B, C_out, H', W')``."""
         h = F.silu(self.norm1(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)

@@ -136,7 +136,9 @@ class NCSNpp(nn.Module):
             ValueError: another number of channels, or sides that the depth cannot divide.
         """
         self._check(x, sigma)
-        embedding = F.silu(self.embedding(torch.log(sigma)))  # (B, 4 nf)
+        # one level for all samples, as the samplers' `level` says it: embedded once
+        levels = sigma[:1] if sigma.stride(0) == 0 else sigma
+        embedding = F.silu(self.embedding(torch.log(levels)))  # (1 or B, 4 nf)
         pyramid = 2 * x - 1
         with full_precision(x):  # bfloat16 would round away the smallest noise levels
             h = self.input(pyramid)

@@ -28,8 +28,8 @@ def blank(operator: LinearOperator, y: Tensor) -> Tensor:
 
 
 def level(x: Tensor, sigma: float) -> Tensor:
-    """`sigma` for each sample of `x`, as a score takes it: ``(B,)`` real."""
-    return torch.full(x.shape[:1], sigma, dtype=x.real.dtype, device=x.device)
+    """`sigma` for each sample of `x`, as a score takes it: ``(B,)`` real, one number in memory."""
+    return torch.full((1,), sigma, dtype=x.real.dtype, device=x.device).expand(len(x))
 
 
 class NonFiniteError(FloatingPointError):

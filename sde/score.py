@@ -34,7 +34,9 @@ def complex_score(score: Score) -> Score:
     def extended(x: Tensor, sigma: Tensor) -> Tensor:
         if not x.is_complex():
             return score(x, sigma)
-        parts = score(torch.cat([x.real, x.imag]), torch.cat([sigma, sigma]))  # (2B, 1, H, W)
+        shared = sigma.stride(0) == 0  # stays one number in memory
+        levels = sigma[:1].expand(2 * len(x)) if shared else torch.cat([sigma, sigma])  # (2B,)
+        parts = score(torch.cat([x.real, x.imag]), levels)  # (2B, 1, H, W)
         return torch.complex(*parts.chunk(2))
 
     return extended

@@ -173,3 +173,31 @@ def test_derived_seeds_are_stable_and_distinct():
     seeds = {derive_seed(s, k, n) for s in range(5) for k in ("a", "b") for n in range(20)}
     assert len(seeds) == 200
     assert derive_seed(1, 23) != derive_seed(12, 3) != derive_seed(1, "23")
+
+
+def test_export_keeps_what_sampling_needs(tmp_path):
+    config = base.get_config("1")
+    config.model.nf = 4
+    config.data.root = "/somewhere"
+    torch.manual_seed(0)
+    net = create_model(config)
+    payload = {"config": config.to_dict(), "model": {}, "ema": net.state_dict(), "step": 7}
+    path = tmp_path / "checkpoints" / "step_00000007.pt"
+    checkpoint.save(path, payload | {"optimizer": {"large": torch.zeros(1000)}})
+    for flags in ([], ["--half"]):
+        out = tmp_path / f"prior{len(flags)}.pt"
+        checkpoint._main(["export", str(tmp_path), str(out), *flags])
+        kept = checkpoint.load(out)
+        assert kept.keys() == {"format", "config", "ema", "step"}
+        assert kept["config"]["data"]["root"] == ""
+        x, sigma = torch.rand(1, 1, 8, 8), torch.tensor([0.1])
+        score, _ = checkpoint.load_prior(out, "cpu")
+        tolerance = 2e-3 if flags else 1e-6
+        with torch.no_grad():
+            expected = net(x, sigma)
+        assert (score(x, sigma) - expected).norm() < tolerance * expected.norm()
+    assert out.stat().st_size < (tmp_path / "prior0.pt").stat().st_size
+    payload["ema"] = {name: w * 1e9 for name, w in net.state_dict().items()}
+    checkpoint.save(path, payload)
+    with pytest.raises(ValueError, match=r"too large for float16.*without --half"):
+        checkpoint.export(path, out, half=True)

@@ -163,3 +163,16 @@ def test_fresh_network_is_almost_silent():
     out = net(torch.rand(1, 1, 16, 16), torch.ones(1))
     assert out.abs().max() < 1e-3
     assert F.mse_loss(out, torch.zeros_like(out)) < 1e-6
+
+
+def test_a_level_that_all_samples_share_is_embedded_once():
+    torch.manual_seed(0)
+    net = create_model(small("2")).eval()
+    x, sigma = torch.rand(3, 1, 16, 16), torch.tensor([0.3])
+    sizes = []
+    net.embedding.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    with torch.no_grad():
+        net.output.weight.normal_()
+        once, each = net(x, sigma.expand(3)), net(x, sigma.repeat(3))
+    assert sizes == [1, 3]
+    torch.testing.assert_close(once, each, rtol=1e-5, atol=1e-5)
