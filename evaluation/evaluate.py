@@ -57,6 +57,7 @@ MAY_CHANGE = ("prior", "batch_size", "limit", "panels", "data.root", "data.cache
 PROTOCOLS = ("correct", "study")
 ALIKE = 3  # slices that fail with one and the same text, before any success, speak for all
 SOME_FAILED = 3  # exit code
+CPU_BATCH, GPU_BATCH = 4, 64  # slices at a time by default; halved where memory does not suffice
 MOST_NAMED = 20  # failed slices in a message
 LONGEST_WAIT = timedelta(days=30)  # of a finished process for the others
 
@@ -96,8 +97,8 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     """
     if config.protocol not in PROTOCOLS:
         raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
-    if config.batch_size < 1:
-        raise ValueError(f"expected batch_size of at least 1, got {config.batch_size}")
+    if config.batch_size < 0:
+        raise ValueError(f"expected batch_size of at least 0, got {config.batch_size}")
     configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
     file = prior_file(config)
     prior = describe_prior(file)
@@ -177,7 +178,8 @@ def reconstruct_all(
         return reconstruct(config, method, fetch(dataset, items), with_panel, device)
 
     with tqdm(total=len(todo), unit="slice", disable=not todo) as progress:
-        for items, outcome in in_batches(todo, config.batch_size, work):
+        size = config.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH)
+        for items, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
                 outcome = [Slice(keys[items[0]], error=describe_error(outcome))]
             for one in outcome:

@@ -86,7 +86,9 @@ def create_method(config: ConfigDict, device: str) -> Method:
     cold = name == "predictor_corrector" and not {"start_level", "start_sigma"} & options.keys()
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
-    score, sde = load_prior(path, device, autocast=PRECISIONS[config.precision])
+    score, sde = load_prior(
+        path, device, autocast=PRECISIONS[config.precision], compiled=config.compile
+    )
 
     def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
         calls = 0

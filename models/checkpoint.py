@@ -181,6 +181,7 @@ def load_prior(
     device: str | torch.device | None = None,
     *,
     autocast: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> tuple[Score, VESDE]:
     """A trained prior, ready to sample: its score function (EMA weights) and its SDE.
 
@@ -189,6 +190,8 @@ def load_prior(
             folder of checkpoints, or a training run's folder (its newest readable checkpoint).
         device: where the network runs; by default a GPU if there is one.
         autocast: bfloat16 or float16 for the network's inner products; None for float32.
+        compiled: whether the network goes through `torch.compile`, at the first call for each
+            size of batch and image; needs a C++ compiler, on a GPU Triton.
 
     Raises:
         FileNotFoundError: nothing there; the shipped names are listed.
@@ -203,6 +206,8 @@ def load_prior(
     # channels last: convolutions forwards are faster in it on CPUs, and tensor cores want it
     net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
+    if compiled:
+        net = torch.compile(net)
     return score_function(net, autocast=autocast), sde
 
 

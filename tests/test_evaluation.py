@@ -154,7 +154,7 @@ def change(config, **fields):
         ({"data__split": "dev"}, "unknown split 'dev'; known: train, val, test"),
         ({"protocol": "mine"}, "expected protocol to be one of"),
         ({"precision": "int8"}, "expected precision in"),
-        ({"batch_size": 0}, "expected batch_size of at least 1, got 0"),
+        ({"batch_size": -1}, "expected batch_size of at least 0, got -1"),
     ],
 )
 def test_bad_configs_are_errors_before_any_result(prior, tmp_path, fields, message):
