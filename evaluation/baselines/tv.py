@@ -30,7 +30,7 @@ def tv(
     operator: LinearOperator,
     y: Tensor,
     *,
-    weight: float = 1e-5,
+    weight: float = 3e-6,
     smoothing: float = 1e-3,
     num_iterations: int | None = None,
     max_iterations: int = 3000,
