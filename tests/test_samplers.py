@@ -268,7 +268,7 @@ def test_plug_and_play_finds_the_posterior_mean_of_a_gaussian():
     unseen, _, residual = calibration("pnp", toy_mri(), 0.0)
     assert residual < 1e-10
     assert unseen.mean_error < 0.02
-    assert unseen.variance_ratio == 0
+    assert unseen.variance_ratio < 1e-25  # rounding
 
 
 def test_dps_takes_the_gradient_through_the_score():
