@@ -11,8 +11,9 @@ def get_config() -> ConfigDict:
     config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)
     config.prior = ""  # a shipped prior's name, a checkpoint, or a training run's folder
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
-    # slices at a time; halved where memory does not suffice; never changes a number
-    config.batch_size = 4
+    config.compile = False  # torch.compile the network: a minute first, perhaps faster calls then
+    # slices at a time, never changes a number; 0: 4 on a CPU, on a GPU 64; halved until they fit
+    config.batch_size = 0
     config.limit = 0  # only the first slices; 0: all
     config.panels = 8  # how many slices get a PNG; -1: all
 

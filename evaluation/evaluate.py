@@ -37,7 +37,7 @@ from datasets.prepare import prepare_dataset
 from evaluation.batching import in_batches
 from evaluation.figures import panel
 from evaluation.measurements import build_operator
-from evaluation.methods import Method, create_method, prior_file
+from evaluation.methods import Method, create_method, prior_file, weights_file
 from evaluation.metrics import all_metrics
 from evaluation.provenance import (
     check_prior,
@@ -62,7 +62,7 @@ MOST_NAMED = 20  # failed slices in a message
 LONGEST_WAIT = timedelta(days=30)  # of a finished process for the others
 
 
-class FailedSlicesError(Exception):
+class FailedSlicesError(ValueError):
     """Everything was tried and stored, but some slices failed.
 
     Attributes:
@@ -101,7 +101,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
         raise ValueError(f"expected batch_size of at least 0, got {config.batch_size}")
     configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
     file = prior_file(config)
-    prior = describe_prior(file)
+    prior = describe_prior(weights_file(config))
     check_prior(out, prior)
     with_file = config.copy_and_resolve_references()
     with_file.prior = str(file or "")  # that very file, though training may write a newer one

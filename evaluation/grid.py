@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -157,19 +158,41 @@ def has_checkpoint(path: Path) -> bool:
     return path.is_file() or any(found)
 
 
-def interrupt(number: int, _frame: object) -> None:
-    """Handler of the signals that end a grid."""
-    raise KeyboardInterrupt(number)
+class Interruption:
+    """Handler of the signals that end a grid: raises KeyboardInterrupt, not while it is held."""
+
+    def __init__(self):
+        self.is_held, self.pending = False, 0
+
+    def __call__(self, number: int, _frame: object) -> None:
+        self.pending = number
+        if not self.is_held:
+            raise KeyboardInterrupt(number)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Until the end of this context a signal only waits."""
+        self.is_held = True
+        yield
+        self.is_held = False
+        if self.pending:
+            raise KeyboardInterrupt(self.pending)
+
+
+interruption = Interruption()
 
 
 def call(command: Sequence[str]) -> int:
     """Run a command and return its exit code; it ends with us."""
-    process = subprocess.Popen(command)
+    process = None
     try:
+        with interruption.held():  # else it could run on without being known here
+            process = subprocess.Popen(command)
         return process.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
+        if process is not None:
+            process.terminate()
+            process.wait()
         raise
 
 
@@ -221,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run_until_interrupted(commands: dict[str, list[str]]) -> dict[str, int]:
     """`run`; a signal ends it with exit code 75, SIGUSR1 puts the SLURM job back into the queue."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, interrupt)
+        signal.signal(number, interruption)
     try:
         return run(commands)
     except KeyboardInterrupt as interrupted:

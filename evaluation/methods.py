@@ -9,6 +9,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
+from evaluation import baselines
 from evaluation.baselines import BASELINES, direct
 from models.checkpoint import load_prior, resolve_prior
 from operators import BatchGenerator, LinearOperator
@@ -62,6 +63,16 @@ def prior_file(config: ConfigDict) -> Path | None:
     return resolve_prior(config.prior)
 
 
+def weights_file(config: ConfigDict) -> Path | None:
+    """What the result depends on beside config and data: the prior's file, or a baseline's.
+
+    Raises: as `prior_file`.
+    """
+    if config.sampler.name in BASELINES and config.sampler.checkpoint:
+        return resolve_prior(config.sampler.checkpoint)
+    return prior_file(config)
+
+
 def create_method(config: ConfigDict, device: str) -> Method:
     """The baseline or sampler of `config.sampler`, its keywords checked.
 
@@ -76,6 +87,8 @@ def create_method(config: ConfigDict, device: str) -> Method:
         raise ValueError(f"expected sampler.num_samples of at least 1, got {num_samples}")
     path = prior_file(config)
     if path is None:
+        if config.protocol == "study":
+            options = baselines.STUDY.get(name, {}) | options
         check_options(BASELINES[name], options)
         return one_by_one(BASELINES[name], options)
     check_options(SAMPLERS[name], options)

@@ -198,8 +198,10 @@ GRIDS = {
     ],
 }
 
-# The same at a small scale: embedded slices, few levels, a prior that is fitted in a minute.
-QUICK_PRIOR = "runs/quick"  # or the name of a shipped prior; QUICK_TRAINING is to be empty then
+# The same at a small scale: embedded slices, few levels, a prior of size 1 that is fitted in a
+# minute; and the shipped one with the fast sampler.
+SHIPPED_PRIOR = "natural_small"
+QUICK_PRIOR = "runs/quick"
 QUICK_TRAINING = (
     "train.py",
     "--config=configs/demo.py",
@@ -216,15 +218,20 @@ QUICK_JALAL = JALAL | {"sampler.num_steps": 50}
 QUICK_CCDF = CCDF | {"sampler.num_steps": 100, "sampler.start_level": 50}
 QUICK_LAMBDAS = (0, 0.05, 1)
 
-ZERO_FILLED, FBP = baselines("zero_filled", "fbp")
+ZERO_FILLED, FBP, TV = baselines("zero_filled", "fbp", "tv")
+SHIPPED = Method(
+    "natural_small_pnp", SHIPPED_PRIOR, {"sampler.name": "pnp", "sampler.num_steps": 50}
+)
 NATURAL_PC = Method("natural_1_pc", QUICK_PRIOR, QUICK_PC)
 NATURAL_JALAL = Method("natural_1_jalal", QUICK_PRIOR, QUICK_JALAL)
 NATURAL_CCDF = Method("natural_1_ccdf", QUICK_PRIOR, QUICK_CCDF)
 
 QUICK_GRIDS = {
-    "mri": combine(QUICK_MRI_DATA, QUICK_MRI, [ZERO_FILLED, NATURAL_PC, NATURAL_JALAL]),
+    "mri": combine(
+        QUICK_MRI_DATA, QUICK_MRI, [ZERO_FILLED, TV, NATURAL_PC, NATURAL_JALAL, SHIPPED]
+    ),
     "jalal": combine(QUICK_MRI_DATA, QUICK_MRI, [ZERO_FILLED, NATURAL_JALAL]),
-    "ct": combine(QUICK_CT_DATA, QUICK_CT, [FBP, NATURAL_CCDF]),
+    "ct": combine(QUICK_CT_DATA, QUICK_CT, [FBP, TV, NATURAL_CCDF, SHIPPED]),
     "lambda": combine(
         QUICK_MRI_DATA,
         {"gaussian1d_4x": MRI["gaussian1d_4x"]},

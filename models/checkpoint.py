@@ -52,11 +52,19 @@ def save(path: str | Path, payload: dict) -> None:
             torch.save({"format": FORMAT, **payload}, file)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's is for the owner only
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:
@@ -78,7 +86,7 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict:
         FileNotFoundError: no such file.
         CheckpointError: not readable as plain tensors and values, or not of our format.
     """
-    payload = _read(path, map_location)
+    payload = read_plain(path, map_location)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
         raise CheckpointError(
@@ -88,7 +96,13 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict:
     return payload
 
 
-def _read(path: str | Path, map_location: str | torch.device) -> object:
+def read_plain(path: str | Path, map_location: str | torch.device) -> object:
+    """What a file of plain tensors and values holds, nothing in it being executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not readable as such.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
@@ -161,7 +175,7 @@ def import_original(path: str | Path, out: str | Path, config: ConfigDict) -> No
         out: the file to write.
         config: the training config of that network's size.
     """
-    original = _read(path, "cpu")
+    original = read_plain(path, "cpu")
     if not isinstance(original, dict) or not {"model", "ema"} <= original.keys():
         raise CheckpointError(f"{path}: expected a dict with the entries 'model' and 'ema'")
     net = create_model(config)

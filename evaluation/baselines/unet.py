@@ -88,7 +88,7 @@ def load_unet(name: str | Path) -> tuple[UNet, dict]:
 @lru_cache(maxsize=1)
 def _load(path: Path, _changed: int) -> tuple[UNet, dict]:
     """Kept, so that batches of one evaluation share the network."""
-    payload = checkpoints._read(path, "cpu")  # foreign files, too
+    payload = checkpoints.read_plain(path, "cpu")  # foreign files, too
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path}: expected a state dict, got {type(payload).__name__}")
     ours = payload.get("format") == checkpoints.FORMAT
