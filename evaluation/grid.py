@@ -165,6 +165,7 @@ class Interruption:
         self.is_held, self.pending = False, 0
 
     def __call__(self, number: int, _frame: object) -> None:
+        """Note the signal, and raise."""
         self.pending = number
         if not self.is_held:
             raise KeyboardInterrupt(number)
