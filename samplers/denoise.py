@@ -9,7 +9,7 @@ from operators.solvers import solve_normal_equations
 from samplers.state import blank
 from sde import VESDE, Score
 
-CG_STEPS = 5  # enough for MRI, where A^H A is almost a projection; early stopping for CT
+CG_STEPS = 8  # MRI needs one or two; for CT few are early stopping (docs/samplers.md)
 
 
 def schedule(
