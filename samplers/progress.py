@@ -12,6 +12,8 @@ EVERY = 10  # steps between residuals: each costs one forward
 class Progress:
     """A sampler's `callback` that draws a bar: sigma and |A x - y| / |y|, the batch's largest.
 
+    Nothing where the output is no terminal.
+
     Use as a context manager::
 
         with Progress(operator, y, num_steps) as progress:
@@ -26,12 +28,13 @@ class Progress:
 
     def __init__(self, operator: LinearOperator, y: Tensor, num_steps: int, *, leave: bool = True):
         self.operator, self.y = operator, y
-        self.bar = tqdm(total=num_steps, unit="step", leave=leave)
+        # None: not into a file, which would get a line a step
+        self.bar = tqdm(total=num_steps, unit="step", leave=leave, disable=None)
 
     def __call__(self, step: int, sigma: float, x: Tensor) -> None:
         """After each step."""
         self.bar.update()
-        if step % EVERY == 0:
+        if step % EVERY == 0 and not self.bar.disable:
             residual = norm(self.operator.forward(x) - self.y) / norm(self.y).clamp(min=1e-30)
             self.bar.set_postfix_str(f"sigma {sigma:.3g}, residual {float(residual.max()):.2e}")
 
