@@ -8,7 +8,7 @@ from operators.base import LinearOperator
 from operators.batch import BatchGenerator
 from samplers.denoise import CG_STEPS, data_step, denoise, first_image, schedule
 from samplers.stall import Stall
-from samplers.start import automatic_start
+from samplers.start import automatic_start, looks
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
@@ -41,6 +41,7 @@ def pnp(
     Args: as `samplers.dds`, but
 
         rng: names the samples; no random number is drawn.
+        num_steps: calls of the network; where `start_sigma` is looked for with one, it counts.
         start_sigma: first level; by default `START_FACTOR` times what `start.error_level` finds.
         tolerance: a sample is finished when its image and its misfit change by less than this,
             relatively, in `stall.PATIENCE` steps running; 0: goes to the last level.
@@ -57,6 +58,7 @@ def pnp(
         start_sigma = automatic_start(
             score, sde, operator, y, x, factor=START_FACTOR, end_sigma=end_sigma, cg_steps=cg_steps
         )
+        num_steps -= looks(operator)
     sigmas = schedule(sde, num_steps, start_sigma, end_sigma, len(x))
     noise_level = math.sqrt(strength) * sigma_y
     stall = Stall(operator, y, tolerance)

@@ -117,6 +117,23 @@ def test_rings_and_their_gaps():
     assert fill_forward(values, known).tolist() == [[0, 2, 2, 2]]
 
 
+@pytest.mark.parametrize("kind", ["mri", "ct"])
+def test_the_look_counts_as_a_call(kind):
+    images = smooth_images(1)
+    operator = {
+        "mri": SingleCoilMRI(torch.rand(SIDE, SIDE) < 0.5),
+        "ct": ParallelBeamCT(SIDE, few_view_angles(8)),
+    }[kind]
+    calls = []
+
+    def score(x, sigma):
+        calls.append(1)
+        return shrink(x, sigma)
+
+    pnp(score, SDE, operator, operator.forward(images), rng=BatchGenerator([1]), num_steps=7)
+    assert len(calls) == 7
+
+
 def test_a_sample_that_stands_still_is_kept():
     operator = Inpainting(torch.ones(4, 4, dtype=torch.bool))
     y = torch.ones(2, 1, 4, 4)
