@@ -53,7 +53,7 @@ def error_level(
 
 
 def looks(operator: LinearOperator) -> int:
-    """How often `error_level` calls the network: not at all where k-space is measured, else once."""
+    """How often `error_level` calls the network: 0 where k-space is measured, else 1."""
     return 0 if isinstance(operator, SingleCoilMRI | MultiCoilMRI) else 1
 
 
