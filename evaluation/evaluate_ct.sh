@@ -2,7 +2,7 @@
 # The study's CT reconstructions by predictor-corrector from a warm start (level 300 of 1000): 10
 # priors, 2 data sets, 3 geometries. 60 cells of 128 slices, 600 network calls a slice.
 #
-#   bash evaluation/evaluate_ct.sh --quick      embedded slices, a small prior: some CPU minutes
+#   bash evaluation/evaluate_ct.sh --quick      embedded slices, a small prior: minutes
 #   bash evaluation/evaluate_ct.sh --dry-run    the commands; --count: how many cells
 #   bash evaluation/evaluate_ct.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_ct.sh            a task a cell, from the repository

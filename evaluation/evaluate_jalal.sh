@@ -2,7 +2,7 @@
 # The study's MRI reconstructions by Jalal et al.'s annealed Langevin dynamics: as evaluate_mri.sh,
 # 657 network calls a slice.
 #
-#   bash evaluation/evaluate_jalal.sh --quick      embedded slices, a small prior: some CPU minutes
+#   bash evaluation/evaluate_jalal.sh --quick      embedded slices, a small prior: minutes
 #   bash evaluation/evaluate_jalal.sh --dry-run    the commands; --count: how many cells
 #   bash evaluation/evaluate_jalal.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_jalal.sh            a task a cell, from the repository

@@ -2,7 +2,7 @@
 # The study's sweep of lambda, the relaxation of the data consistency: 16 values, 2 priors, 2 data
 # sets. 64 cells of 500 slices, 1000 network calls a slice.
 #
-#   bash evaluation/evaluate_lambda.sh --quick      embedded slices, a small prior: some CPU minutes
+#   bash evaluation/evaluate_lambda.sh --quick      embedded slices, a small prior: minutes
 #   bash evaluation/evaluate_lambda.sh --dry-run    the commands; --count: how many cells
 #   bash evaluation/evaluate_lambda.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_lambda.sh            a task a cell, from the repository

@@ -2,7 +2,7 @@
 # The study's MRI reconstructions by predictor-corrector: 10 priors, 3 data sets, 5 masks. 150 cells
 # of 500 slices, 1000 network calls a slice: GPU days, see docs/evaluation.md.
 #
-#   bash evaluation/evaluate_mri.sh --quick      embedded slices, both samplers: 6 CPU minutes
+#   bash evaluation/evaluate_mri.sh --quick      embedded slices, both samplers: 3 minutes
 #   bash evaluation/evaluate_mri.sh --dry-run    the commands; --count: how many cells
 #   bash evaluation/evaluate_mri.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_mri.sh            a task a cell, from the repository
