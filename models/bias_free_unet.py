@@ -1,6 +1,6 @@
 """A small bias-free residual U-Net: fast on a CPU, and the same at every brightness.
 
-DRUNet (Zhang et al., TPAMI 2021) at a hundredth of its size. Without biases, normalisation or an
+After DRUNet (Zhang et al., TPAMI 2021), much smaller. Without biases, normalisation or an
 embedding of the noise level it is positively homogeneous: an image and its noise scaled by the same
 factor give the denoised image scaled by it. Such networks keep to noise levels and contrasts they
 have not been trained on (Mohan et al., ICLR 2020).

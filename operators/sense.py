@@ -15,7 +15,7 @@ def cg_sense(
     operator: LinearOperator,
     y: Tensor,
     *,
-    regularization: float = 0.0,
+    regularization: float | Tensor = 0.0,
     max_iterations: int = 30,
     tolerance: float = 1e-4,
 ) -> Tensor:
@@ -27,8 +27,8 @@ def cg_sense(
     Args:
         operator: `MultiCoilMRI`, or any other.
         y: ``(B, *range_shape)`` measurement.
-        regularization: 0 or more, in units of |S|^2 (1 for maps normalised as `MultiCoilMRI`
-            expects them).
+        regularization: 0 or more, one number or ``(B,)``, in units of |S|^2 (1 for maps
+            normalised as `MultiCoilMRI` expects them).
         max_iterations: products with A^H A at most.
         tolerance: relative residual of the normal equations at which a sample is finished.
 

@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from evaluation.baselines.accelerated import squared_norm
-from operators import LinearOperator
-from operators.solvers import solve_normal_equations
+from operators import LinearOperator, sense
 
 
 def cg_sense(
@@ -31,10 +30,10 @@ def cg_sense(
         ``(B, *domain_shape)``.
     """
     regularization = weight * squared_norm(operator, y) if weight else 0.0
-    return solve_normal_equations(
+    return sense.cg_sense(
         operator,
         y,
         regularization=regularization,
         max_iterations=max_iterations,
         tolerance=tolerance,
-    ).x
+    )
