@@ -7,7 +7,6 @@ units are in docs/reconstruct.md. Run again, it continues where it was stopped.
 """
 
 import hashlib
-import inspect
 import io
 import json
 import shutil
@@ -26,18 +25,22 @@ from tqdm import tqdm
 import configs
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
 from evaluation.inputs import Input, digest, open_input
-from evaluation.methods import PRECISIONS, check_options
+from evaluation.methods import (
+    PRECISIONS,
+    check_noise,
+    check_options,
+    draw_samples,
+    starts_warm,
+    uses_noise,
+)
 from evaluation.metrics import all_metrics
 from evaluation.preview import preview
 from evaluation.provenance import code_version
 from evaluation.results import write_atomically
-from models.checkpoint import load, load_prior, resolve_prior
-from operators import BatchGenerator
-from operators.batch import derive_seed
+from models.checkpoint import load_prior, resolve_prior
 from operators.problem import Problem
-from samplers import SAMPLERS, NonFiniteError, Posterior, Progress, posterior_moments
-from sde import VESDE, Score, complex_score
-from sde.padding import padded_score
+from samplers import SAMPLERS, Posterior
+from sde import VESDE, Score
 
 POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
 # by default; samplers of coil images apart have no place here: maps are given or estimated
@@ -60,7 +63,7 @@ class Method(NamedTuple):
     num_steps: int
     num_samples: int
     options: dict
-    sigma_y: float | None
+    sigma_y: float | None  # in the measurement's unit; 0: no noise, None: estimated
     score: Score
     sde: VESDE
 
@@ -72,6 +75,7 @@ class Slice(NamedTuple):
     std: np.ndarray
     direct: np.ndarray
     scale: np.ndarray  # (): what 1 was for the prior
+    sigma_y: np.ndarray  # (): noise of the measurement, given or estimated
     seconds: np.ndarray  # ()
 
 
@@ -109,18 +113,16 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
     write_atomically(out / "config.json", configs.to_json(settings).encode())
     items = range(len(opened.keys))
     todo = [item for item in items if not _part(parts, item).is_file()]
-    # the noise level of a batch is one number, and in the prior's unit slices differ
-    size = 1 if method.sigma_y else config.batch_size
     failures: dict[str, str] = {}
     with tqdm(total=len(items), initial=len(items) - len(todo), unit="slice") as bar:
-        for first in range(0, len(todo), size):
-            batch = todo[first : first + size]
+        for first in range(0, len(todo), config.batch_size):
+            batch = todo[first : first + config.batch_size]
             failures |= _reconstruct_batch(opened, method, config.seed, batch, parts, device)
             bar.update(len(batch))
     if failures:
         raise FloatingPointError(
             f"{len(failures)} slices failed, the others are kept in {parts}:\n  "
-            + "\n  ".join(failures.values())
+            + "\n  ".join(f"{key}: {reason}" for key, reason in failures.items())
         )
     slices = [_load_part(_part(parts, item)) for item in items]
     result = write_results(out, opened, slices, settings, method)
@@ -136,27 +138,24 @@ def create_method(config: ConfigDict, device: str) -> Method:
         FileNotFoundError, CheckpointError: no such prior, or one that cannot be read.
     """
     options = {k: v for k, v in config.sampler.items() if v is not None}
-    num_samples, sigma_y = options.pop("num_samples"), options.get("sigma_y")
+    num_samples = options.pop("num_samples")
     name = options.pop("name") or (POINT if num_samples == 1 else POSTERIOR)
     if name not in NUM_STEPS:
         raise ValueError(f"unknown sampler '{name}'; known: {', '.join(NUM_STEPS)}")
     num_steps = options.pop("num_steps", NUM_STEPS[name])
     check_options(SAMPLERS[name], options)
+    check_noise(name, options)
+    sigma_y = options.pop("sigma_y", None)
     if num_samples < 1 or (num_samples > 1 and name == POINT):
         raise ValueError(
             f"expected sampler.num_samples of 1 for {POINT}, a point estimate, of 1 or more for "
             f"others, got {num_samples} for {name}; set sampler.name to {POSTERIOR}"
         )
-    if sigma_y is not None and sigma_y < 0:
-        raise ValueError(f"expected sampler.sigma_y of 0 or more, got {sigma_y}")
     if config.batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {config.batch_size}")
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     score, sde = load_prior(config.prior, device, autocast=PRECISIONS[config.precision])
-    depth = len(load(resolve_prior(config.prior))["config"]["model"]["ch_mult"])
-    # complex images go through in parts, so that padding has to know real ones only
-    score = complex_score(padded_score(score, 2 ** (depth - 1)))
     return Method(name, num_steps, num_samples, options, sigma_y, score, sde)
 
 
@@ -180,10 +179,12 @@ def _reconstruct_batch(
             problem.restore(problem.direct),
         )
     )
+    sigma_y = (noise_level(problem, method) * problem.scale).cpu().numpy()  # (B,)
+    scale = problem.scale.cpu().numpy()
     for b, (item, key) in enumerate(zip(items, keys, strict=True)):
         if key not in failures:
-            scale = problem.scale[b].cpu().numpy()
-            _save_part(_part(parts, item), Slice(images[b], stds[b], directs[b], scale, seconds))
+            part = Slice(images[b], stds[b], directs[b], scale[b], sigma_y[b], seconds)
+            _save_part(_part(parts, item), part)
     return failures
 
 
@@ -196,42 +197,38 @@ def sample(
     problem: Problem, method: Method, seed: int, keys: list[str]
 ) -> tuple[Posterior, dict[str, str]]:
     """Mean and standard deviation in the prior's unit, and the slices that failed, by key."""
-    failures: dict[str, str] = {}
     options = dict(method.options)
-    if method.sigma_y:
-        options["sigma_y"] = method.sigma_y / float(problem.scale[0])
-    if _warm(method):
-        options["initial"] = problem.direct
-
-    def draw(number: int) -> Tensor:
-        seeds = [derive_seed(seed, "sampler", key, number) for key in keys]
-        try:
-            with Progress(problem.operator, problem.y, method.num_steps, leave=False) as progress:
-                return SAMPLERS[method.name](
-                    method.score,
-                    method.sde,
-                    problem.operator,
-                    problem.y,
-                    rng=BatchGenerator(seeds, keys),
-                    num_steps=method.num_steps,
-                    callback=progress,
-                    **options,
-                )
-        except NonFiniteError as error:  # the other slices of the batch are as good as ever
-            for index, key, step, sigma in error.failures:
-                failures[keys[index]] = f"{key}: not finite at step {step}, sigma {sigma:.4g}"
-            blank = torch.full_like(problem.direct, torch.nan)
-            return blank if error.images is None else error.images
-
-    with torch.no_grad():  # not inference mode: dps takes gradients inside
-        return posterior_moments(draw, method.num_samples), failures
+    if uses_noise(method.name, options):
+        options["sigma_y"] = noise_level(problem, method)
+    return draw_samples(
+        method.name,
+        method.score,
+        method.sde,
+        problem.operator,
+        problem.y,
+        num_steps=method.num_steps,
+        num_samples=method.num_samples,
+        seed=seed,
+        keys=keys,
+        initial=problem.direct if starts_warm(method.name, options) else None,
+        options=options,
+    )
 
 
-def _warm(method: Method) -> bool:
-    """Whether the sampler starts from the direct reconstruction."""
-    takes = "initial" in inspect.signature(SAMPLERS[method.name]).parameters
-    # the predictor-corrector starts from the prior unless a level says otherwise
-    return takes and (method.name != "predictor_corrector" or "start_sigma" in method.options)
+def noise_level(problem: Problem, method: Method) -> Tensor:
+    """Standard deviation of the measurement's noise ``(B,)`` in the prior's unit."""
+    if method.sigma_y is None:
+        return problem.noise
+    return method.sigma_y / torch.where(problem.scale > 0, problem.scale, 1.0)
+
+
+def noise_origin(opened: Input, method: Method) -> str:
+    """Where the noise level is from that the sampler is told."""
+    if not uses_noise(method.name, method.options):
+        return f"not used by {method.name}"
+    if method.sigma_y is not None:
+        return "given" if method.sigma_y else "none: sampler.sigma_y is 0"
+    return "none: simulated without" if opened.kind == "images" else "estimated"
 
 
 # ---------------------------------------------------------------------------------------- results
@@ -259,11 +256,16 @@ def write_results(
         arrays["std"] = std
     if np.iscomplexobj(images):
         arrays["reconstruction_complex"] = images
+    noise = {"origin": noise_origin(opened, method)}
+    if uses_noise(method.name, method.options):
+        arrays["sigma_y"] = np.array([s.sigma_y for s in slices], dtype=np.float64)
+        noise |= {"least": float(arrays["sigma_y"].min()), "most": float(arrays["sigma_y"].max())}
     text = configs.to_json(settings)
     attributes = {
         "unit": opened.unit,
         "result": describe(method),
         "direct": opened.direct,
+        "noise": noise["origin"],
         "settings": text,
         "prior": settings.prior,
         "mask_sha256": opened.facts.get("mask_sha256", ""),
@@ -283,6 +285,7 @@ def write_results(
         "num_samples": method.num_samples,
         "slices": len(slices),
         "unit": opened.unit,
+        "noise": noise,
         **opened.facts,
         "notes": opened.notes,
         "seconds_a_slice": round(float(np.mean([s.seconds for s in slices])), 3),
@@ -409,7 +412,9 @@ def _announce(opened: Input, method: Method) -> list[str]:
     )
     lines = [f"input: {len(opened.keys)} slices of {opened.kind}; {facts}"]
     lines += [f"note: {note}" for note in opened.notes]
-    return [*lines, f"result: {describe(method)}"]
+    origin = noise_origin(opened, method)
+    value = f", {method.sigma_y:g}" if origin == "given" else ""
+    return [*lines, f"noise: {origin}{value}", f"result: {describe(method)}"]
 
 
 def main(_) -> None:
@@ -418,6 +423,9 @@ def main(_) -> None:
     with configs.clear_errors():
         device = "cuda" if torch.cuda.is_available() else "cpu"
         summary = reconstruct(flags.FLAGS.config, Path(flags.FLAGS.input), out, device)
+    noise = summary["noise"]
+    if noise["origin"] == "estimated":
+        print(f"estimated noise: {noise['least']:.3g} to {noise['most']:.3g} (sampler.sigma_y)")
     for name, metrics in summary.get("metrics", {}).items():
         print(f"{name}: {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.4f}")
     print(f"results: {out} (look at {out / 'preview.png'})")

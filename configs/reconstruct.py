@@ -44,7 +44,9 @@ def get_config() -> ConfigDict:
     sampler.name = ""  # a key of samplers.SAMPLERS; "": pnp for one image, dds for several samples
     sampler.num_steps = placeholder(int)  # noise levels; pnp and dds 50, see docs/reconstruct.md
     sampler.num_samples = 1  # posterior samples a slice; their mean and deviation are the result
-    # noise of the measurement in its own unit (k-space: of real and imaginary part each)
+    # standard deviation of the measurement's noise in its own unit (k-space: of real and imaginary
+    # part each); None: estimated from each slice, 0: none, the data are kept exactly. Unused by
+    # predictor_corrector, dps and annealed_langevin's default likelihood
     sampler.sigma_y = placeholder(float)
     # keywords of single samplers, as in configs/evaluate.py; None: the sampler's own default
     sampler.start_sigma = placeholder(float)

@@ -28,6 +28,7 @@ from operators import FanBeamCT, LinearOperator, ParallelBeamCT, SingleCoilMRI
 from operators.ct import few_view_angles
 from operators.espirit import acs_width, espirit_maps
 from operators.masks import effective_acceleration, make_mask
+from operators.noise import ORDER, kspace_noise
 from operators.problem import Problem, crop_readout, ct_problem, image_problem, mri_problem
 from operators.prospective import recover_mask
 
@@ -147,25 +148,30 @@ class KspaceInput(Input):
     def problem(self, items: Sequence[int]) -> Problem:
         """Readout oversampling removed, coil maps estimated where they are not given."""
         parts = [self._slice(item) for item in items]
-        kspace, masks, maps = (
+        kspace, masks, noise, maps = (
             None if part[0] is None else torch.stack(part) for part in zip(*parts, strict=True)
         )
-        return mri_problem(kspace, masks[:, None], maps)
+        return mri_problem(kspace, masks[:, None], maps, noise=noise)
 
-    def _slice(self, item: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """k-space ``(C, H, W)``, mask ``(H, W)``, maps ``(C, H, W)``."""
-        number = self.numbers[item]
-        kspace = torch.from_numpy(self.measured.read(number))
+    def _slice(self, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """k-space ``(C, H, W)``, mask ``(H, W)``, noise ``()``, maps ``(C, H, W)``."""
         full = self.masks[item]
-        kspace, mask = crop_readout(kspace * full, full, self.image_shape)
+        measured = torch.from_numpy(self.measured.read(self.numbers[item])) * full
+        # cropping leaves the level of white noise as it is, but fills exact zeros with leakage
+        noise = kspace_noise(measured[None])[0]
+        kspace, mask = crop_readout(measured, full, self.image_shape)
+        return kspace, mask, noise, self._maps(kspace, item)
+
+    def _maps(self, kspace: Tensor, item: int) -> Tensor | None:
+        """Coil maps ``(C, H, W)``; None for one coil without."""
         if self.sens_maps is not None:
-            maps = self.sens_maps[number if len(self.sens_maps) > 1 else 0]
-            return kspace, mask, _centre(maps, tuple(mask.shape))
+            maps = self.sens_maps[self.numbers[item] if len(self.sens_maps) > 1 else 0]
+            return _centre(maps, tuple(kspace.shape[-2:]))
         if len(kspace) == 1:
-            return kspace, mask, None
+            return None
         if not kspace.any():
-            return kspace, mask, torch.zeros_like(kspace)
-        return kspace, mask, espirit_maps(kspace, calib_width=self._calibration(kspace, item))
+            return torch.zeros_like(kspace)
+        return espirit_maps(kspace, calib_width=self._calibration(kspace, item))
 
     def _calibration(self, kspace: Tensor, item: int) -> int:
         width = min(CALIB_WIDTH, acs_width(kspace))
@@ -392,6 +398,11 @@ def _ct_operator(
 ) -> tuple[ParallelBeamCT | FanBeamCT, tuple[int, int]]:
     o = config.operator
     _, views, bins = measured.shape
+    if bins <= ORDER:
+        raise DataError(
+            f"{measured.path}: expected at least {ORDER + 1} bins, got {bins}; sinograms are "
+            "(views, bins)"
+        )
     for name in ("pixel_size", "bin_spacing"):
         if not o[name] > 0:
             raise ValueError(f"expected a positive operator.{name}, got {o[name]}")

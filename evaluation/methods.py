@@ -1,7 +1,8 @@
 """The baseline or sampler that a config names, as one function of operator and measurement."""
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,12 @@ from samplers import (
     STUDY,
     STUDY_CT,
     NonFiniteError,
+    Posterior,
     Progress,
     posterior_moments,
 )
+from samplers.state import blank
+from sde import VESDE, Score
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -92,11 +96,9 @@ def create_method(config: ConfigDict, device: str) -> Method:
         check_options(BASELINES[name], options)
         return one_by_one(BASELINES[name], options)
     check_options(SAMPLERS[name], options)
+    check_noise(name, options)
     if config.protocol == "study":
         options = (STUDY_CT if config.operator.name == "ct" else STUDY)[name] | options
-    takes_initial = "initial" in inspect.signature(SAMPLERS[name]).parameters
-    # the predictor-corrector starts from the prior unless a level says otherwise
-    cold = name == "predictor_corrector" and not {"start_level", "start_sigma"} & options.keys()
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     score, sde = load_prior(
@@ -105,42 +107,119 @@ def create_method(config: ConfigDict, device: str) -> Method:
 
     def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
         calls = 0
-        failures: dict[str, str] = {}
 
         def counted(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
             return score(x, sigma)
 
-        start = {"initial": direct(operator, y)} if takes_initial and not cold else {}
-
-        def draw(number: int) -> Tensor:
-            seeds = [derive_seed(config.seed, "sampler", key, number) for key in keys]
-            try:
-                with Progress(operator, y, num_steps, leave=False) as progress:
-                    return SAMPLERS[name](
-                        counted,
-                        sde,
-                        operator,
-                        y,
-                        rng=BatchGenerator(seeds, keys),
-                        num_steps=num_steps,
-                        callback=progress,
-                        **options,
-                        **start,
-                    )
-            except NonFiniteError as error:  # the other slices of the batch are as good as ever
-                for index, _, step, sigma in error.failures:
-                    failures[keys[index]] = f"not finite at step {step}, sigma {sigma:.4g}"
-                if error.images is None:
-                    return torch.full_like(direct(operator, y), torch.nan)
-                return error.images
-
-        with torch.no_grad():  # not inference mode: dps takes gradients inside
-            images, std = posterior_moments(draw, num_samples)
-        return Reconstruction(images, calls, failures, std if num_samples > 1 else None)
+        moments, failures = draw_samples(
+            name,
+            counted,
+            sde,
+            operator,
+            y,
+            num_steps=num_steps,
+            num_samples=num_samples,
+            seed=config.seed,
+            keys=keys,
+            initial=direct(operator, y) if starts_warm(name, options) else None,
+            options=options,
+        )
+        std = moments.std if num_samples > 1 else None
+        return Reconstruction(moments.mean, calls, failures, std)
 
     return method
+
+
+def draw_samples(
+    name: str,
+    score: Score,
+    sde: VESDE,
+    operator: LinearOperator,
+    y: Tensor,
+    *,
+    num_steps: int,
+    num_samples: int,
+    seed: int,
+    keys: Sequence[str],
+    initial: Tensor | None,
+    options: dict,
+) -> tuple[Posterior, dict[str, str]]:
+    """Moments over posterior samples of a batch by `samplers.SAMPLERS[name]`, with a progress bar.
+
+    Random numbers follow from `seed`, each slice's key and the sample's number.
+
+    Args:
+        name: a key of `SAMPLERS`.
+        score: the prior's, on the device of `y`.
+        sde: its noise schedule.
+        operator: measurement model.
+        y: ``(B, *range_shape)`` measurement.
+        num_steps: of the sampler.
+        num_samples: that the mean is taken over.
+        seed: of the whole run.
+        keys: of the slices.
+        initial: ``(B, *domain_shape)`` images to start from; None: the sampler's own start.
+        options: further keywords of the sampler.
+
+    Returns:
+        The moments, and what went wrong by key; the images of these slices are not usable.
+    """
+    failures: dict[str, str] = {}
+    start = {} if initial is None else {"initial": initial}
+
+    def draw(number: int) -> Tensor:
+        seeds = [derive_seed(seed, "sampler", key, number) for key in keys]
+        try:
+            with Progress(operator, y, num_steps, leave=False) as progress:
+                return SAMPLERS[name](
+                    score,
+                    sde,
+                    operator,
+                    y,
+                    rng=BatchGenerator(seeds, keys),
+                    num_steps=num_steps,
+                    callback=progress,
+                    **options,
+                    **start,
+                )
+        except NonFiniteError as error:  # the other slices of the batch are as good as ever
+            for index, _, step, sigma in error.failures:
+                failures[keys[index]] = f"not finite at step {step}, sigma {sigma:.4g}"
+            nothing = torch.full_like(blank(operator, y), torch.nan)
+            return nothing if error.images is None else error.images
+
+    with torch.no_grad():  # not inference mode: dps takes gradients inside
+        return posterior_moments(draw, num_samples), failures
+
+
+def starts_warm(name: str, options: dict) -> bool:
+    """Whether a sampler with the keywords `options` starts from the direct reconstruction."""
+    # the predictor-corrector starts from the prior unless a level says otherwise
+    cold = name == "predictor_corrector" and not {"start_level", "start_sigma"} & options.keys()
+    return takes(name, "initial") and not cold
+
+
+def uses_noise(name: str, options: dict) -> bool:
+    """Whether a sampler with the keywords `options` takes the measurement's noise into account."""
+    ignored = name == "annealed_langevin" and options.get("likelihood") != "gaussian"
+    return takes(name, "sigma_y") and not ignored
+
+
+def check_noise(name: str, options: dict) -> None:
+    """Raise a ValueError for a noise level that is not finite, below 0, or not taken notice of."""
+    if "sigma_y" not in options:
+        return
+    if not 0 <= options["sigma_y"] < math.inf:
+        raise ValueError(f"expected sampler.sigma_y of 0 or more, got {options['sigma_y']}")
+    if not uses_noise(name, options):
+        raise ValueError(f"{name} uses sampler.sigma_y with sampler.likelihood=gaussian only")
+
+
+def takes(name: str, keyword: str) -> bool:
+    """Whether the sampler `name` has that keyword."""
+    return keyword in inspect.signature(SAMPLERS[name]).parameters
 
 
 def one_by_one(baseline: Callable, options: dict) -> Method:

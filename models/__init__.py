@@ -1,7 +1,8 @@
-"""Score networks, their running average, and checkpoints.
+"""Score networks, their running average, checkpoints, and the folder of a training run.
 
-A new network is one file and one line in `NETWORKS`: a function or class whose keywords are the
-fields of `config.model`, called as ``net(x, sigma)``.
+A new network is one file and one line in `NETWORKS`: a class whose keywords are the fields of
+`config.model`, called as ``net(x, sigma)``. Its attribute `stride` says what the sides of images
+have to be multiples of (1: any sides); `checkpoint.load_prior` pads images for it.
 """
 
 from torch import nn

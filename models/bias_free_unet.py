@@ -59,7 +59,8 @@ class BiasFreeUNet(nn.Module):
         super().__init__()
         widths = [nf * m for m in ch_mult]
         self.num_channels = num_channels
-        self.stride = 2 ** (len(widths) - 1)
+        self.stride = 1  # of image sides: any will do
+        self.halvings = len(widths) - 1
 
         def level(width: int) -> nn.Sequential:
             return nn.Sequential(*[PlainBlock(width) for _ in range(num_res_blocks)])
@@ -78,7 +79,7 @@ class BiasFreeUNet(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The score, grad_x log p_sigma(x).
 
-        Images of any size: the sides are continued to multiples of the network's stride. Under
+        Images of any size: the sides are continued until they can be halved at each level. Under
         `torch.autocast` the first and the last convolution stay in the weights' precision.
 
         Args:
@@ -94,7 +95,8 @@ class BiasFreeUNet(nn.Module):
         self._check(x, sigma)
         height, width = x.shape[2:]
         level = sigma[:, None, None, None]
-        padded = F.pad(x, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        multiple = 2**self.halvings
+        padded = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         levels = level.expand(-1, 1, *padded.shape[2:])
         with full_precision(x):  # bfloat16 would round away the smallest noise levels
             h = self.input(torch.cat([padded, levels], dim=1))  # (B, nf ch_mult[0], H', W')

@@ -77,7 +77,7 @@ class NCSNpp(nn.Module):
         widths = [nf * m for m in ch_mult]
         last = len(widths) - 1
         self.num_channels = num_channels
-        self.stride = 2**last
+        self.stride = 2**last  # image sides have to be multiples of it
 
         def block(in_channels: int, out_channels: int, resample: str | None = None):
             return ResidualBlock(

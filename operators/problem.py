@@ -17,6 +17,7 @@ from operators.espirit import acs_width
 from operators.fbp import fbp
 from operators.fourier import fft2c, ifft2c
 from operators.multicoil import MultiCoilMRI, rss
+from operators.noise import kspace_noise, sinogram_noise
 
 PEAK = 0.999  # part of the pixels that are below what counts as the image's peak
 PHASE_WIDTH = (8, 32)  # of the k-space square for the phase: at least, at most
@@ -32,6 +33,8 @@ class Problem(NamedTuple):
         direct: ``(B, 1, H, W)`` zero-filled image or filtered back-projection.
         scale: ``(B,)`` what 1 stands for, above what 0 stands for; 0: nothing was measured there.
         offset: ``(B,)`` what 0 stands for.
+        noise: ``(B,)`` standard deviation of y's noise (of real and imaginary part each),
+            estimated from the measurement; 0 where it was simulated without.
         factor: ``(B, 1, H, W)`` complex, the phase that x does not have (0 where no coil sees);
             None for real images.
     """
@@ -41,6 +44,7 @@ class Problem(NamedTuple):
     direct: Tensor
     scale: Tensor
     offset: Tensor
+    noise: Tensor
     factor: Tensor | None = None
 
     def restore(self, x: Tensor) -> Tensor:
@@ -53,7 +57,13 @@ class Problem(NamedTuple):
         return Problem(*(None if part is None else part.to(device) for part in self))
 
 
-def mri_problem(kspace: Tensor, mask: Tensor, sens_maps: Tensor | None = None) -> Problem:
+def mri_problem(
+    kspace: Tensor,
+    mask: Tensor,
+    sens_maps: Tensor | None = None,
+    *,
+    noise: Tensor | None = None,
+) -> Problem:
     """Cartesian k-space of one or several coils.
 
     The image's slowly varying phase, that of the centre of k-space, is made a part of the coil
@@ -65,6 +75,7 @@ def mri_problem(kspace: Tensor, mask: Tensor, sens_maps: Tensor | None = None) -
         mask: bool ``(B, 1, H, W)``.
         sens_maps: complex ``(B, C, H, W)`` of any scale; None for one coil of constant
             sensitivity.
+        noise: ``(B,)`` standard deviation of the noise of `kspace`; None: estimated from it.
 
     Raises:
         ValueError: several coils without maps, or shapes that do not fit.
@@ -81,15 +92,17 @@ def mri_problem(kspace: Tensor, mask: Tensor, sens_maps: Tensor | None = None) -
     operator = MultiCoilMRI(mask, maps * factor)
     image = operator.adjoint(kspace)
     scale = peak(image)
-    y = kspace / expand(torch.where(scale > 0, scale, 1.0), kspace)
-    return Problem(operator, y, operator.adjoint(y), scale, torch.zeros_like(scale), factor)
+    unit = torch.where(scale > 0, scale, 1.0)
+    y = kspace / expand(unit, kspace)
+    noise = kspace_noise(y) if noise is None else noise / unit
+    return Problem(operator, y, operator.adjoint(y), scale, torch.zeros_like(scale), noise, factor)
 
 
 def ct_problem(operator: ParallelBeamCT | FanBeamCT, sinogram: Tensor) -> Problem:
     """Line integrals ``(B, 1, views, bins)`` in units of the image times pixels."""
     scale = peak(fbp(operator, sinogram))
     y = sinogram / expand(torch.where(scale > 0, scale, 1.0), sinogram)
-    return Problem(operator, y, fbp(operator, y), scale, torch.zeros_like(scale))
+    return Problem(operator, y, fbp(operator, y), scale, torch.zeros_like(scale), sinogram_noise(y))
 
 
 def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
@@ -105,7 +118,7 @@ def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
     y = operator.forward(scaled)
     is_ct = isinstance(operator, ParallelBeamCT | FanBeamCT)
     direct = fbp(operator, y) if is_ct else operator.adjoint(y)
-    return Problem(operator, y, direct, scale, offset)
+    return Problem(operator, y, direct, scale, offset, torch.zeros_like(scale))
 
 
 def peak(images: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def annealed_langevin(
     data_weight: float = DATA_WEIGHT,
     start_sigma: float = START_SIGMA,
     likelihood: str = "norm_ratio",
-    sigma_y: float = 0.0,
+    sigma_y: float | Tensor = 0.0,
     gamma: float = 1.0,
     operator_norm: float = 1.0,
     study_skips: bool = False,
@@ -62,7 +62,8 @@ def annealed_langevin(
         likelihood: with g = A^H (A x - y), ``"norm_ratio"``: w |s| g / |g|, the original's
             heuristic; ``"gaussian"``: w g / (sigma_y^2 + (gamma |A| sigma)^2), the gradient of a
             Gaussian likelihood whose variance counts the noise on x in (w = 1 is its scale).
-        sigma_y: standard deviation of the measurement noise, for ``"gaussian"``.
+        sigma_y: standard deviation of the measurement noise, of all samples or of each ``(B,)``;
+            ``"norm_ratio"`` takes no notice of it.
         gamma: factor on the noise level there.
         operator_norm: |A| there: 1 for MRI, else `operators.solvers.power_method`'s.
         study_skips: skip the levels that the original code skips (`SKIPPED`, none for other N).
@@ -109,7 +110,7 @@ def _first(sigmas: list[float], start_sigma: float, study_skips: bool) -> int:
 
 
 def _gradient(
-    likelihood: str, weight: float, sigma_y: float, gamma: float
+    likelihood: str, weight: float, sigma_y: float | Tensor, gamma: float
 ) -> Callable[[Tensor, Tensor, float], Tensor]:
     """(g, s, sigma) -> what is subtracted from the score."""
     if likelihood == "norm_ratio":
@@ -122,5 +123,10 @@ def _gradient(
 
         return ratio
     if likelihood == "gaussian":
-        return lambda g, s, sigma: weight * g / (sigma_y**2 + (gamma * sigma) ** 2)
+
+        def gaussian(g: Tensor, s: Tensor, sigma: float) -> Tensor:
+            variance = torch.as_tensor(sigma_y, device=g.device) ** 2 + (gamma * sigma) ** 2
+            return weight * g / expand(variance.to(g.real), g)
+
+        return gaussian
     raise ValueError(f"expected likelihood to be one of {LIKELIHOODS}, got {likelihood!r}")

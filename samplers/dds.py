@@ -6,7 +6,8 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
-from samplers.denoise import CG_STEPS, data_step, denoise, direction, first_image, schedule
+from samplers.denoise import CG_STEPS, data_step, denoise, direction, first_image
+from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
@@ -22,10 +23,10 @@ def dds(
     rng: BatchGenerator,
     num_steps: int,
     initial: Tensor | None = None,
-    start_sigma: float = START_SIGMA,
+    start_sigma: float | None = START_SIGMA,
     end_sigma: float | None = None,
     eta: float = 1.0,
-    sigma_y: float = 0.0,
+    sigma_y: float | Tensor = 0.0,
     cg_steps: int = CG_STEPS,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -40,12 +41,14 @@ def dds(
         operator: measurement model.
         y: ``(B, *range_shape)`` measurement.
         rng: one generator a sample; draws the start's noise, then each step's.
-        num_steps: geometric noise levels from `start_sigma` to `end_sigma`.
+        num_steps: geometric noise levels from `start_sigma` to `end_sigma`, a network call each.
         initial: images to add the first noise to; D^-1 A^H y where not given.
-        start_sigma: first level, at most sigma_max.
+        start_sigma: first level, at most sigma_max; None: each sample's own, from the measurement
+            (`start.noise_levels`; for CT this takes one of the `num_steps` calls).
         end_sigma: last level; sigma_min where not given.
         eta: part of new noise, 0 to 1; 1 is best where data steps change much.
-        sigma_y: standard deviation of the measurement noise (of real and imaginary part each).
+        sigma_y: standard deviation of the measurement noise (of real and imaginary part each), of
+            all samples or of each ``(B,)``.
         cg_steps: iterations of the data step.
         callback: called after each step with (step, sigma, x0').
 
@@ -60,7 +63,17 @@ def dds(
         raise ValueError(f"expected eta in [0, 1], got {eta}")
     watch = Watch(rng, callback)
     fitted = first_image(operator, y, initial)
-    levels = schedule(sde, num_steps, start_sigma, end_sigma, len(fitted))
+    levels = noise_levels(
+        score,
+        sde,
+        operator,
+        y,
+        fitted,
+        num_steps=num_steps,
+        start_sigma=start_sigma,
+        end_sigma=end_sigma,
+        cg_steps=cg_steps,
+    )
     sigmas = levels.to(fitted.real)  # (num_steps, B)
     x = fitted + expand(sigmas[0], fitted) * rng.normal_like(fitted)
     for sigma, following, peak in zip(

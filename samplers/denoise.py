@@ -61,13 +61,14 @@ def data_step(
     x: Tensor,
     sigma: Tensor,
     *,
-    sigma_y: float,
+    sigma_y: float | Tensor,
     cg_steps: int,
 ) -> Tensor:
     """argmin_z |A z - y|^2 / sigma_y^2 + |z - x|^2 / sigma^2, by conjugate gradients from x.
 
     With sigma_y = 0 the penalty vanishes: `cg_steps` iterations towards the solution of A z = y
-    that is nearest to x (decomposed diffusion sampling, Chung et al., ICLR 2024).
+    that is nearest to x (decomposed diffusion sampling, Chung et al., ICLR 2024). sigma_y: one
+    number, or each sample's ``(B,)``.
     """
     return solve_normal_equations(
         operator,

@@ -7,7 +7,8 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
 from samplers.dds import START_SIGMA
-from samplers.denoise import CG_STEPS, data_step, denoise, direction, first_image, schedule
+from samplers.denoise import CG_STEPS, data_step, denoise, direction, first_image
+from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
@@ -24,11 +25,11 @@ def diffpir(
     rng: BatchGenerator,
     num_steps: int,
     initial: Tensor | None = None,
-    start_sigma: float = START_SIGMA,
+    start_sigma: float | None = START_SIGMA,
     end_sigma: float | None = None,
     zeta: float = ZETA,
     strength: float = STRENGTH,
-    sigma_y: float = 0.0,
+    sigma_y: float | Tensor = 0.0,
     cg_steps: int = CG_STEPS,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -48,7 +49,17 @@ def diffpir(
         raise ValueError(f"expected zeta in [0, 1], got {zeta}")
     watch = Watch(rng, callback)
     fitted = first_image(operator, y, initial)
-    levels = schedule(sde, num_steps, start_sigma, end_sigma, len(fitted))
+    levels = noise_levels(
+        score,
+        sde,
+        operator,
+        y,
+        fitted,
+        num_steps=num_steps,
+        start_sigma=start_sigma,
+        end_sigma=end_sigma,
+        cg_steps=cg_steps,
+    )
     sigmas = levels.to(fitted.real)  # (num_steps, B)
     x = fitted + expand(sigmas[0], fitted) * rng.normal_like(fitted)
     noise_level = math.sqrt(strength) * sigma_y

@@ -6,7 +6,8 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand, norm
 from samplers.dds import START_SIGMA
-from samplers.denoise import denoise, first_image, schedule
+from samplers.denoise import denoise, first_image
+from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
@@ -22,7 +23,7 @@ def dps(
     rng: BatchGenerator,
     num_steps: int,
     initial: Tensor | None = None,
-    start_sigma: float = START_SIGMA,
+    start_sigma: float | None = START_SIGMA,
     end_sigma: float | None = None,
     step: float = STEP,
     callback: Callback | None = None,
@@ -47,7 +48,16 @@ def dps(
         raise RuntimeError("expected to run without torch.inference_mode: dps needs gradients")
     watch = Watch(rng, callback)
     x = first_image(operator, y, initial)
-    levels = schedule(sde, num_steps, start_sigma, end_sigma, len(x))
+    levels = noise_levels(
+        score,
+        sde,
+        operator,
+        y,
+        x,
+        num_steps=num_steps,
+        start_sigma=start_sigma,
+        end_sigma=end_sigma,
+    )
     sigmas = levels.to(x.real)  # (num_steps, B)
     x = x + expand(sigmas[0], x) * rng.normal_like(x)
     ends = [*sigmas[1:], torch.zeros_like(sigmas[0])]

@@ -6,13 +6,12 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator
-from samplers.denoise import CG_STEPS, data_step, denoise, first_image, schedule
+from samplers.denoise import CG_STEPS, data_step, denoise, first_image
 from samplers.stall import Stall
-from samplers.start import automatic_start, looks
+from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
-START_FACTOR = 4.0  # first level over the first image's estimated error
 STRENGTH = 0.23  # lambda of DPIR
 
 
@@ -28,7 +27,7 @@ def pnp(
     start_sigma: float | None = None,
     end_sigma: float | None = None,
     strength: float = STRENGTH,
-    sigma_y: float = 0.0,
+    sigma_y: float | Tensor = 0.0,
     cg_steps: int = CG_STEPS,
     tolerance: float = 0.0,
     callback: Callback | None = None,
@@ -41,8 +40,7 @@ def pnp(
     Args: as `samplers.dds`, but
 
         rng: names the samples; no random number is drawn.
-        num_steps: calls of the network; where `start_sigma` is looked for with one, it counts.
-        start_sigma: first level; by default `START_FACTOR` times what `start.error_level` finds.
+        start_sigma: first level; by default what the measurement says (`start.noise_levels`).
         tolerance: a sample is finished when its image and its misfit change by less than this,
             relatively, in `stall.PATIENCE` steps running; 0: goes to the last level.
         strength: lambda: the data step's penalty is lambda sigma_y^2 / sigma^2.
@@ -54,15 +52,20 @@ def pnp(
     """
     watch = Watch(rng, callback)
     x = first_image(operator, y, initial)
-    if start_sigma is None:
-        start_sigma = automatic_start(
-            score, sde, operator, y, x, factor=START_FACTOR, end_sigma=end_sigma, cg_steps=cg_steps
-        )
-        num_steps -= looks(operator)
-    sigmas = schedule(sde, num_steps, start_sigma, end_sigma, len(x))
+    levels = noise_levels(
+        score,
+        sde,
+        operator,
+        y,
+        x,
+        num_steps=num_steps,
+        start_sigma=start_sigma,
+        end_sigma=end_sigma,
+        cg_steps=cg_steps,
+    )
     noise_level = math.sqrt(strength) * sigma_y
     stall = Stall(operator, y, tolerance)
-    for peak, sigma in zip(sigmas.amax(1).tolist(), sigmas.to(x.real), strict=True):
+    for peak, sigma in zip(levels.amax(1).tolist(), levels.to(x.real), strict=True):
         clean = denoise(score, x, sigma)
         fitted = data_step(operator, y, clean, sigma, sigma_y=noise_level, cg_steps=cg_steps)
         x = stall.keep(x, fitted)

@@ -9,12 +9,45 @@ from operators.base import LinearOperator
 from operators.batch import norm
 from operators.mri import SingleCoilMRI
 from operators.multicoil import MultiCoilMRI
-from samplers.denoise import data_step, denoise
+from operators.noise import RINGS, rings
+from samplers.denoise import CG_STEPS, data_step, denoise, schedule
 from sde import VESDE, Score
 
+START_FACTOR = 4.0  # first level over the first image's estimated error
 LEAST_RANGE = 2.0  # first level over last
-RINGS = 32  # of k-space, between its centre and its corner
 LOOK_SIGMA = 0.3  # of the denoiser that tells artefacts from image; the result hardly depends on it
+
+
+def noise_levels(
+    score: Score,
+    sde: VESDE,
+    operator: LinearOperator,
+    y: Tensor,
+    first: Tensor,
+    *,
+    num_steps: int,
+    start_sigma: float | None,
+    end_sigma: float | None,
+    cg_steps: int = CG_STEPS,
+) -> Tensor:
+    """`denoise.schedule` for each sample, so long that the network is called `num_steps` times.
+
+    Args: as `error_level`, but
+
+        first: ``(B, *domain_shape)`` first images.
+        num_steps: calls of the network; where the start is looked for with one, it counts.
+        start_sigma: first level; None: `START_FACTOR` times what `error_level` finds.
+        end_sigma: last level; sigma_min where not given.
+
+    Returns:
+        ``(num_steps, B)`` float64, on the CPU; a level less where the start was looked for.
+    """
+    if start_sigma is not None:
+        return schedule(sde, num_steps, start_sigma, end_sigma, len(first))
+    start = automatic_start(
+        score, sde, operator, y, first, factor=START_FACTOR, end_sigma=end_sigma, cg_steps=cg_steps
+    )
+    return schedule(sde, num_steps - looks(operator), start, end_sigma, len(first))
 
 
 def error_level(
@@ -80,14 +113,6 @@ def unmeasured_level(mask: Tensor, kspace: Tensor) -> Tensor:
     density = fill_forward(energies / count.clamp(min=1), count > 0)
     missing = (density * total(1 - measured)).sum(1)  # (B,)
     return torch.sqrt(missing / (height * width))
-
-
-def rings(height: int, width: int) -> Tensor:
-    """Number of the ring that each position of centred k-space lies in: ``(H W,)`` int64."""
-    vertical = (torch.arange(height) - height // 2) / height  # cycles a pixel, (H,)
-    horizontal = (torch.arange(width) - width // 2) / width  # (W,)
-    radius = torch.hypot(vertical[:, None], horizontal[None])  # (H, W)
-    return (radius * math.sqrt(2) * RINGS).long().clamp(max=RINGS - 1).flatten()  # (H W,)
 
 
 def fill_forward(values: Tensor, known: Tensor) -> Tensor:

@@ -4,11 +4,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
-def score_function(net: nn.Module, *, autocast: torch.dtype | None = None) -> Score:
+def score_function(
+    net: nn.Module, *, autocast: torch.dtype | None = None, stride: int = 1
+) -> Score:
     """``score(x, sigma) -> grad_x log p_sigma(x)`` for real and for complex images.
 
     A complex `x` goes through the real network as one batch of twice the size: the real and the
@@ -18,6 +21,7 @@ def score_function(net: nn.Module, *, autocast: torch.dtype | None = None) -> Sc
     Args:
         net: ``net(x, sigma)`` on real images.
         autocast: bfloat16 or float16 for the network's inner products; None for none.
+        stride: the network's image sides are multiples of it; other images are padded.
     """
     dtype = next(net.parameters()).dtype
 
@@ -25,7 +29,25 @@ def score_function(net: nn.Module, *, autocast: torch.dtype | None = None) -> Sc
         with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
             return net(x.to(dtype), sigma.to(dtype)).to(x.dtype)
 
-    return complex_score(real_score)
+    return complex_score(padded_score(real_score, stride))
+
+
+def padded_score(score: Score, stride: int) -> Score:
+    """`score` for real images of any sides: mirrored at the lower right to multiples of `stride`.
+
+    Args:
+        score: takes images ``(B, 1, H, W)`` with sides that are multiples of `stride`.
+        stride: 2 ** (depth - 1) of a network that halves images.
+    """
+
+    def padded(x: Tensor, sigma: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        below, right = -height % stride, -width % stride
+        if not (below or right):
+            return score(x, sigma)
+        return score(pad(x, (0, right, 0, below), mode="reflect"), sigma)[..., :height, :width]
+
+    return padded
 
 
 def complex_score(score: Score) -> Score:

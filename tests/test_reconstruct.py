@@ -19,6 +19,7 @@ from datasets.sample import DataError
 from evaluation.inputs import open_input
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
+from sde import complex_score
 from tests.conftest import ROOT
 from tests.data_writers import (
     coil_sensitivities,
@@ -49,12 +50,13 @@ def prior(tmp_path, tiny_config):
 
 @pytest.fixture
 def settings(prior):
-    """Few steps; a function that takes changes as dotted fields."""
+    """Few steps, data that are exact; a function that takes changes as dotted fields."""
 
     def make(**changes):
         config = load_config(str(ROOT / "configs" / "reconstruct.py"))
         config.prior = str(prior)
         config.sampler.num_steps = 4
+        config.sampler.sigma_y = 0.0
         config.update_from_flattened_dict(changes)
         return config
 
@@ -188,7 +190,11 @@ def test_undersampled_kspace_gets_what_the_prior_knows(tmp_path, settings, monke
 
     def informed(*arguments, **options):
         _, sde = load_prior(*arguments, **options)
-        return lambda x, sigma: (parts - x) / (1e-4 + sigma[:, None, None, None] ** 2), sde
+
+        def score(x, sigma):
+            return (parts - x) / (1e-4 + sigma[:, None, None, None] ** 2)
+
+        return complex_score(score), sde
 
     monkeypatch.setattr(command, "load_prior", informed)
     summary, arrays = run(config, tmp_path / "k.npy", tmp_path / "out")
@@ -350,14 +356,94 @@ def test_result_and_noise_level_are_in_the_users_unit(tmp_path, settings):
     np.testing.assert_allclose(results[1.0]["scale"] * 1e6, results[1e6]["scale"], rtol=1e-5)
 
 
+def noisy_kspace(sigma, side=96, seed=0):
+    """A phantom ``(side, side)`` times `UNIT`, its undersampled k-space with noise, and sigma."""
+    truth = UNIT * image((side, side), seed) * phase((side, side))
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((side, side)) + 1j * rng.standard_normal((side, side))
+    clean = kspace_of(truth.astype(np.complex64))
+    return truth, (clean + UNIT * sigma * noise) * lines(side, 4, 16), UNIT * sigma
+
+
+def test_noise_is_estimated_as_well_as_given(tmp_path, settings):
+    """With the shipped prior: without a noise level the result is that of the right one."""
+    truth, kspace, sigma = noisy_kspace(0.03)
+    np.save(tmp_path / "k.npy", kspace.astype(np.complex64))
+    errors, found = {}, {}
+    for name, sigma_y in (("estimated", None), ("right", sigma), ("none", 0.0)):
+        config = settings(prior="natural_small", **{"sampler.num_steps": 15})
+        config.sampler.sigma_y = sigma_y
+        summary, arrays = run(config, tmp_path / "k.npy", tmp_path / name)
+        errors[name] = relative(arrays["reconstruction_complex"][0], truth)
+        found[name] = float(arrays["sigma_y"][0])
+        assert summary["noise"]["least"] == summary["noise"]["most"] == found[name]
+    assert found["right"] == pytest.approx(sigma)
+    assert found["estimated"] == pytest.approx(sigma, rel=0.2)
+    assert found["none"] == 0
+    assert errors["estimated"] < 1.05 * errors["right"]
+    assert errors["estimated"] < 0.7 * errors["none"]
+
+
+def test_what_is_said_about_the_noise(tmp_path, settings, capsys):
+    _, kspace, sigma = noisy_kspace(0.05, side=64)
+    np.save(tmp_path / "k.npy", kspace.astype(np.complex64))
+    volume = write_nifti(tmp_path / "v.nii.gz", 100 * image((20, 24))[:, :, None], np.eye(4))
+    langevin = {"sampler.name": "annealed_langevin", "sampler.num_steps": 4}
+    gaussian = langevin | {"sampler.likelihood": "gaussian", "sampler.data_weight": 0.1}
+    for number, (source, fields, origin, line) in enumerate(
+        (
+            ("k.npy", {}, "estimated", "noise: estimated"),
+            ("k.npy", {"sampler.sigma_y": 2.5}, "given", "noise: given, 2.5"),
+            ("k.npy", {"sampler.sigma_y": 0.0}, "none: sampler.sigma_y is 0", "noise: none"),
+            ("k.npy", langevin, "not used by annealed_langevin", "noise: not used"),
+            ("k.npy", gaussian, "estimated", "noise: estimated"),
+            (volume.name, {}, "none: simulated without", "noise: none: simulated"),
+        )
+    ):
+        out = tmp_path / str(number)
+        config = settings(**{"sampler.sigma_y": None})
+        config.update_from_flattened_dict(fields)
+        summary, arrays = run(config, tmp_path / source, out)
+        assert line in capsys.readouterr().out
+        assert summary["noise"]["origin"] == origin
+        with h5py.File(out / "reconstruction.h5") as file:
+            assert file.attrs["noise"] == origin
+        if origin == "estimated":
+            assert arrays["sigma_y"] == pytest.approx([sigma], rel=0.3)
+        elif origin.startswith("none"):
+            assert arrays["sigma_y"] == [0]
+        elif origin == "given":
+            assert arrays["sigma_y"] == pytest.approx([2.5])
+        else:
+            assert "sigma_y" not in arrays
+    with pytest.raises(ValueError, match=r"sigma_y with sampler\.likelihood=gaussian only"):
+        run(settings(**langevin), tmp_path / "k.npy", tmp_path / "refused")
+
+
+def test_the_estimate_survives_oversampling_and_padding(tmp_path, settings):
+    """Readouts of twice the size, a quarter of them and of the lines being zeros all the same."""
+    sigma, rng = 0.05 * UNIT, np.random.default_rng(1)
+    noise = rng.standard_normal((2, 144, 72)) + 1j * rng.standard_normal((2, 144, 72))
+    kspace = np.zeros((2, 192, 96), np.complex64)
+    kspace[:, 24:168, 12:84] = sigma * noise + kspace_of(0.2 * UNIT * image((144, 72)))
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace * np.array([1, 10])[:, None, None]
+        file["mask"] = np.ones(96)
+    config = settings(**{"data.image_size": "96", "sampler.sigma_y": None})
+    summary, arrays = run(config, tmp_path / "k.h5", tmp_path / "out")
+    assert summary["image_shape"] == [96, 96]
+    assert arrays["sigma_y"] == pytest.approx([sigma, 10 * sigma], rel=0.15)
+
+
 def test_batch_size_changes_nothing(tmp_path, settings):
     with h5py.File(tmp_path / "k.h5", "w") as file:
         file["kspace"] = kspace_of(complex_images(3)) * lines()
+    estimated = {"sampler.num_samples": 2, "sampler.sigma_y": None}
     results = [
-        run(settings(batch_size=size, **{"sampler.num_samples": 2}), tmp_path / "k.h5", out)[1]
+        run(settings(batch_size=size, **estimated), tmp_path / "k.h5", out)[1]
         for size, out in ((1, tmp_path / "one"), (3, tmp_path / "three"))
     ]
-    for name in ("reconstruction", "std", "scale"):
+    for name in ("reconstruction", "std", "scale", "sigma_y"):
         np.testing.assert_allclose(results[0][name], results[1][name], rtol=1e-4, atol=1e-4 * UNIT)
 
 
@@ -489,6 +575,7 @@ def save(path, array):
         ("sino", {"operator.pixel_size": 0.0}, "expected a positive operator.pixel_size"),
         ("sino", {"data.mask": "m.npy"}, "data.mask is for k-space, the input is a sinogram"),
         (np.zeros((4, 9)), {}, "the sinogram is 0 in every chosen slice"),
+        (np.ones((9, 4)), {}, r"at least 5 bins, got 4; sinograms are \(views, bins\)"),
     ],
 )
 def test_errors_come_before_any_work(tmp_path, settings, array, changes, message):
@@ -535,6 +622,7 @@ def test_command_line(tmp_path, prior):
     assert done.returncode == 0, done.stderr
     assert f"effective_acceleration [{32 / lines().sum():.3f}]" in done.stdout
     assert "result: point estimate by pnp, 2 steps" in done.stdout
+    assert "estimated noise: " in done.stdout
     assert (tmp_path / "out" / "preview.png").is_file()
 
 

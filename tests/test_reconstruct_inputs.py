@@ -19,7 +19,7 @@ from datasets.volume import open_volume
 from operators import BatchGenerator, MultiCoilMRI, ParallelBeamCT
 from operators.fourier import fft2c, ifft2c
 from operators.problem import crop_readout, ct_problem, image_problem, mri_problem
-from sde.padding import padded_score
+from sde.score import padded_score
 from tests.data_writers import coil_sensitivities, head, write_series
 from tests.data_writers import write_dicom as write_source
 from tests.reconstruct_inputs import image, kspace_of, lines, phase, write_ismrmrd

@@ -250,6 +250,25 @@ def test_fast_samplers_have_the_right_mean(name, ratio):
             assert residual < 1e-10
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("dds", {}), ("diffpir", {}), ("pnp", {}), ("annealed_langevin", GAUSSIAN)],
+)
+@pytest.mark.parametrize("kind", ["mri real", "mri complex", "ct"])
+def test_noise_levels_are_per_sample(kind, name, options):
+    operator = OPERATORS[kind]
+    images = PRIOR.mean.reshape(1, 1, SIDE, SIDE).expand(3, -1, -1, -1)
+    images = images + 0j if operator.domain_complex else images
+    y = operator.forward(images)
+    levels = [0.0, 0.05, 0.5]
+    both = run(name, operator, y, [1, 2, 3], sigma_y=torch.tensor(levels), **options)
+    for b, sigma_y in enumerate(levels):
+        alone = run(name, operator, y[b : b + 1], [b + 1], sigma_y=sigma_y, **options)
+        torch.testing.assert_close(both[b : b + 1], alone, rtol=1e-5, atol=1e-7)
+    swapped = run(name, operator, y, [1, 2, 3], sigma_y=torch.tensor(levels[::-1]), **options)
+    assert (swapped - both)[0].abs().max() > 1e-3  # it matters
+
+
 @pytest.mark.parametrize("name", ["dds", "diffpir", "pnp"])
 def test_data_steps_stay_bounded_in_single_precision(name):
     """Iterations beyond float32's precision must not blow up what is not measured."""

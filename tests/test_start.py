@@ -15,9 +15,10 @@ from operators import (
 from operators.ct import few_view_angles
 from operators.fourier import ifft2c
 from operators.masks import make_mask
-from samplers import pnp
+from operators.noise import rings
+from samplers import dds, diffpir, dps, pnp
 from samplers.stall import PATIENCE, Stall
-from samplers.start import automatic_start, error_level, fill_forward, rings, unmeasured_level
+from samplers.start import automatic_start, error_level, fill_forward, unmeasured_level
 from sde import VESDE
 
 SIDE = 64
@@ -117,21 +118,29 @@ def test_rings_and_their_gaps():
     assert fill_forward(values, known).tolist() == [[0, 2, 2, 2]]
 
 
+@pytest.mark.parametrize("sampler", [pnp, dds, diffpir, dps])
 @pytest.mark.parametrize("kind", ["mri", "ct"])
-def test_the_look_counts_as_a_call(kind):
-    images = smooth_images(1)
+def test_an_automatic_start_is_per_sample_and_its_look_counts_as_a_call(kind, sampler):
+    images = smooth_images(2)
+    images[1] *= 0.1
     operator = {
         "mri": SingleCoilMRI(torch.rand(SIDE, SIDE) < 0.5),
         "ct": ParallelBeamCT(SIDE, few_view_angles(8)),
     }[kind]
-    calls = []
+    levels = []
 
     def score(x, sigma):
-        calls.append(1)
+        levels.append(sigma)
         return shrink(x, sigma)
 
-    pnp(score, SDE, operator, operator.forward(images), rng=BatchGenerator([1]), num_steps=7)
-    assert len(calls) == 7
+    y, rng = operator.forward(images), BatchGenerator([1, 2])
+    sampler(score, SDE, operator, y, rng=rng, num_steps=7, start_sigma=None)
+    assert len(levels) == 7
+    first = levels[1 if kind == "ct" else 0]
+    begin = operator.correct(torch.zeros_like(images), y)
+    expected = 4 * error_level(shrink, SDE, operator, y, begin, cg_steps=8)
+    torch.testing.assert_close(first.double(), expected.double(), rtol=1e-5, atol=0)
+    assert first[1] < 0.5 * first[0]
 
 
 def test_a_sample_that_stands_still_is_kept():

@@ -1,0 +1,89 @@
+"""How noisy a measurement is, from the measurement alone."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+RINGS = 32  # of k-space, between its centre and its corner
+LEAST = 64  # measured positions whose median is trusted: it is good to 9 % (standard deviation)
+ORDER = 4  # of the differences along the detector
+NORMAL_MEDIAN = 0.6745  # of the magnitude of a standard normal number
+RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))  # of a complex one, parts of variance 1
+
+
+def rings(height: int, width: int) -> Tensor:
+    """Number of the ring that each position of centred k-space lies in: ``(H W,)`` int64."""
+    vertical = (torch.arange(height) - height // 2) / height  # cycles a pixel, (H,)
+    horizontal = (torch.arange(width) - width // 2) / width  # (W,)
+    radius = torch.hypot(vertical[:, None], horizontal[None])  # (H, W)
+    return (radius * math.sqrt(2) * RINGS).long().clamp(max=RINGS - 1).flatten()  # (H W,)
+
+
+def kspace_noise(kspace: Tensor) -> Tensor:
+    """Standard deviation of real and imaginary part: ``(B,)``, in the unit of `kspace`.
+
+    That of the quietest ring of k-space, commonly the outermost, where an image has the least
+    energy: the median over its measured positions, of which outliers (edges of the image along an
+    axis) are no part, averaged over the coils. What image there is counts as noise, so that the
+    estimate is too large for a measurement with less noise than that. Rings with few measured
+    positions are joined with the next ones inside; a sample with fewer than `LEAST` altogether gets
+    0, as there is nothing to tell noise from image by.
+
+    White noise is meant: interpolated or filtered k-space has less where it is quietest.
+
+    Args:
+        kspace: complex ``(B, C, H, W)``, centred; exactly 0 in all coils where not measured.
+    """
+    ring = rings(*kspace.shape[-2:]).to(kspace.device)  # (H W,)
+    return torch.stack([_quietest(sample, ring) for sample in kspace.abs().flatten(2)])
+
+
+def _quietest(size: Tensor, ring: Tensor) -> Tensor:
+    """Noise of one sample's magnitudes ``(C, H W)``."""
+    levels = [
+        size[:, here].median(1).values.double().square().mean().sqrt()
+        for here in _joined_rings((size > 0).any(0), ring)
+    ]
+    least = torch.stack(levels).amin() if levels else size.new_zeros(())
+    return (least / RAYLEIGH_MEDIAN).to(size.dtype)
+
+
+def _joined_rings(measured: Tensor, ring: Tensor) -> Iterator[Tensor]:
+    """`LEAST` or more measured positions ``(n,)`` of neighbouring rings, from outside inwards."""
+    group = ring.new_zeros(0)
+    for number in reversed(range(RINGS)):
+        group = torch.cat([group, (measured & (ring == number)).nonzero()[:, 0]])
+        if len(group) >= LEAST:
+            yield group
+            group = group[:0]
+
+
+def sinogram_noise(sinogram: Tensor) -> Tensor:
+    """Standard deviation of the median ray: ``(B,)``, in the unit of `sinogram`.
+
+    Neighbouring rays hardly differ but for noise: the median magnitude of fourth differences along
+    the detector. Noise that depends on the ray has one number here; differences that are exactly 0
+    (padded detectors, missing views) are no measurement of it.
+
+    Args:
+        sinogram: real ``(B, 1, views, bins)``.
+
+    Raises:
+        ValueError: fewer bins than a difference needs.
+    """
+    if sinogram.shape[-1] <= ORDER:
+        raise ValueError(
+            f"expected sinograms of at least {ORDER + 1} bins, to estimate their noise, got "
+            f"{sinogram.shape[-1]}; sinograms are (views, bins)"
+        )
+    size = torch.diff(sinogram, n=ORDER, dim=-1).abs().flatten(1)  # (B, N)
+    median = torch.stack([_median_of_positive(sample) for sample in size])
+    # the differences' coefficients are binomial: variance is the sum of their squares
+    return median / (NORMAL_MEDIAN * math.sqrt(math.comb(2 * ORDER, ORDER)))
+
+
+def _median_of_positive(values: Tensor) -> Tensor:
+    positive = values[values > 0]
+    return positive.median() if len(positive) else values.new_zeros(())
