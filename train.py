@@ -11,11 +11,9 @@ sample number): nothing changes by stopping, nor (but for rounding) by the numbe
 SIGTERM and SIGUSR1 save a checkpoint and exit with code 75: run the same command again.
 """
 
-import csv
 import math
 import os
 import platform
-import signal
 import sys
 import time
 import warnings
@@ -39,10 +37,18 @@ from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
 from models import checkpoint, create_model
 from models.ema import create_ema
+from models.run import REQUEUE, catch_signals, checkpoint_path, open_csv, save_checkpoint
 from operators import Unmeasured
 from operators.batch import BatchGenerator, derive_seed
 from samplers import NonFiniteError, predictor_corrector
-from sde import VESDE, noise_level_bins, score_function, score_matching_loss, validation_loss
+from sde import (
+    VESDE,
+    level_weight,
+    noise_level_bins,
+    score_function,
+    score_matching_loss,
+    validation_loss,
+)
 
 COLUMNS = (
     "step",
@@ -79,7 +85,6 @@ MAY_CHANGE = (
     "data.cache_dir",
     "data.num_workers",
 )
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "temporary failure; the user is invited to retry"
 
 
 def train(
@@ -108,6 +113,8 @@ def train(
     configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
     sde = VESDE(config.sde.sigma_min, config.sde.sigma_max)
     net = create_network(config)
+    if t.init and checkpoint.find_latest(workdir / "checkpoints") is None:
+        checkpoint.load_averaged(net, t.init)
     stream = create_stream(config)
     held_out = held_out_images(config) if t.validate_every and rank == 0 else []
     if rank == 0:
@@ -170,9 +177,10 @@ def train(
                     losses = score_matching_loss(
                         lambda x, s: autocast(fast, config, x, s), images, sigma, noise
                     )
-                    loss = losses.sum() / t.batch_size
-                    (loss * world).backward()  # DDP divides the sum over processes by their number
-                total += loss.detach()
+                    weighted = losses * level_weight(sigma, t.weight_sigma)
+                    # DDP divides the sum over processes by their number
+                    (weighted.sum() * world / t.batch_size).backward()
+                total += losses.detach().sum() / t.batch_size
             loss, stop_now = agree(total, interrupted())
             grad_norm = nn.utils.clip_grad_norm_(net.parameters(), o.grad_clip).item()
 
@@ -244,6 +252,10 @@ def check(config: ConfigDict, world: int) -> None:
         raise configs.ConfigError(
             f"expected training.batch_size to be a multiple of {world} processes x "
             f"training.accumulation={t.accumulation}, got {t.batch_size}"
+        )
+    if not t.weight_sigma >= 0:
+        raise configs.ConfigError(
+            f"expected training.weight_sigma of 0 or more, got {t.weight_sigma}"
         )
     choices = {
         "precision": ("float32", "bfloat16"),
@@ -408,10 +420,7 @@ def save(workdir: Path, step: int, config: ConfigDict, net, ema, adam, skipped, 
         "window": window,
         "versions": versions(),
     }
-    checkpoint.save(checkpoint_path(workdir, step), payload)
-    written = sorted((workdir / "checkpoints").glob("step_*.pt"), key=checkpoint.step_of)
-    for path in written[: -max(config.training.keep_checkpoints, 1)]:
-        path.unlink()
+    save_checkpoint(workdir, payload, keep=config.training.keep_checkpoints)
 
 
 def versions() -> dict[str, str]:
@@ -423,11 +432,6 @@ def versions() -> dict[str, str]:
         "cuda": torch.version.cuda or "none",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-
-
-def checkpoint_path(workdir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies."""
-    return workdir / "checkpoints" / f"step_{step:08d}.pt"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -553,26 +557,6 @@ def finite_mean(values: list[float]) -> float:
     return math.fsum(finite) / len(finite) if finite else math.nan
 
 
-def open_csv(path: Path, columns: tuple[str, ...], start: int) -> csv.DictWriter:
-    """Open a CSV file to append to, without rows after step `start` or cut off by a crash."""
-    rows = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            rows = [
-                row
-                for row in csv.DictReader(file)
-                if row["step"].isdigit() and int(row["step"]) <= start and None not in row.values()
-            ]
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
-    # a buffer of one line: every row is in the file as soon as it is written
-    return csv.DictWriter(path.open("a", newline="", buffering=1), columns)
-
-
 def set_up_process(config: ConfigDict) -> str:
     """Join the processes that torchrun started, set PyTorch's switches; returns the device."""
     local = int(os.environ.get("LOCAL_RANK", 0))
@@ -586,15 +570,6 @@ def set_up_process(config: ConfigDict) -> str:
     if "WORLD_SIZE" in os.environ:
         distributed.init_process_group("nccl" if device != "cpu" else "gloo")
     return device
-
-
-def catch_signals() -> Callable[[], bool]:
-    """Only note SIGTERM and SIGUSR1 (SLURM's warning) from now on; says whether one came."""
-    received = []
-    for name in ("SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):  # Windows has no SIGUSR1
-            signal.signal(getattr(signal, name), lambda number, frame: received.append(number))
-    return lambda: bool(received)
 
 
 def main(_) -> None:

@@ -9,9 +9,6 @@ command again continues from the newest checkpoint: order, flips and masks of sa
 (seed, n). SIGTERM and SIGUSR1 save a checkpoint and exit with code 75.
 """
 
-import csv
-import io
-import signal
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -34,6 +31,7 @@ from evaluation.measurements import build_operator
 from evaluation.metrics import psnr
 from evaluation.results import write_atomically
 from models import checkpoint
+from models.run import REQUEUE, catch_signals, checkpoint_path, open_csv, save_checkpoint
 from models.unet import UNet
 from operators.batch import derive_seed, expand
 
@@ -49,7 +47,6 @@ MAY_CHANGE = (
     "data.cache_dir",
     "data.num_workers",
 )
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 DECAY = 0.1
 
 
@@ -212,38 +209,7 @@ def save(workdir: Path, step: int, config, net, optimizer, losses, measurement) 
         "optimizer": optimizer.state_dict(),
         "losses": losses,
     }
-    checkpoint.save(checkpoint_path(workdir, step), payload)
-    written = sorted((workdir / "checkpoints").glob("step_*.pt"), key=checkpoint.step_of)
-    for path in written[: -config.training.keep_checkpoints]:
-        path.unlink()
-
-
-def checkpoint_path(workdir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies."""
-    return workdir / "checkpoints" / f"step_{step:08d}.pt"
-
-
-def open_csv(path: Path, columns: tuple[str, ...], start: int) -> csv.DictWriter:
-    """Open a CSV file to append to, without rows after step `start` or cut off by a crash."""
-    text = io.StringIO()
-    kept = csv.DictWriter(text, columns)
-    kept.writeheader()
-    if path.is_file():
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        kept.writerows(row for row in rows if row["step"].isdigit() and int(row["step"]) <= start)
-    write_atomically(path, text.getvalue().encode())
-    # a buffer of one line: every row is in the file as soon as it is written
-    return csv.DictWriter(path.open("a", newline="", buffering=1), columns)
-
-
-def catch_signals() -> Callable[[], bool]:
-    """Only note SIGTERM and SIGUSR1 from now on; says whether one came."""
-    received = []
-    for name in ("SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):  # Windows has no SIGUSR1
-            signal.signal(getattr(signal, name), lambda number, frame: received.append(number))
-    return lambda: bool(received)
+    save_checkpoint(workdir, payload, keep=config.training.keep_checkpoints)
 
 
 def main(_) -> None:

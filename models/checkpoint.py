@@ -155,6 +155,21 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -
         ) from None
 
 
+def load_averaged(net: nn.Module, name_or_path: str | Path) -> None:
+    """Load a prior's averaged weights into `net`, to train it further.
+
+    Args:
+        net: of the prior's architecture.
+        name_or_path: as of `load_prior`.
+
+    Raises:
+        FileNotFoundError: nothing there; the shipped names are listed.
+        CheckpointError: unreadable, or of another architecture.
+    """
+    path = resolve_prior(name_or_path)
+    load_weights(net, load(path)["ema"], path)
+
+
 def import_state_dict(net: nn.Module, state: dict[str, Tensor]) -> None:
     """Load a state dict with the original code's names (``all_modules.<i>...``) into `net`.
 
@@ -199,6 +214,9 @@ def load_prior(
 ) -> tuple[Score, VESDE]:
     """A trained prior, ready to sample: its score function (EMA weights) and its SDE.
 
+    The score takes real and complex images of any sides: those that the network cannot halve are
+    padded.
+
     Args:
         name_or_path: the name of a shipped prior (``weights/NAME.pt``), a checkpoint file, a
             folder of checkpoints, or a training run's folder (its newest readable checkpoint).
@@ -220,9 +238,8 @@ def load_prior(
     # channels last: convolutions forwards are faster in it on CPUs, and tensor cores want it
     net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
-    if compiled:
-        net = torch.compile(net)
-    return score_function(net, autocast=autocast), sde
+    fast = torch.compile(net) if compiled else net
+    return score_function(fast, autocast=autocast, stride=net.stride), sde
 
 
 def resolve_prior(name_or_path: str | Path) -> Path:
@@ -273,7 +290,10 @@ def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
         if bad:
             raise ValueError(f"too large for float16: {', '.join(bad)}; export without --half")
     config = dict(payload["config"])
-    config["data"] = {**config["data"], "root": ""}  # a path of the machine it was trained on
+    # no paths of the machine it was trained on
+    config["data"] = {**config["data"], "root": ""}
+    training = config.get("training", {})
+    config["training"] = {**training, "init": Path(training.get("init", "")).name}
     save(out, {"config": config, "ema": weights, "step": payload["step"]})
 
 

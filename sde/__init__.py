@@ -1,6 +1,6 @@
 """The VE-SDE, its training loss, and the score functions that networks stand for."""
 
-from sde.loss import score_matching_loss
+from sde.loss import level_weight, score_matching_loss
 from sde.score import Score, complex_score, score_function
 from sde.validation import noise_level_bins, validation_loss
 from sde.ve import VESDE
@@ -9,6 +9,7 @@ __all__ = [
     "VESDE",
     "Score",
     "complex_score",
+    "level_weight",
     "noise_level_bins",
     "score_function",
     "score_matching_loss",

@@ -2,9 +2,22 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from operators.batch import expand
+
+
+def level_weight(sigma: Tensor, weight_sigma: float) -> Tensor:
+    """Weight of a noise level's loss, 1 + sigma / weight_sigma: ``(B,)``; 1 for weight_sigma 0.
+
+    The loss of a trained network falls about like 1 / sigma above the noise levels that hide the
+    finest texture: unweighted, their share in the gradient falls with it. With a weight of about
+    one over the loss each level counts by how much better it gets relatively, i.e. in dB.
+    """
+    if not weight_sigma:
+        return torch.ones_like(sigma)
+    return 1 + sigma / weight_sigma
 
 
 def score_matching_loss(

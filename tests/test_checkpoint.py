@@ -74,6 +74,44 @@ def test_load_prior_samples_with_the_averaged_weights(tmp_path):
     torch.testing.assert_close(parts.imag, score(x.flip(0), sigma), rtol=1e-5, atol=1e-4)
 
 
+def write_network(path, name="ncsnpp"):
+    """A prior file with random weights, and its network."""
+    config = small("3")
+    if name != "ncsnpp":
+        config.model = {"name": name, "nf": 8, "ch_mult": (1, 2, 2), "num_res_blocks": 1}
+    torch.manual_seed(0)
+    net = create_model(config)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    checkpoint.save(path, {"config": config.to_dict(), "ema": net.state_dict(), "step": 0})
+    return net.eval().requires_grad_(False)
+
+
+def test_priors_take_images_of_any_size(tmp_path):
+    """Depth 3 halves twice: 50 x 70 is mirrored to 52 x 72."""
+    net = write_network(tmp_path / "prior.pt")
+    score, _ = checkpoint.load_prior(tmp_path / "prior.pt", "cpu")
+    parts, sigma = torch.rand(2, 1, 50, 70), torch.tensor([0.2, 0.2])
+    padded = torch.nn.functional.pad(parts, (0, 2, 0, 2), mode="reflect")
+    with pytest.raises(ValueError, match="multiples of 4"):
+        net(parts, sigma)
+    expected = net(padded, sigma)[..., :50, :70]
+    found = score(torch.complex(parts[:1], parts[1:]), sigma[:1])
+    assert found.shape == (1, 1, 50, 70)
+    torch.testing.assert_close(torch.cat([found.real, found.imag]), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ncsnpp", "bias_free_unet"])
+def test_sizes_that_fit_are_left_alone(tmp_path, name):
+    """And all sizes where the network pads by itself."""
+    net = write_network(tmp_path / "prior.pt", name).to(memory_format=torch.channels_last)
+    score, _ = checkpoint.load_prior(tmp_path / "prior.pt", "cpu")
+    sizes = [(16, 24), (15, 22)] if name == "bias_free_unet" else [(16, 24)]
+    for size in sizes:
+        x, sigma = torch.rand(2, 1, *size), torch.tensor([0.2, 3.0])
+        assert torch.equal(score(x, sigma), net(x, sigma))
+
+
 def test_import_command(tmp_path, capsys):
     original_file(tmp_path / "original.pth", "2")
     config = tmp_path / "config.py"
@@ -179,6 +217,7 @@ def test_export_keeps_what_sampling_needs(tmp_path):
     config = base.get_config("1")
     config.model.nf = 4
     config.data.root = "/somewhere"
+    config.training.init = "/elsewhere/prior.pt"
     torch.manual_seed(0)
     net = create_model(config)
     net.output.weight.data.normal_()  # as after training; fresh ones are too small for float16
@@ -191,6 +230,7 @@ def test_export_keeps_what_sampling_needs(tmp_path):
         kept = checkpoint.load(out)
         assert kept.keys() == {"format", "config", "ema", "step"}
         assert kept["config"]["data"]["root"] == ""
+        assert kept["config"]["training"]["init"] == "prior.pt"
         x, sigma = torch.rand(1, 1, 8, 8), torch.tensor([0.1])
         score, _ = checkpoint.load_prior(out, "cpu")
         tolerance = 2e-3 if flags else 1e-6

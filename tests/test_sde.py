@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from operators.batch import expand
-from sde import VESDE, complex_score, score_function, score_matching_loss
+from sde import VESDE, complex_score, level_weight, score_function, score_matching_loss
 
 
 def test_reference_values(reference):
@@ -56,6 +56,13 @@ def test_loss_by_hand_and_its_minimum():
     torch.testing.assert_close(zero, 0.5 * z.square().sum((1, 2, 3)))
     told_apart = score_matching_loss(lambda v, s: (x - v) / expand(s, v) ** 2, x, sigma, z)
     assert told_apart.max() < 1e-4
+
+
+def test_weight_of_a_noise_level():
+    sigma = torch.tensor([0.01, 0.5, 2.0, 378.0])
+    expected = torch.tensor([1.02, 2.0, 5.0, 757.0])
+    torch.testing.assert_close(level_weight(sigma, 0.5), expected)
+    assert torch.equal(level_weight(sigma, 0.0), torch.ones(4))
 
 
 def test_the_exact_score_has_the_smallest_expected_loss():
@@ -110,3 +117,24 @@ def test_autocast_keeps_the_state_in_its_precision():
     assert low.dtype == torch.float32
     assert 0 < (low - exact).abs().max() < 0.02
     assert score_function(Net())(x.double(), sigma).dtype == torch.float64
+
+
+def test_images_that_do_not_fit_are_padded():
+    class Halving(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x, sigma):
+            assert x.shape[-2:] == (12, 12)
+            return self.conv(x)
+
+    torch.manual_seed(0)
+    net = Halving()
+    x = torch.rand(2, 1, 9, 12)
+    mirrored = torch.cat([x, x[..., 5:8, :].flip(-2)], dim=-2)  # rows 7, 6, 5 behind row 8
+    score = score_function(net, stride=4)
+    assert torch.equal(score(x, torch.ones(2)), net(mirrored, None)[..., :9, :])
+    assert torch.equal(score(mirrored, torch.ones(2)), net(mirrored, None))
+    z = torch.complex(x, x.flip(-1))
+    torch.testing.assert_close(score(z, torch.ones(2)).imag, score(x.flip(-1), torch.ones(2)))

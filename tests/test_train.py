@@ -22,7 +22,7 @@ import configs
 import train as module
 from datasets import DataError
 from models import checkpoint, create_model
-from sde import VESDE, noise_level_bins, validation_loss
+from sde import VESDE, noise_level_bins, score_matching_loss, validation_loss
 from train import REQUEUE, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -305,6 +305,81 @@ def test_a_training_script_runs_without_slurm_on_two_processes(tmp_path):
 def test_a_batch_that_does_not_divide_is_an_error(tiny_config, tmp_path):
     with pytest.raises(configs.ConfigError, match=r"multiple of 1 processes x .*=3, got 2"):
         train(copy(tiny_config, accumulation=3), tmp_path, "cpu")
+
+
+# ---- where training begins, and what it weighs
+
+
+def first_step(config: ConfigDict, net) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses ``(B,)`` and noise levels of a run's first batch for `net`."""
+    stream, count = module.create_stream(config), config.training.batch_size
+    images = torch.stack([stream[i] for i in range(count)])
+    sde = VESDE(config.sde.sigma_min, config.sde.sigma_max)
+    sigma, noise = module.draw_noise(config.seed, range(count), images, sde)
+    return score_matching_loss(net, images, sigma, noise), sigma
+
+
+def test_a_run_may_begin_with_a_prior(tiny_config, tmp_path):
+    prior = checkpoint.load(train(tiny_config, tmp_path / "prior", "cpu"))
+    assert not torch.equal(prior["model"]["output.weight"], prior["ema"]["output.weight"])
+    config = copy(tiny_config, init=str(tmp_path / "prior"), num_steps=1)
+    config.seed = 7
+    train(config, tmp_path / "tuned", "cpu")
+    net = create_model(config)
+    net.load_state_dict(prior["ema"])
+    expected = first_step(config, net)[0].mean().item()
+    assert float(rows(tmp_path / "tuned")[0]["loss"]) == pytest.approx(expected, rel=1e-5)
+    config.optim.lr = 0.0  # weights stay as they were loaded
+    train(config, tmp_path / "still", "cpu")
+    state = last_state(tmp_path / "still")
+    for part in ("model", "ema"):
+        for name, weight in prior["ema"].items():
+            assert torch.equal(state[part][name], weight), (part, name)
+
+
+def test_a_prior_to_begin_with_has_to_fit(tiny_config, tmp_path):
+    train(tiny_config, tmp_path / "prior", "cpu")
+    config = copy(tiny_config, init=str(tmp_path / "prior"))
+    config.model.num_res_blocks = 2
+    with pytest.raises(checkpoint.CheckpointError, match=r"step_00000004\.pt: .* architecture"):
+        train(config, tmp_path / "run", "cpu")
+    with pytest.raises(FileNotFoundError, match="nothing: expected a checkpoint file, a folder"):
+        train(copy(tiny_config, init="nothing"), tmp_path / "run", "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_continued_run_does_not_begin_again(tiny_config, tmp_path):
+    train(tiny_config, tmp_path / "prior", "cpu")
+    config = copy(tiny_config, init=str(tmp_path / "prior"))
+    train(config, tmp_path / "whole", "cpu")
+    train(copy(config, num_steps=2), tmp_path / "pieces", "cpu")
+    (tmp_path / "prior").rename(tmp_path / "gone")  # nor is the prior needed any more
+    train(config, tmp_path / "pieces", "cpu")
+    assert_same_state(last_state(tmp_path / "pieces"), last_state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("weight_sigma", [0.0, 0.25])
+def test_noise_levels_are_weighted_in_the_gradient_and_not_in_the_log(
+    tiny_config, tmp_path, weight_sigma
+):
+    config = copy(tiny_config, num_steps=1, weight_sigma=weight_sigma)
+    train(config, tmp_path, "cpu")
+    net = module.create_network(config)
+    losses, sigma = first_step(config, net)
+    weights = 1 + sigma / weight_sigma if weight_sigma else torch.ones_like(sigma)
+    (losses * weights).mean().backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+    row = rows(tmp_path)[0]
+    assert float(row["loss"]) == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert float(row["grad_norm"]) == pytest.approx(norm.item(), rel=1e-4)
+
+
+def test_a_weight_below_zero_is_an_error(tiny_config, tmp_path):
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(
+            configs.ConfigError, match=r"weight_sigma of 0 or more, got (-0\.1|nan)"
+        ):
+            train(copy(tiny_config, weight_sigma=wrong), tmp_path, "cpu")
 
 
 # ---- what goes wrong on the way
