@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.data = data = ConfigDict()  # fields as in configs/base.py
     data.name = "samples"
     data.root = ""
-    data.subset = "brain"
+    data.subset = ""  # samples: brain (also ""), head_ct or natural
     data.split = "test"  # train, val or test
     data.image_size = 0  # pixels a side; 0: as stored
     data.acquisition = ""
@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     sampler.inner_steps = placeholder(int)  # langevin: steps a level
     sampler.data_weight = placeholder(float)  # langevin: length of the data step
     sampler.likelihood = placeholder(str)  # langevin: norm_ratio, gaussian
-    sampler.sigma_y = placeholder(float)  # noise of the measurement: langevin, dds, diffpir, pnp
+    sampler.sigma_y = placeholder(float)  # noise: dds, diffpir, pnp, langevin if gaussian; None: 0
     # keywords of baselines; `weight` is the penalty's, in units of |A|^2 (docs/baselines.md)
     sampler.smoothing = placeholder(float)  # tv: gradients below it are flat, a pixel
     sampler.num_iterations = placeholder(int)  # tv: exactly so many; None: until converged

@@ -149,6 +149,14 @@ def change(config, **fields):
         ({"operator__center_fraction": 0.9}, "lower center_fraction or acceleration"),
         ({"sampler__name": "magic"}, "unknown sampler 'magic'; known: annealed_langevin, .*fbp"),
         ({"sampler__likelihood": "gaussian"}, "predictor_corrector has no sampler.likelihood; it"),
+        (
+            {"sampler__name": "annealed_langevin", "sampler__sigma_y": 0.1},
+            "annealed_langevin uses sampler.sigma_y with sampler.likelihood=gaussian only",
+        ),
+        (
+            {"sampler__name": "dds", "sampler__sigma_y": float("inf")},
+            "expected sampler.sigma_y of 0 or more, got inf",
+        ),
         ({"data__name": "imagenet"}, "unknown data set 'imagenet'; known: .*fastmri"),
         ({"data__subset": "liver"}, "unknown subset 'liver' of the samples; known: brain"),
         ({"data__split": "dev"}, "unknown split 'dev'; known: train, val, test"),
@@ -242,7 +250,7 @@ def test_tables_by_hand(tmp_path):
     ]
     lines = make_table(folders, "markdown").splitlines()
     assert len(lines) == 4
-    start = "| samples brain | mri gaussian1d | 4x (effective 4.00x) |"
+    start = "| samples | mri gaussian1d | 4x (effective 4.00x) |"
     assert lines[2] == (
         f"{start} zero_filled | 6 | 2 | 21.00 ± 1.41 | 0.5000 ± 0.0000 | 0.2500 ± 0.0000 | 2.00 |"
     )

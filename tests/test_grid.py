@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import load_config
+from datasets import dataset_options
 from evaluation import grid, study
 from evaluation.baselines import BASELINES
 from evaluation.measurements import MEASUREMENTS, build_operator
@@ -258,6 +259,7 @@ def test_every_cell_is_a_config(grid_):
         assert bool(config.prior) == (config.sampler.name in SAMPLERS)
         assert bool(config.sampler.checkpoint) == (config.sampler.name == "unet")
         assert config.seed == default.seed
+        dataset_options(config.data)  # refuses a field that the data set does not read
 
 
 def test_what_is_passed_on_wins():
