@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from datasets.sample import DataError, Sample, finite_range
 
-SLICE_CHOICES = "all, central:N, first:N, range:A:B"
+SLICE_CHOICES = "all, central:N, first:N, range:A:B, spread:N"
 NORMALIZATIONS = ("slice", "volume")
 
 
@@ -81,7 +81,8 @@ def choose_slices(slices: str, count: int, path: Path) -> range:
     """The indices that a choice such as "central:15" takes of `count` slices.
 
     Args:
-        slices: "all" (or ""), "central:N", "first:N", or "range:A:B" for A to B - 1.
+        slices: "all" (or ""), "central:N", "first:N", "range:A:B" for A to B - 1, or "spread:N"
+            for N evenly spaced ones of the central half.
         count: how many there are.
         path: the volume, for errors.
 
@@ -89,7 +90,7 @@ def choose_slices(slices: str, count: int, path: Path) -> range:
         DataError: no such choice, or a volume with fewer slices.
     """
     kind, *numbers = (slices or "all").split(":")
-    expected = {"all": 0, "central": 1, "first": 1, "range": 2}.get(kind, -1)
+    expected = {"all": 0, "central": 1, "first": 1, "range": 2, "spread": 1}.get(kind, -1)
     if len(numbers) != expected or not all(n.isdecimal() for n in numbers):
         raise DataError(f"unknown data.slices '{slices}'; known: {SLICE_CHOICES}")
     if kind == "all":
@@ -97,11 +98,16 @@ def choose_slices(slices: str, count: int, path: Path) -> range:
     first, last = (0, int(numbers[0])) if kind != "range" else map(int, numbers)
     if first >= last:
         raise DataError(f"data.slices '{slices}' takes no slice; known: {SLICE_CHOICES}")
-    if last > count:
+    needed = 2 * last if kind == "spread" else last
+    if needed > count:
         raise DataError(
-            f"{path}: expected at least {last} slices for data.slices '{slices}', got {count}; "
+            f"{path}: expected at least {needed} slices for data.slices '{slices}', got {count}; "
             "ask for fewer or leave the file out"
         )
+    if kind == "spread":
+        step = count // needed
+        start = (count - 1 - (last - 1) * step) // 2
+        return range(start, start + last * step, step)
     shift = (count - last) // 2 if kind == "central" else 0
     return range(first + shift, last + shift)
 

@@ -18,6 +18,7 @@ from datasets.embedded import NATURAL, SAMPLES
 from datasets.fastmri import PD, PDFS, open_fastmri
 from datasets.image_folder import open_image_folder
 from datasets.lodopab import open_lodopab
+from datasets.slices import choose_slices
 from datasets.splits import seeded_split
 from operators.fourier import ifft2c
 from tests.data_writers import overwrite, truncate, write_fastmri, write_lodopab, write_picture
@@ -66,6 +67,39 @@ def test_embedded_items(subset, split):
 def test_embedded_image_size(subset):
     assert samples(subset, image_size=192)[0].image.shape == (1, 192, 192)
     assert samples(subset, image_size=0)[0].image.shape[1] > 192
+
+
+def test_embedded_brain_can_be_shrunk():
+    whole, small = samples("brain"), samples("brain", fit="resize", image_size=128)
+    assert small.keys == whole.keys
+    assert small.files == whole.files
+    for before, after in zip(whole, small.__getitems__(range(len(small))), strict=True):
+        assert after.image.shape == (1, 128, 128)
+        assert after.image.dtype == torch.float32
+        assert (after.image.min(), after.image.max()) == (0, 1)
+        assert after.key == before.key
+        low, high = before.scale
+        assert low <= after.scale[0] < after.scale[1] <= high
+        # in the unit of the file a mean over four pixels stays about what it was
+        there, here = (s.image * (s.scale[1] - s.scale[0]) + s.scale[0] for s in (before, after))
+        means = torch.nn.functional.avg_pool2d(there, 2)
+        assert (means - here).abs().mean() < 0.02 * high
+    assert samples("brain", fit="resize")[0].image.shape == (1, 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("subset", "options", "message"),
+    [
+        ("brain", {"fit": "resize", "load_kspace": True}, r"whole image.*data\.fit"),
+        ("brain", {"fit": "resize", "image_size": 257}, "at least 257 pixels a side, got 256"),
+        ("brain", {"fit": "pad"}, r"unknown data\.fit 'pad'.*resize"),
+        ("head_ct", {"fit": "resize"}, r"'head_ct' is resized anyway; set data\.fit to ''"),
+        ("natural", {"fit": "resize"}, "'natural' is resized anyway"),
+    ],
+)
+def test_embedded_fit_is_refused_where_it_means_nothing(subset, options, message):
+    with pytest.raises(DataError, match=message):
+        samples(subset, "test", **options)
 
 
 @pytest.mark.parametrize("subset", SUBSETS)
@@ -186,6 +220,8 @@ def test_fastmri_acquisition(knee):
         ("central:4", range(1, 5)),
         ("central:3", range(1, 4)),
         ("first:2", (0, 1)),
+        ("spread:1", (2,)),
+        ("spread:3", range(1, 4)),
     ],
 )
 def test_fastmri_slice_choice(knee, slices, indices):
@@ -437,6 +473,8 @@ def test_fastmri_asks_for_more_than_there_is(knee):
         open_fastmri(knee, "val", image_size=320)
     with pytest.raises(DataError, match=r"file1000003.*at least 15 slices.*got 6; ask for fewer"):
         open_fastmri(knee, "val", slices="central:15")
+    with pytest.raises(DataError, match=r"file1000003.*at least 8 slices.*'spread:4', got 6"):
+        open_fastmri(knee, "val", slices="spread:4")
     with pytest.raises(DataError, match=r"'middle:5'.*all, central:N, first:N"):
         open_fastmri(knee, "val", slices="middle:5")
     for _ in range(2):  # no folder, then an empty one
@@ -524,3 +562,13 @@ def test_bad_pictures(tmp_path):
     write_picture(half, size=(40, 30))
     with pytest.raises(DataError, match=r"half\.jpg.*at least 64.*40 x 30.*data\.image_size"):
         open_image_folder(tmp_path, "train", image_size=64)
+
+
+@pytest.mark.parametrize(
+    ("count", "number", "expected"), [(54, 4, [17, 23, 29, 35]), (8, 4, [2, 3, 4, 5]), (9, 1, [4])]
+)
+def test_spread_slices_are_even_and_central(count, number, expected):
+    chosen = choose_slices(f"spread:{number}", count, Path("x"))
+    assert list(chosen) == expected
+    assert count / 4 <= min(chosen)
+    assert max(chosen) < 3 * count / 4

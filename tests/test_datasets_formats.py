@@ -236,7 +236,9 @@ def test_slice_choices(tmp_path, slices, expected):
     assert [int(key.split(":")[1]) for key in keys] == expected
 
 
-@pytest.mark.parametrize("slices", ["central", "range:3", "first:0", "range:2:2", "first:-1"])
+@pytest.mark.parametrize(
+    "slices", ["central", "range:3", "first:0", "range:2:2", "first:-1", "spread:0", "spread:1:2"]
+)
 def test_bad_slice_choices(tmp_path, slices):
     write_lodopab(tmp_path / "ground_truth_test_000.hdf5", size=16)
     with pytest.raises(DataError, match=r"data\.slices.*central:N, first:N, range:A:B"):
