@@ -52,6 +52,11 @@ LABELS = {
     "knee_pdfs": "knee PD-FS",
     "lodopab": "LoDoPaB",
     "ct": "CT",
+    "brain_t1": "brain T1",
+    "brain_pd": "brain PD",
+    "brain_gd": "brain T1 + Gd",
+    "head_ct": "head CT",
+    "body_ct": "body CT",
     "4_attention": "4 + att.",
 }
 

@@ -1,6 +1,7 @@
 """Plots of a grid's numbers: boxes by mask and size, means by depth, means by lambda."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -11,7 +12,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from configs.base import SIZES
 from evaluation.cells import IMAGE_METRICS, METRICS, SAMPLERS, Cell, label
-from evaluation.statistics import mean_interval
+from evaluation.statistics import Interval, mean_interval
 from evaluation.style import COLORS, LINES, MARKERS, STYLE, WIDTH, prior_colors, shade
 
 ROW = 2.1  # inches, height of a row of axes
@@ -152,6 +153,57 @@ def draw_depth(cells: Sequence[Cell], metric: str) -> Figure:
         if axis.get_subplotspec().is_first_col():
             axis.set_ylabel(f"{label(samplers[row])}: {METRICS[metric].title}")
     _finish(figure, grid, "depth (4a: with attention)")
+    return figure
+
+
+class SizePanel(NamedTuple):
+    """One axis of `draw_sizes`.
+
+    Attributes:
+        column: title of its column.
+        row: title of its row.
+        lines: interval by size, by prior.
+        known: priors that are drawn dotted: fitted to such images as some of these are.
+        reference: dB of a method without a prior; NaN: none.
+    """
+
+    column: str
+    row: str
+    lines: Mapping[str, Mapping[str, Interval]]
+    known: frozenset[str]
+    reference: float
+
+
+@rc_context(STYLE)
+def draw_sizes(panels: Sequence[SizePanel]) -> Figure:
+    """Mean PSNR with its 95 % interval by size, a line a prior; TV is a grey line across."""
+    columns = list(dict.fromkeys(panel.column for panel in panels))
+    rows = list(dict.fromkeys(panel.row for panel in panels))
+    priors = sorted({prior for panel in panels for prior in panel.lines})
+    sizes = [s for s in SIZES if any(s in line for p in panels for line in p.lines.values())]
+    colors = prior_colors(priors)
+    figure = Figure(figsize=(WIDTH, ROW * 0.8 * len(rows) + 0.7), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
+    grid = {}
+    for panel in panels:
+        place = rows.index(panel.row), columns.index(panel.column)
+        axis = grid[place] = axes[place]
+        if panel.reference == panel.reference:
+            axis.axhline(panel.reference, color="0.6", linewidth=1, label="TV")
+        for number, prior in enumerate(priors):
+            aside = DODGE * (number - (len(priors) - 1) / 2)
+            line = panel.lines.get(prior, {})
+            places = {sizes.index(size) + aside: line[size] for size in sizes if size in line}
+            look = {"linestyle": ":"} if prior in panel.known else {}
+            if places:
+                _line(axis, places, colors[prior], "_" if look else label(prior), **look)
+        axis.set_xticks(range(len(sizes)), [SIZE_TICKS.get(size, size) for size in sizes])
+        axis.set_xlim(-0.5, len(sizes) - 0.5)
+        if place[0] == 0:
+            axis.set_title(panel.column)
+        if place[1] == 0:
+            axis.set_ylabel(f"{panel.row}: {METRICS['psnr'].title}")
+    _finish(figure, grid, "size (4a: with attention); dotted: some images are the prior's own kind")
     return figure
 
 

@@ -1,0 +1,137 @@
+"""Reconstruct all cells of the study in small, one after the other in this process.
+
+    python -m evaluation.small_study --list
+    python -m evaluation.small_study --mri=FOLDER --natural=FOLDER
+    python -m evaluation.small_study --part=0/2      a half; --part=1/2 the other, at the same time
+
+Results go to OUT/DATA/MEASUREMENT/METHOD, so `evaluation.tables`, `figures` and `report` read them.
+Run again, it continues. A cell that fails does not stop the others; they are listed at the end,
+with exit code 1. `evaluation.small_study_summary` makes tables and the figure of it.
+"""
+
+import argparse
+import os
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs import clear_errors, load_config
+from evaluation.evaluate import choose_device, evaluate
+from evaluation.small_study_cells import BATCH, TestSets, make_cells, priors_of
+from evaluation.study import Cell
+from models.checkpoint import find_latest
+
+CONFIG = "configs/evaluate.py"
+OUT = "results/small_study"
+
+
+def parse(argv: Sequence[str] | None) -> Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.small_study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--quick", action="store_true", help="two slices, a few levels")
+    parser.add_argument("--list", action="store_true", help="print the cells")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="such as '*/*/brain_1_*'")
+    parser.add_argument("--part", default="0/1", metavar="I/N", type=parse_part, help="every N-th")
+    for flag, variable, default, text in (
+        ("out", "OUT", OUT, "root of the results; default %(default)s"),
+        ("prior-root", "RUNS", "runs", "folder of the training runs; default %(default)s"),
+        ("mri", "MRI", None, "folder of chris_PD, MR_Gd and spm152.nii.gz"),
+        ("natural", "NATURAL", None, "folder of photographs, with folders train and val"),
+    ):
+        value = os.environ.get(variable) or default
+        text = f"{text}; also ${variable}"
+        parser.add_argument(f"--{flag}", default=value, type=Path, metavar="FOLDER", help=text)
+    return parser.parse_args(argv)
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``I/N`` with 0 <= I < N."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    part, parts = map(int, match.groups()) if match else (1, 0)
+    if part >= parts:
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N - 1, got {text!r}")
+    return part, parts
+
+
+def choose(arguments: Namespace) -> list[Cell]:
+    """The cells that are asked for; prints a line for each test set that is left out.
+
+    Raises:
+        FileNotFoundError: no such folder of data.
+        ValueError: no cell matches.
+    """
+    for folder in filter(None, (arguments.mri, arguments.natural)):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder; check --mri and --natural")
+    sets = TestSets(arguments.out, mri=arguments.mri, natural=arguments.natural)
+    for label, remedy in sets.absent.items():
+        print(f"without {label}: {remedy}", file=sys.stderr)
+    cells = make_cells(sets.found, quick=arguments.quick)
+    chosen = [cell for cell in cells if fnmatchcase(cell.folder, arguments.only)]
+    if not chosen:
+        raise ValueError(f"no cell matches --only='{arguments.only}'; --list shows them")
+    part, parts = arguments.part
+    return chosen[part::parts]
+
+
+def check_priors(cells: Sequence[Cell], root: Path) -> None:
+    """Raise a FileNotFoundError that lists the training runs without a checkpoint."""
+    absent = [p for p in priors_of(cells) if find_latest(root / p / "checkpoints") is None]
+    if absent:
+        raise FileNotFoundError(
+            f"no checkpoint in {', '.join(str(root / prior) for prior in absent)}; run "
+            "training_scripts/train_small_study.sh, give --prior-root=FOLDER or set RUNS, or "
+            "choose cells with --only=PATTERN"
+        )
+
+
+def config_of(cell: Cell, root: Path) -> ConfigDict:
+    """What `evaluation.evaluate` needs; `root` has the training runs."""
+    config = load_config(CONFIG)
+    fields = {"precision": "bfloat16", "batch_size": BATCH, "panels": 0, **cell.overrides}
+    if cell.prior:
+        fields["prior"] = str(root / cell.prior)
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def run(cells: Sequence[Cell], arguments: Namespace) -> dict[str, str]:
+    """Reconstruct the cells; what went wrong, by folder."""
+    device, failed = choose_device(), {}
+    for number, cell in enumerate(cells, start=1):
+        print(f"== {number}/{len(cells)} {cell.folder}", flush=True)
+        try:
+            evaluate(config_of(cell, arguments.prior_root), arguments.out / cell.folder, device)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            failed[cell.folder] = " ".join(str(error).split())
+    return failed
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    with clear_errors():
+        arguments = parse(argv)
+        cells = choose(arguments)
+        if arguments.list:
+            print("\n".join(cell.folder for cell in cells))
+            return
+        check_priors(cells, arguments.prior_root)
+        failed = run(cells, arguments)
+    if failed:
+        lines = "".join(f"\n  {folder}: {text}" for folder, text in failed.items())
+        sys.exit(f"error: {len(failed)} of {len(cells)} failed; the same command continues:{lines}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Tables and the figure of the study in small.
+
+    python -m evaluation.small_study_summary results/small_study
+
+writes `summary.md` and ``sizes.{png,pdf}``, mean PSNR against size in and out of distribution, into
+the folder of the results, or `--out`.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from configs import clear_errors
+from configs.small_study import PRIORS, SIZES
+from evaluation import small_study_findings as findings
+from evaluation.cells import Cell, label, read_grid
+from evaluation.markup import MISSING, Column, Text, markdown
+from evaluation.plots import SizePanel, draw_sizes
+from evaluation.small_study import OUT
+from evaluation.small_study_cells import (
+    CT,
+    DIRECT,
+    DOMAINS,
+    MEASURED,
+    MEASUREMENTS,
+    MRI,
+    OWN,
+    SAMPLERS,
+    outside,
+)
+from evaluation.small_study_findings import Estimate, Scores
+from evaluation.statistics import Interval
+from evaluation.study_table import is_finished, rows_of
+from evaluation.style import save
+
+UNSURE = f"""Differences are paired by slice, in dB. In brackets: the 95 % bootstrap interval,
+over volumes where there are {findings.FEWEST_VOLUMES} or more, else over slices; in parentheses:
+slices / volumes. **Slices of one volume are not independent**: intervals over slices are too narrow
+for a claim about other people, and with so few units any bootstrap interval is too narrow. Training
+was done once a prior: how much another seed would change is not in the intervals. A verdict follows
+from its interval alone, without a correction for the number of rows. "As good" is: worse by less
+than {findings.AS_GOOD} dB."""
+LAST = SIZES[-1]
+
+
+def make_summary(root: Path, out: Path) -> list[Path]:
+    """Write `summary.md` and the figure; returns the files.
+
+    Args:
+        root: of results DATA/MEASUREMENT/METHOD.
+        out: folder, made if missing.
+
+    Raises:
+        ValueError: no finished slice of a prior.
+    """
+    cells = [c for c in read_grid([root]) if c.rows and c.data in MEASURED]
+    if not any(cell.method.prior for cell in cells):
+        raise ValueError(f"{root}: no finished slice of a prior; run evaluation/small_study.sh")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "summary.md"
+    path.write_text(summary(cells))
+    return [path, *save(draw_sizes(size_panels(Scores(cells))), out, "sizes")]
+
+
+def summary(cells: Sequence[Cell]) -> str:
+    """All tables as Markdown."""
+    scores = Scores(cells)
+    sizes, natural = findings.size_findings(scores), findings.natural_findings(scores)
+    parts = [
+        "# The study in small",
+        UNSURE,
+        *unfinished(cells),
+        "## At a glance",
+        overview(sizes, natural),
+        "## Findings 1 and 2: what a larger network gains over the smallest",
+        size_table(sizes),
+        "## Finding 3: natural minus medical prior of the same size",
+        natural_table(natural),
+        "## Mean PSNR (dB)",
+        *mean_tables(scores),
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def unfinished(cells: Sequence[Cell]) -> list[str]:
+    """A warning that names the cells which lack slices that others have."""
+    bad = [
+        f"{cell.data}/{cell.measurement}/{cell.folder.name}"
+        for row in rows_of(cells)
+        for cell in row
+        if not is_finished(cell, row)
+    ]
+    return [f"**Not finished, lacking slices:** {', '.join(bad)}"] if bad else []
+
+
+def overview(
+    sizes: Sequence[findings.SizeFinding], natural: Sequence[findings.NaturalFinding]
+) -> str:
+    """How often each finding is seen, over all rows and for the largest network."""
+    lines = []
+    for title, rows, judge in (
+        ("1: in distribution the smallest is as good", sizes, findings.small_is_as_good),
+        ("2: out of it the smallest is better", sizes, findings.small_is_better_outside),
+        ("2: size helps less out of it than in it", sizes, findings.size_helps_less_outside),
+        (
+            "3: out of distribution natural is better",
+            natural,
+            findings.natural_is_better_outside,
+        ),
+        (
+            "3: in the medical prior's own it is as good",
+            natural,
+            findings.natural_is_as_good_inside,
+        ),
+    ):
+        largest = [row for row in rows if row.size == LAST]
+        lines.append([title, _tally(rows, judge), _tally(largest, judge)])
+    return table(["finding", "all sizes", f"size {label(LAST)}"], lines, words=1) + (
+        "\n(yes / no / not decided, rows of the tables below)"
+    )
+
+
+def _tally(rows: Sequence, judge: Callable[..., str]) -> str:
+    return " / ".join(map(str, findings.count([judge(row) for row in rows])))
+
+
+def size_table(rows: Sequence[findings.SizeFinding]) -> str:
+    """Findings 1 and 2 row by row."""
+    header = ["prior", "measurement", "sampler", "size"]
+    header += ["in distribution", "smallest as good?", "out of distribution", "smallest better?"]
+    header += ["out minus in", "helps less?"]
+    lines = [
+        [
+            *_kind(row),
+            difference(row.inside),
+            findings.small_is_as_good(row),
+            difference(row.outside),
+            findings.small_is_better_outside(row),
+            interval(row.drop),
+            findings.size_helps_less_outside(row),
+        ]
+        for row in rows
+    ]
+    return table(header, lines, words=4)
+
+
+def natural_table(rows: Sequence[findings.NaturalFinding]) -> str:
+    """Finding 3 row by row."""
+    header = ["medical prior", "measurement", "sampler", "size"]
+    header += ["out of its distribution", "natural better?", "in it", "natural as good?"]
+    lines = [
+        [
+            *_kind(row),
+            difference(row.outside),
+            findings.natural_is_better_outside(row),
+            difference(row.inside),
+            findings.natural_is_as_good_inside(row),
+        ]
+        for row in rows
+    ]
+    return table(header, lines, words=4)
+
+
+def _kind(row: findings.SizeFinding | findings.NaturalFinding) -> list[str]:
+    return [row.prior, label(row.measurement), label(row.sampler), label(row.size)]
+
+
+def difference(value: Estimate) -> str:
+    """Such as "+0.31 [+0.10, +0.52] (16 / 4)", slices and volumes."""
+    if not value.slices:
+        return MISSING
+    return f"{interval(value.interval)} ({value.slices} / {value.volumes})"
+
+
+def interval(value: Interval) -> str:
+    """Mean and ends with signs; ends that are unknown are left out."""
+    if math.isnan(value.mean):
+        return MISSING
+    text = f"{value.mean:+.2f}"
+    return text if math.isnan(value.low) else f"{text} [{value.low:+.2f}, {value.high:+.2f}]"
+
+
+def mean_tables(scores: Scores) -> list[str]:
+    """A table for each measurement and sampler: rows sets, columns priors by size."""
+    parts = []
+    for measurement, samplers in SAMPLERS.items():
+        for sampler in samplers:
+            methods = [f"{prior}_{size}_{sampler}" for prior in PRIORS for size in SIZES]
+            columns = [DIRECT[measurement], "tv", *methods]
+            titles = [label(name) for name in columns[:2]]
+            titles += [f"{prior} {label(size)}" for prior in PRIORS for size in SIZES]
+            found = {
+                label(data): [_mean(scores.of([data], measurement, m)) for m in columns]
+                for data in MEASURED
+            }
+            lines = [[name, *means] for name, means in found.items() if set(means) != {MISSING}]
+            if lines:
+                parts += [
+                    f"### {label(measurement)}, {label(sampler)}",
+                    table(["data", *titles], lines, words=1),
+                ]
+    return parts
+
+
+def _mean(values: dict[str, float]) -> str:
+    return f"{np.mean(list(values.values())):.2f}" if values else MISSING
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int) -> str:
+    """A Markdown table whose first columns, `words` of them, hold words."""
+    columns = [Column(title, number=i >= words) for i, title in enumerate(header)]
+    return markdown(columns, [[Text(text) for text in line] for line in lines])
+
+
+def size_panels(scores: Scores) -> list[SizePanel]:
+    """The figure's axes: a column in and one out of each medical prior's distribution."""
+    panels = []
+    for prior, measurement in DOMAINS:
+        if prior == "natural":
+            continue
+        kind = {MRI: "MR", CT: "CT"}[measurement]
+        for where, sets in (("in", [OWN[prior]]), ("out of", outside(prior, measurement))):
+            title = f"{kind}, {where} distribution\nof the {prior} prior"
+            for row, sampler in enumerate(SAMPLERS[measurement]):
+                lines = findings.prior_means(scores, sets, measurement, sampler)
+                tv = list(scores.of(sets, measurement, "tv").values())
+                panels.append(
+                    SizePanel(
+                        column=title,
+                        row=_row_title(row),
+                        lines=lines,
+                        known=frozenset(p for p in PRIORS if where == "out of" and OWN[p] in sets),
+                        reference=float(np.mean(tv)) if tv else math.nan,
+                    )
+                )
+    return panels
+
+
+def _row_title(row: int) -> str:
+    """The samplers of a row: MR's, and CT's where it has another."""
+    return " / ".join(dict.fromkeys(label(SAMPLERS[m][row]) for m in MEASUREMENTS))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.small_study_summary",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", nargs="?", type=Path, default=Path(OUT), help="of the results")
+    parser.add_argument("--out", type=Path, help="folder of the files (default: the results')")
+    arguments = parser.parse_args(argv)
+    with clear_errors():
+        paths = make_summary(arguments.root, arguments.out or arguments.root)
+    print(paths[0].read_text())
+    print("\n".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    main()
