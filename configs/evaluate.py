@@ -65,6 +65,8 @@ def get_config() -> ConfigDict:
     sampler.end_sigma = placeholder(float)  # dds, diffpir, pnp, dps: last level
     sampler.eta = placeholder(float)  # dds: part of new noise
     sampler.zeta = placeholder(float)  # diffpir: part of new noise
+    sampler.momentum = placeholder(float)  # pnp: extrapolation
+    sampler.turns = placeholder(bool)  # pnp: eight positions in turn
     sampler.strength = placeholder(float)  # diffpir, pnp: lambda of the data step
     sampler.cg_steps = placeholder(int)  # dds, diffpir, pnp: iterations of the data step
     sampler.step = placeholder(float)  # dps: length of the gradient step

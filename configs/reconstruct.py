@@ -53,6 +53,8 @@ def get_config() -> ConfigDict:
     sampler.end_sigma = placeholder(float)
     sampler.eta = placeholder(float)
     sampler.zeta = placeholder(float)
+    sampler.momentum = placeholder(float)
+    sampler.turns = placeholder(bool)
     sampler.strength = placeholder(float)
     sampler.cg_steps = placeholder(int)
     sampler.step = placeholder(float)

@@ -1,5 +1,6 @@
 """The baseline or sampler that a config names, as one function of operator and measurement."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -108,6 +109,7 @@ def create_method(config: ConfigDict, device: str) -> Method:
     def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
         calls = 0
 
+        @functools.wraps(score)  # its attributes, too
         def counted(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal calls
             calls += 1

@@ -215,7 +215,7 @@ def load_prior(
     """A trained prior, ready to sample: its score function (EMA weights) and its SDE.
 
     The score takes real and complex images of any sides: those that the network cannot halve are
-    padded.
+    padded. Its attribute `symmetric` says whether it was trained with flips and rotations.
 
     Args:
         name_or_path: the name of a shipped prior (``weights/NAME.pt``), a checkpoint file, a
@@ -239,7 +239,10 @@ def load_prior(
     net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
     fast = torch.compile(net) if compiled else net
-    return score_function(fast, autocast=autocast, stride=net.stride), sde
+    # trained on images in all positions: to that prior they are alike
+    symmetric = bool(config.data.get("flip") and config.data.get("rotate"))
+    score = score_function(fast, autocast=autocast, stride=net.stride, symmetric=symmetric)
+    return score, sde
 
 
 def resolve_prior(name_or_path: str | Path) -> Path:

@@ -55,6 +55,23 @@ def denoise(score: Score, x: Tensor, sigma: Tensor) -> Tensor:
     return x + expand(sigma, x) ** 2 * score(x, sigma)
 
 
+def denoise_turned(score: Score, x: Tensor, sigma: Tensor, *, turn: int) -> Tensor:
+    """`denoise`, the network being shown x in another of the square's eight positions.
+
+    Args:
+        score: of images in all positions.
+        x: ``(B, 1, H, W)``.
+        sigma: ``(B,)``.
+        turn: quarter turns, from 4 on of the mirrored image; modulo 8, 0 is as it is.
+    """
+    quarters, mirrored = turn % 4, turn % 8 >= 4
+    shown = x.rot90(quarters, (-2, -1))
+    shown = shown.flip(-1) if mirrored else shown
+    clean = denoise(score, shown, sigma)
+    clean = clean.flip(-1) if mirrored else clean
+    return clean.rot90(-quarters, (-2, -1))
+
+
 def data_step(
     operator: LinearOperator,
     y: Tensor,

@@ -6,13 +6,14 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator
-from samplers.denoise import CG_STEPS, data_step, denoise, first_image
+from samplers.denoise import CG_STEPS, data_step, denoise_turned, first_image
 from samplers.stall import Stall
 from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
 STRENGTH = 0.23  # lambda of DPIR
+MOMENTUM = 0.6  # chosen on validation slices (docs/samplers.md)
 
 
 def pnp(
@@ -26,21 +27,30 @@ def pnp(
     initial: Tensor | None = None,
     start_sigma: float | None = None,
     end_sigma: float | None = None,
+    momentum: float = MOMENTUM,
+    turns: bool | None = None,
     strength: float = STRENGTH,
     sigma_y: float | Tensor = 0.0,
     cg_steps: int = CG_STEPS,
     tolerance: float = 0.0,
     callback: Callback | None = None,
 ) -> Tensor:
-    """x = data step from E[x_0 | x], the image being taken for one with noise of sigma.
+    """x' = data step from E[x_0 | x], x being taken for an image with noise of sigma; x = x' + m d.
 
-    After Zhang et al. (DPIR), TPAMI 2022, with the score network as the denoiser. A point estimate:
-    nothing is random, and the result is no sample of the posterior. One network call a step.
+    d is the change of x' over the last step, m the momentum. After Zhang et al. (DPIR), TPAMI 2022,
+    with the score network as the denoiser, extrapolated as in Nesterov's method (Kamilov et al.,
+    IEEE Signal Process. Lett. 2017). A point estimate: nothing is random, and the result is no
+    sample of the posterior. One network call a step.
 
     Args: as `samplers.dds`, but
 
         rng: names the samples; no random number is drawn.
         start_sigma: first level; by default what the measurement says (`start.noise_levels`).
+        momentum: m, from 0 (none) to below 1.
+        turns: show the network the image in each of the square's eight positions in turn, step by
+            step ("periodical geometric self-ensemble" in DPIR, section 4.2): its errors differ
+            between them. Only for a prior to which all are alike; None: where the score's attribute
+            `symmetric` says so, as `models.checkpoint.load_prior` sets it.
         tolerance: a sample is finished when its image and its misfit change by less than this,
             relatively, in `stall.PATIENCE` steps running; 0: goes to the last level.
         strength: lambda: the data step's penalty is lambda sigma_y^2 / sigma^2.
@@ -48,8 +58,11 @@ def pnp(
     Returns:
         ``(B, *domain_shape)`` images.
 
-    Raises: as `samplers.dds`.
+    Raises: as `samplers.dds`; ValueError, too, for a momentum outside [0, 1).
     """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"expected momentum in [0, 1), got {momentum}")
+    turns = getattr(score, "symmetric", False) if turns is None else turns
     watch = Watch(rng, callback)
     x = first_image(operator, y, initial)
     levels = noise_levels(
@@ -65,11 +78,16 @@ def pnp(
     )
     noise_level = math.sqrt(strength) * sigma_y
     stall = Stall(operator, y, tolerance)
-    for peak, sigma in zip(levels.amax(1).tolist(), levels.to(x.real), strict=True):
-        clean = denoise(score, x, sigma)
+    image = x
+    for step, (peak, sigma) in enumerate(
+        zip(levels.amax(1).tolist(), levels.to(x.real), strict=True)
+    ):
+        clean = denoise_turned(score, x, sigma, turn=step if turns else 0)
         fitted = data_step(operator, y, clean, sigma, sigma_y=noise_level, cg_steps=cg_steps)
-        x = stall.keep(x, fitted)
-        watch(peak, x)
+        before, image = image, stall.keep(image, fitted)
+        # the first image is no step of the iteration: nothing to extrapolate from
+        x = image + momentum * (image - before) if step else image
+        watch(peak, image)
         if stall.finished():
             break
-    return watch.finish(x)
+    return watch.finish(image)

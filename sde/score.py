@@ -10,7 +10,11 @@ Score = Callable[[Tensor, Tensor], Tensor]
 
 
 def score_function(
-    net: nn.Module, *, autocast: torch.dtype | None = None, stride: int = 1
+    net: nn.Module,
+    *,
+    autocast: torch.dtype | None = None,
+    stride: int = 1,
+    symmetric: bool = False,
 ) -> Score:
     """``score(x, sigma) -> grad_x log p_sigma(x)`` for real and for complex images.
 
@@ -22,6 +26,8 @@ def score_function(
         net: ``net(x, sigma)`` on real images.
         autocast: bfloat16 or float16 for the network's inner products; None for none.
         stride: the network's image sides are multiples of it; other images are padded.
+        symmetric: whether turned and mirrored images are as likely; the score's attribute of that
+            name, for samplers that make use of it.
     """
     dtype = next(net.parameters()).dtype
 
@@ -29,7 +35,9 @@ def score_function(
         with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
             return net(x.to(dtype), sigma.to(dtype)).to(x.dtype)
 
-    return complex_score(padded_score(real_score, stride))
+    score = complex_score(padded_score(real_score, stride))
+    score.symmetric = symmetric
+    return score
 
 
 def padded_score(score: Score, stride: int) -> Score:

@@ -9,6 +9,7 @@ from configs import base
 from models import checkpoint, create_model
 from models.original import original_names
 from operators.batch import derive_seed
+from tests.tiny_prior import write_prior
 
 
 def small(size: str = "1"):
@@ -72,6 +73,16 @@ def test_load_prior_samples_with_the_averaged_weights(tmp_path):
     parts = score(z, sigma)
     torch.testing.assert_close(parts.real, expected, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(parts.imag, score(x.flip(0), sigma), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("flip", "rotate"), [(True, True), (True, False), (False, True)])
+def test_a_prior_is_symmetric_only_if_trained_in_all_positions(tmp_path, flip, rotate):
+    path = write_prior(tmp_path / "prior.pt")
+    payload = checkpoint.load(path)
+    payload["config"]["data"] |= {"flip": flip, "rotate": rotate}
+    checkpoint.save(path, payload)
+    score, _ = checkpoint.load_prior(path, device="cpu")
+    assert score.symmetric == (flip and rotate)
 
 
 def write_network(path, name="ncsnpp"):

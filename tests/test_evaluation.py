@@ -89,6 +89,17 @@ def test_baselines():
     assert (fbp(ct, ct.forward(smooth)) - smooth).square().mean().sqrt() < 0.1
 
 
+def test_the_priors_symmetry_reaches_the_sampler(prior, tmp_path):
+    results = {}
+    for turns in (None, True, False):  # the tiny prior's config has flips and rotations
+        config = small_config(prior, name="pnp", start_sigma=1.0, turns=turns)
+        config.limit = 1
+        evaluation.evaluate(config, tmp_path / str(turns), "cpu")
+        (results[turns],) = recon_of(tmp_path / str(turns)).values()
+    np.testing.assert_array_equal(results[None], results[True])
+    assert not np.allclose(results[None], results[False])
+
+
 def test_folder_has_what_it_promises(prior, tmp_path):
     out = tmp_path / "results"
     evaluation.evaluate(small_config(prior), out, "cpu")

@@ -543,3 +543,85 @@ def test_final_variants_differ_as_documented():
     assert not torch.equal(sample, study)
     torch.testing.assert_close(study, operator.correct(sample, y))
     assert 0 < (mean - sample).abs().max() < 10 * SDE.sigma_min
+
+
+def half_quadratic_splitting(score, sde, operator, y, *, num_steps, start, momentum, turns):
+    """`samplers.pnp` for noise-free Cartesian MRI, written out: the data step is a projection."""
+    positions = [
+        lambda x, quarters=quarters, mirrored=mirrored: (
+            x.rot90(quarters, (2, 3)).flip(3) if mirrored else x.rot90(quarters, (2, 3))
+        )
+        for mirrored in (False, True)
+        for quarters in range(4)
+    ]
+    # turning is undone by turning back; a mirrored position is its own way back
+    ways_back = [positions[i] for i in (0, 3, 2, 1, 4, 5, 6, 7)]
+    x = operator.adjoint(y)
+    fits = []
+    for step in range(num_steps):
+        sigma = start * (sde.sigma_min / start) ** (step / (num_steps - 1))
+        turn = step % 8 if turns else 0
+        shown = positions[turn](x)
+        level = torch.full((len(x),), sigma, dtype=torch.float64)
+        clean = ways_back[turn](shown + sigma**2 * score(shown, level))
+        fits.append(operator.correct(clean, y))
+        x = fits[-1] + (momentum * (fits[-1] - fits[-2]) if step else 0)
+    return fits[-1]
+
+
+@pytest.mark.parametrize(("momentum", "turns"), [(0.0, False), (0.6, False), (0.6, True)])
+def test_plug_and_play_is_the_written_out_recursion(momentum, turns):
+    operator = OPERATORS["mri complex"]
+    y = operator.forward(PRIOR.mean.reshape(1, 1, SIDE, SIDE) + 0j)
+    options = {"num_steps": 11, "momentum": momentum, "turns": turns}
+    expected = half_quadratic_splitting(score, SDE, operator, y, start=1.0, **options)
+    found = run("pnp", operator, y, [1], start_sigma=1.0, cg_steps=3, **options)
+    torch.testing.assert_close(found, expected)
+
+
+def test_turns_are_all_eight_positions_and_only_where_the_prior_is_symmetric():
+    operator = OPERATORS["mri real"]
+    still = torch.arange(float(SIDE**2), dtype=torch.float64).reshape(1, 1, SIDE, SIDE)
+    shown = []
+
+    def nothing(x, sigma):  # all images are as likely: what is measured stays
+        shown.append(tuple(x.round().flatten().tolist()))
+        return torch.zeros_like(x)
+
+    def positions() -> int:
+        shown.clear()
+        x = SAMPLERS["pnp"](
+            *(nothing, SDE, operator, operator.forward(still)),
+            rng=BatchGenerator([1]),
+            num_steps=8,
+            start_sigma=1.0,
+            initial=still,
+        )
+        torch.testing.assert_close(x, still)
+        return len(set(shown))
+
+    assert positions() == 1
+    nothing.symmetric = True
+    assert positions() == 8
+
+
+def test_momentum_gets_nearer_to_the_posterior_mean_in_few_steps():
+    operator = toy_mri()
+    y = measurement(operator, PRIOR, 0.0)
+    values = torch.cat([y.real.flatten(), y.imag.flatten()])
+    truth = condition(PRIOR, dense(operator), values, 0.0).mean.reshape(1, 1, SIDE, SIDE)
+    plain, fast = (
+        (
+            SAMPLERS["pnp"](
+                *(PRIOR.score, SDE, operator, y),
+                rng=BatchGenerator([1]),
+                num_steps=8,
+                momentum=momentum,
+            )
+            - truth
+        ).norm()
+        for momentum in (0.0, 0.6)
+    )
+    assert fast < 0.7 * plain
+    with pytest.raises(ValueError, match=r"expected momentum in \[0, 1\), got 1"):
+        run("pnp", operator, y, [1], momentum=1.0)
