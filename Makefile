@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make venv   install the pinned dependencies into $(VENV)"
 	@echo "make test   lint and run all tests"
-	@echo "make demo   train a small prior, reconstruct brain MRI, print the table (a few CPU minutes)"
+	@echo "make demo   train a toy, reconstruct brain MRI and head CT with the shipped prior (5 minutes)"
 	@echo "make format rewrite the sources in the project's style"
 	@echo "make clean  remove $(VENV), caches and the demo's results"
 

@@ -21,7 +21,7 @@ MEASUREMENTS = {
     CT: {"operator.name": "ct", "operator.num_views": 20},
 }
 # 37 levels of Jalal's, three calls each, lie below its first noise level of 1
-LEVELS = {"pc": 100, "ccdf": 100, "jalal": 50, "pnp": 50}
+LEVELS = {"pc": 50, "ccdf": 100, "jalal": 50, "pnp": 20}
 QUICK_LEVELS = {"pc": 3, "ccdf": 4, "jalal": 4, "pnp": 4}
 QUICK_LIMIT = 2  # slices
 # rows of figures: the samplers of a measurement that belong together
