@@ -42,8 +42,8 @@ RUNS = {
     "dds": (20, 50, 100),
     "diffpir": (20, 50),
     "dps": (50,),
-    "predictor_corrector": (50, 100, 500),
-    "annealed_langevin": (100,),
+    "predictor_corrector": (100, 500),
+    "annealed_langevin": (50,),
 }
 COLUMNS = ("measurement", "sampler", "steps", "precision", "calls", "seconds", "psnr", "ssim")
 STYLES = {

@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     sampler.strength = placeholder(float)  # diffpir, pnp: lambda of the data step
     sampler.cg_steps = placeholder(int)  # dds, diffpir, pnp: iterations of the data step
     sampler.step = placeholder(float)  # dps: length of the gradient step
-    sampler.step_scale = placeholder(float)  # langevin: eta at sigma_min
+    sampler.step_scale = placeholder(float)  # langevin: eta at sigma_min; None: half sigma_min^2
     sampler.inner_steps = placeholder(int)  # langevin: steps a level
     sampler.data_weight = placeholder(float)  # langevin: length of the data step
     sampler.likelihood = placeholder(str)  # langevin: norm_ratio, gaussian

@@ -184,10 +184,13 @@ def draw_sizes(panels: Sequence[SizePanel]) -> Figure:
     colors = prior_colors(priors)
     figure = Figure(figsize=(WIDTH, ROW * 0.8 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
+    for axis in axes.flat:
+        axis.set_visible(False)  # until there is something to show
     grid = {}
     for panel in panels:
         place = rows.index(panel.row), columns.index(panel.column)
         axis = grid[place] = axes[place]
+        axis.set_visible(True)
         if panel.reference == panel.reference:
             axis.axhline(panel.reference, color="0.6", linewidth=1, label="TV")
         for number, prior in enumerate(priors):

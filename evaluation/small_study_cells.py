@@ -24,8 +24,8 @@ MEASUREMENTS = {
 LEVELS = {"pc": 50, "ccdf": 100, "jalal": 50, "pnp": 20}
 QUICK_LEVELS = {"pc": 3, "ccdf": 4, "jalal": 4, "pnp": 4}
 QUICK_LIMIT = 2  # slices
-# rows of figures: the samplers of a measurement that belong together
-SAMPLERS = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "jalal", "pnp")}
+SAMPLERS = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "pnp")}
+ALIKE = {"pc": ("pc", "ccdf"), "ccdf": ("pc", "ccdf")}  # one row of the figure
 DIRECT = {MRI: "zero_filled", CT: "fbp"}
 BATCH = 8  # slices: a set is one batch
 

@@ -21,11 +21,11 @@ from evaluation.markup import MISSING, Column, Text, markdown
 from evaluation.plots import SizePanel, draw_sizes
 from evaluation.small_study import OUT
 from evaluation.small_study_cells import (
+    ALIKE,
     CT,
     DIRECT,
     DOMAINS,
     MEASURED,
-    MEASUREMENTS,
     MRI,
     OWN,
     SAMPLERS,
@@ -224,13 +224,13 @@ def size_panels(scores: Scores) -> list[SizePanel]:
         kind = {MRI: "MR", CT: "CT"}[measurement]
         for where, sets in (("in", [OWN[prior]]), ("out of", outside(prior, measurement))):
             title = f"{kind}, {where} distribution\nof the {prior} prior"
-            for row, sampler in enumerate(SAMPLERS[measurement]):
+            for sampler in SAMPLERS[measurement]:
                 lines = findings.prior_means(scores, sets, measurement, sampler)
                 tv = list(scores.of(sets, measurement, "tv").values())
                 panels.append(
                     SizePanel(
                         column=title,
-                        row=_row_title(row),
+                        row=_row_title(sampler),
                         lines=lines,
                         known=frozenset(p for p in PRIORS if where == "out of" and OWN[p] in sets),
                         reference=float(np.mean(tv)) if tv else math.nan,
@@ -239,9 +239,9 @@ def size_panels(scores: Scores) -> list[SizePanel]:
     return panels
 
 
-def _row_title(row: int) -> str:
-    """The samplers of a row: MR's, and CT's where it has another."""
-    return " / ".join(dict.fromkeys(label(SAMPLERS[m][row]) for m in MEASUREMENTS))
+def _row_title(sampler: str) -> str:
+    """The sampler, with what takes its place for another measurement."""
+    return " / ".join(label(name) for name in ALIKE.get(sampler, (sampler,)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

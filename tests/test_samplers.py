@@ -390,6 +390,23 @@ def test_unfit_arguments_are_errors(options, message):
         )
 
 
+@pytest.mark.parametrize(("sigma_min", "step_scale"), [(0.01, 5e-5), (0.002, 2e-6)])
+def test_langevin_s_step_follows_the_smallest_level(sigma_min, step_scale):
+    operator = OPERATORS["mri real"]
+    y = operator.forward(PRIOR.mean.reshape(1, 1, SIDE, SIDE))
+    default, given = (
+        annealed_langevin(
+            *(score, VESDE(sigma_min, 1.0), operator, y),
+            rng=BatchGenerator([1]),
+            num_steps=9,
+            **options,
+        )
+        for options in ({}, {"step_scale": step_scale})
+    )
+    torch.testing.assert_close(default, given)
+    assert default.abs().max() < 10  # it stays bounded
+
+
 def test_unfit_langevin_arguments_are_errors():
     operator = OPERATORS["mri real"]
     y = operator.forward(torch.zeros(1, 1, SIDE, SIDE))
