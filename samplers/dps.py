@@ -5,12 +5,14 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand, norm
+from operators.solvers import power_method
 from samplers.dds import START_SIGMA
 from samplers.denoise import denoise, first_image
 from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
+NORM_STEPS = 20  # of the power method; a per cent or so is enough
 STEP = 1.0  # zeta (Chung et al. 2023, appendix D: 0.3 to 1 by task, 256 x 256, 1000 steps)
 
 
@@ -37,7 +39,8 @@ def dps(
     Args: as `samplers.dds`, but
 
         step: zeta, length of the gradient step; the norm is not squared, so that its gradient is
-            about a unit vector times A^H.
+            about a unit vector times A^H. It is divided by |A|, the largest singular value: zeta
+            then means the same whatever the operator's scale.
 
     Returns:
         ``(B, *domain_shape)``: E[x_0 | x] at the last level.
@@ -47,6 +50,8 @@ def dps(
     if torch.is_inference_mode_enabled():
         raise RuntimeError("expected to run without torch.inference_mode: dps needs gradients")
     watch = Watch(rng, callback)
+    real = y.real.dtype
+    scale = power_method(operator, num_iterations=NORM_STEPS, dtype=real, device=y.device)
     x = first_image(operator, y, initial)
     levels = noise_levels(
         score,
@@ -65,7 +70,7 @@ def dps(
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             clean = denoise(score, x, sigma)
-            misfit = norm(operator.forward(clean) - y)  # (B,)
+            misfit = norm(operator.forward(clean) - y) / scale  # (B,)
             (gradient,) = torch.autograd.grad(misfit.sum(), x)
         # a measurement that is met exactly has no direction to go
         gradient = torch.where(expand(misfit, x) > 0, gradient, 0.0)

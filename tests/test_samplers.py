@@ -34,6 +34,7 @@ from operators import (
     SuperResolution,
     Unmeasured,
 )
+from operators.base import LinearOperator
 from operators.batch import GroupedGenerator, expand, norm
 from operators.multicoil import rss
 from samplers import (
@@ -133,6 +134,30 @@ OPERATORS = {
     "super-resolution": SuperResolution((SIDE, SIDE), 2),
     "unmeasured": Unmeasured((1, SIDE, SIDE)),
 }
+
+
+class ScaledOperator(LinearOperator):
+    """Another operator times a number."""
+
+    def __init__(self, operator, factor):
+        super().__init__(
+            operator.domain_shape,
+            operator.range_shape,
+            domain_complex=operator.domain_complex,
+            range_complex=operator.range_complex,
+        )
+        self.operator, self.factor = operator, factor
+
+    def _forward(self, x):
+        return self.factor * self.operator.forward(x)
+
+    def _adjoint(self, y):
+        return self.factor * self.operator.adjoint(y)
+
+    def _correct(self, x, y, weight):
+        return self.operator.correct(x, y / self.factor, weight)
+
+
 DETERMINISTIC = {"pnp"}  # point estimates: no random number is drawn
 CASES = [
     (name, kind)
@@ -305,6 +330,14 @@ def test_dps_takes_the_gradient_through_the_score():
         pytest.raises(RuntimeError, match=r"without torch\.inference_mode"),
     ):
         run("dps", operator, y, [1])
+
+
+def test_dps_does_not_depend_on_the_operators_scale():
+    operator = OPERATORS["ct"]
+    scaled = ScaledOperator(operator, 30.0)
+    y = operator.forward(PRIOR.mean.reshape(1, 1, SIDE, SIDE))
+    one, other = run("dps", operator, y, [1]), run("dps", scaled, 30.0 * y, [1])
+    torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["dds", "diffpir", "pnp", "dps"])
