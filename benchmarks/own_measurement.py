@@ -9,7 +9,9 @@ level estimated, given, and denied. PSNR of the direct image and of the reconstr
 
 import argparse
 import statistics
+import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import h5py
@@ -62,7 +64,8 @@ def run(folder: Path, measured: np.ndarray, images: Tensor, device: str, **field
     np.save(source, measured)
     config = load_config("configs/reconstruct.py")
     config.update_from_flattened_dict(fields)
-    summary = reconstruct(config, source, folder / "out", device)
+    with redirect_stdout(sys.stderr):  # the table alone goes to standard output
+        summary = reconstruct(config, source, folder / "out", device)
     with h5py.File(folder / "out" / "reconstruction.h5") as file:
         direct, found = file["direct"][()], file["reconstruction"][()]
     before, after = (

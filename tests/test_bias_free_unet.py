@@ -23,8 +23,8 @@ def network(seed: int = 0, **changes) -> BiasFreeUNet:
 def test_the_shipped_size_is_small():
     net = create_model(configs.load_config("configs/natural_small.py"))
     count = sum(p.numel() for p in net.parameters())
-    blocks = 2 * 9 * (2 * 2 * (24**2 + 32**2 + 48**2) + 2 * 64**2)  # two of each width each way
-    assert count == blocks + 2 * 4 * (24 * 32 + 32 * 48 + 48 * 64) + 9 * (2 * 24 + 24)
+    blocks = 2 * 9 * (2 * 2 * (32**2 + 40**2 + 48**2) + 2 * 48**2)  # two of each width each way
+    assert count == blocks + 2 * 4 * (32 * 40 + 40 * 48 + 48 * 48) + 9 * (2 * 32 + 32)
     assert count <= 500_000
 
 

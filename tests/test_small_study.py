@@ -161,8 +161,9 @@ def test_the_embedded_sets_are_read_at_128_pixels(tmp_path):
 def test_the_cells(everything):
     cells = make_cells(everything.found)
     folders = [cell.folder for cell in cells]
-    measured = sum(map(len, MEASURED.values()))
-    assert len(folders) == len(set(folders)) == measured * (2 + 3 * len(NAMES))
+    mri, ct = (sum(m in kinds for kinds in MEASURED.values()) for m in (MRI, CT))
+    expected = mri * (2 + 3 * len(NAMES)) + ct * (2 + 2 * len(NAMES))  # two baselines each
+    assert len(folders) == len(set(folders)) == expected
     for cell in cells:
         method = parse_method(cell.method)
         config = small_study.config_of(cell, small_study.Path("runs"))
@@ -347,7 +348,8 @@ def test_the_gap_of_two_means():
 
 def test_findings_about_sizes(scores):
     rows = size_findings(scores)
-    assert len(rows) == 4 * 3 * 3
+    # two priors with each measurement, three sizes above the smallest
+    assert len(rows) == 2 * (3 + 2) * 3
     for row in rows:
         k = SIZES.index(row.size)
         assert row.inside.interval.mean == pytest.approx(0.1 * k, abs=0.02)
@@ -365,7 +367,7 @@ def test_findings_about_sizes(scores):
 
 def test_findings_about_photographs(scores):
     rows = natural_findings(scores)
-    assert len(rows) == 2 * 3 * 4
+    assert len(rows) == (3 + 2) * 4  # MR's samplers and CT's, four sizes
     for row in rows:
         k = SIZES.index(row.size)
         assert row.outside.interval.mean == pytest.approx(2.6 + 0.7 * k, abs=0.02)
@@ -389,8 +391,8 @@ def test_the_summary_and_its_figure(study, tmp_path, capsys):
     text = (tmp_path / "summary.md").read_text()
     assert capsys.readouterr().out.startswith(text)
     lines = text.splitlines()
-    assert "| 1: in distribution the smallest is as good | 36 / 0 / 0 | 12 / 0 / 0 |" in lines
-    assert "| 3: in the medical prior's own it is as good | 6 / 18 / 0 | 0 / 6 / 0 |" in lines
+    assert "| 1: in distribution the smallest is as good | 30 / 0 / 0 | 10 / 0 / 0 |" in lines
+    assert "| 3: in the medical prior's own it is as good | 5 / 15 / 0 | 0 / 5 / 0 |" in lines
     row = next(line for line in lines if line.startswith("| brain | gaussian1d 4x | PC | 2 |"))
     assert "+0.10 [+0.10, +0.10] (6 / 1) | yes | -1.00 [-1.00, -1.00] (17 / 4) | yes" in row
     assert "not independent" in text
