@@ -36,6 +36,7 @@ from datasets import DataError
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
 from models import checkpoint, create_model
+from models.allocator import keep_freed_memory
 from models.ema import create_ema
 from models.run import REQUEUE, catch_signals, checkpoint_path, open_csv, save_checkpoint
 from operators import Unmeasured
@@ -567,6 +568,8 @@ def set_up_process(config: ConfigDict) -> str:
         torch.backends.cuda.matmul.allow_tf32 = config.training.tf32
         torch.backends.cudnn.allow_tf32 = config.training.tf32
         torch.backends.cudnn.benchmark = config.training.cudnn_benchmark
+    else:
+        keep_freed_memory()
     if "WORLD_SIZE" in os.environ:
         distributed.init_process_group("nccl" if device != "cpu" else "gloo")
     return device

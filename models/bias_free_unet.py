@@ -37,7 +37,8 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same."""
-        return x + self.conv2(F.relu(self.conv1(x)))
+        # in place, as no derivative needs what a convolution gave: memory is what this waits for
+        return self.conv2(F.relu(self.conv1(x), inplace=True)).add_(x)
 
 
 class BiasFreeUNet(nn.Module):
@@ -109,7 +110,7 @@ class BiasFreeUNet(nn.Module):
             h = downsample(h)
         h = self.middle(h)
         for upsample, blocks in zip(self.upsample, self.up, strict=True):
-            h = blocks(upsample(h) + skips.pop())
+            h = blocks(upsample(h).add_(skips.pop()))
 
         with full_precision(h):
             h = self.output(h.to(self.output.weight.dtype))

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from models import create_model
+from models.allocator import keep_freed_memory
 from models.original import ema_state, translate_state
 from sde import VESDE, Score, score_function
 
@@ -215,7 +216,8 @@ def load_prior(
     """A trained prior, ready to sample: its score function (EMA weights) and its SDE.
 
     The score takes real and complex images of any sides: those that the network cannot halve are
-    padded. Its attribute `symmetric` says whether it was trained with flips and rotations.
+    padded. Its attribute `symmetric` says whether it was trained with flips and rotations. On a CPU
+    the process keeps the memory that it frees from then on (`models.allocator`).
 
     Args:
         name_or_path: the name of a shipped prior (``weights/NAME.pt``), a checkpoint file, a
@@ -231,6 +233,8 @@ def load_prior(
     """
     path = resolve_prior(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     payload = load(path)
     config = ConfigDict(payload["config"])
     net = create_model(config)
