@@ -22,7 +22,6 @@ from operators import BatchGenerator, LinearOperator, ParallelBeamCT, SingleCoil
 from operators.ct import few_view_angles
 from operators.masks import make_mask
 from samplers import pnp
-from samplers.denoise import CG_STEPS
 from samplers.start import automatic_start
 
 SIDE = 256
@@ -64,7 +63,6 @@ def mean_psnr(prior, images: Tensor, operator: LinearOperator, steps: int, optio
             *(score, sde, operator, y, first),
             factor=options.pop("start_factor"),
             end_sigma=None,
-            cg_steps=CG_STEPS,
         )
     x = pnp(
         *(score, sde, operator, y),

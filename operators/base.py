@@ -1,5 +1,7 @@
 """The interface of every measurement model: a linear map with its exact adjoint."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -87,6 +89,18 @@ class LinearOperator:
                 f"got {x.shape[0]} and {y.shape[0]}"
             )
         return self._correct(x, y, weight)
+
+    def gram_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """About (A A^H + regularization)^-1, to speed up `operators.dual.solve_dual`.
+
+        Args:
+            regularization: ``(1,)`` or ``(B,)``, 0 or more.
+
+        Returns:
+            A Hermitian, positive definite map of measurements ``(B, *range_shape)``; None where
+            there is none that is better than the identity, as for MRI.
+        """
+        return None
 
     def check_measurement(self, y: Tensor) -> None:
         """Raise the errors of `adjoint` if `y` is not a measurement ``(B, *range_shape)``."""

@@ -11,7 +11,8 @@ centre of rotation on pixel ``size // 2``: half a pixel off ours for even sizes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from operators.back_projection import back_project
 from operators.base import LinearOperator
 from operators.ct_matrix import Rays, SystemMatrix, joseph_matrix
+from operators.ramp import angular_weights, gram_inverse, gram_spectrum
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -84,6 +86,26 @@ class _RayTransform(LinearOperator):
         """A^T 1, what all rays together weigh each pixel with: ``(1, 1, H, W)``."""
         return self.matrix(dtype).column_sums.reshape(1, *self.domain_shape)
 
+    @property
+    def centre_spacing(self) -> float:
+        """Distance of neighbouring rays at the centre of rotation, in pixels."""
+        raise NotImplementedError
+
+    @property
+    def view_weights(self) -> NDArray[np.float64]:
+        """The angle in radians, of a half turn, that each view stands for: ``(num_views,)``."""
+        raise NotImplementedError
+
+    def gram_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor]:
+        """As `LinearOperator.gram_inverse`: the ramp filter at low frequencies."""
+        return gram_inverse(self._gram_spectrum, regularization)
+
+    @cached_property
+    def _gram_spectrum(self) -> Tensor:
+        side = math.sqrt(math.prod(self.size))
+        spectrum = gram_spectrum(self.view_weights, self.centre_spacing, self.num_bins, side)
+        return spectrum.to(self._device)
+
     def to(self, device: torch.device | str) -> "_RayTransform":
         """A copy that computes on `device`, with the matrices built so far."""
         moved = super().to(device)
@@ -146,6 +168,16 @@ class ParallelBeamCT(_RayTransform):
         if num_bins is None:
             num_bins = math.ceil(math.hypot(*size) / self.bin_spacing)
         super().__init__(size, _check_angles(angles_deg), _check_bins(num_bins))
+
+    @property
+    def centre_spacing(self) -> float:
+        """Distance of neighbouring rays, in pixels."""
+        return self.bin_spacing
+
+    @property
+    def view_weights(self) -> NDArray[np.float64]:
+        """The angle in radians that each view stands for: ``(num_views,)``."""
+        return angular_weights(self.angles_deg, period=180.0)
 
     def study_adjoint(self, y: Tensor) -> Tensor:
         """The original study's back-projection: unfiltered, interpolating, times pi / (2 n).
@@ -232,6 +264,19 @@ class FanBeamCT(_RayTransform):
     def magnification(self) -> float:
         """How much longer things at the centre of rotation are on the detector."""
         return 1 + self.detector_distance / self.source_distance
+
+    @property
+    def centre_spacing(self) -> float:
+        """Distance of neighbouring rays at the centre of rotation, in pixels."""
+        return self.bin_spacing / self.magnification
+
+    @property
+    def view_weights(self) -> NDArray[np.float64]:
+        """The angle in radians that each view stands for: ``(num_views,)``.
+
+        Every line is seen twice a turn.
+        """
+        return angular_weights(self.angles_deg, period=360.0) / 2
 
     def bin_of_pixels(self, view: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The fractional bin that points (x, y) project to in `view`, and D^2 / U^2.

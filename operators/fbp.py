@@ -2,14 +2,13 @@
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.back_projection import back_project
 from operators.ct import FanBeamCT, ParallelBeamCT
 from operators.fourier import filter_rows
+from operators.ramp import padded_length
 
 # Windows on the ramp, by the frequency in cycles a bin, from 0 to 1/2.
 _WINDOWS = {
@@ -50,23 +49,18 @@ def fbp(operator: ParallelBeamCT | FanBeamCT, sinogram: Tensor, *, filter: str =
         raise ValueError(f"fbp: expected a filter of {', '.join(_WINDOWS)}, got {filter!r}")
     operator._check(sinogram, operator.range_shape, operator.range_complex, "fbp")
 
-    spacing = operator.bin_spacing
     if isinstance(operator, FanBeamCT):
-        # Scaled to a detector through the centre of rotation; every line is seen twice a turn.
-        spacing = spacing / operator.magnification
-        sinogram = sinogram * _fan_weights(operator, spacing).to(sinogram)
-        angles = _angular_weights(operator.angles_deg, period=360.0) / 2
-    else:
-        angles = _angular_weights(operator.angles_deg, period=180.0)
-    views = _ramp_filter(sinogram, filter) / spacing
-    views = views * torch.from_numpy(angles).to(sinogram)[:, None]  # (B, 1, V, R)
+        sinogram = sinogram * _fan_weights(operator).to(sinogram)
+    views = _ramp_filter(sinogram, filter) / operator.centre_spacing
+    angles = torch.from_numpy(operator.view_weights).to(sinogram)  # (V,)
+    views = views * angles[:, None]  # (B, 1, V, R)
     return back_project(views, operator.size, operator.bin_of_pixels)
 
 
 def _ramp_filter(sinogram: Tensor, filter: str) -> Tensor:
     """Convolution of the views with the windowed ramp kernel for bins of unit spacing."""
     num_bins = sinogram.shape[-1]
-    length = 2 ** math.ceil(math.log2(max(2 * num_bins, 64)))
+    length = padded_length(num_bins)
     bins = torch.arange(length, dtype=torch.float64, device=sinogram.device)
     distance = torch.minimum(bins, length - bins)
     kernel = torch.where(distance % 2 == 1, -1 / (math.pi * distance) ** 2, 0.0)
@@ -75,25 +69,11 @@ def _ramp_filter(sinogram: Tensor, filter: str) -> Tensor:
     return filter_rows(sinogram, kernel, _WINDOWS[filter](frequency))  # (B, 1, V, R)
 
 
-def _angular_weights(angles_deg: NDArray[np.float64], period: float) -> NDArray[np.float64]:
-    """The angle in radians that each view stands for: half the gaps to its neighbours.
-
-    Views at the same angle (modulo `period`) share it. Gaps above twice the median are missing
-    data, not coarse steps, and count as the median.
-    """
-    # Rounded so that 180 degrees and 0 fall together.
-    folded = np.round(np.mod(angles_deg, period), 9) % period
-    angles, position, counts = np.unique(folded, return_inverse=True, return_counts=True)
-    gaps = np.diff(angles, append=angles[0] + period)  # to the next angle
-    gaps = np.where(gaps > 2 * np.median(gaps), np.median(gaps), gaps)
-    weights = (gaps + np.roll(gaps, 1)) / 2 / counts
-    return np.deg2rad(weights[position])  # (V,)
-
-
-def _fan_weights(operator: FanBeamCT, spacing: float) -> Tensor:
+def _fan_weights(operator: FanBeamCT) -> Tensor:
     """The cosine of each bin's angle to the central ray, ``(R,)``."""
     centre = (operator.num_bins - 1) / 2
-    offset = (torch.arange(operator.num_bins, dtype=torch.float64) - centre) * spacing
+    bins = torch.arange(operator.num_bins, dtype=torch.float64)
+    offset = (bins - centre) * operator.centre_spacing
     return operator.source_distance / torch.hypot(
         offset, torch.tensor(operator.source_distance, dtype=torch.float64)
     )

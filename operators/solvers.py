@@ -73,13 +73,15 @@ def conjugate_gradient(
         curvature = dot(direction, product)
         # of relative size epsilon: the direction is outside the range of N, but for rounding
         size = dot(direction, direction)
-        largest = torch.maximum(largest, _ratio(curvature, size, active))
+        largest = torch.maximum(largest, frozen_ratio(curvature, size, active))
         active = active & (curvature > FLOOR * epsilon * largest * size)
-        step = _ratio(square, curvature, active)
-        x = _update(x, step, direction, active)
-        residual = _update(residual, -step, product, active)
+        step = frozen_ratio(square, curvature, active)
+        x = frozen_update(x, step, direction, active)
+        residual = frozen_update(residual, -step, product, active)
         previous, square = square, torch.where(active, dot(residual, residual), square)
-        direction = _update(residual, _ratio(square, previous, active), direction, active)
+        direction = frozen_update(
+            residual, frozen_ratio(square, previous, active), direction, active
+        )
         iterations = iterations + active
         active = active & (square.sqrt() > tolerance * scale)
     relative = square.sqrt() / scale
@@ -123,15 +125,7 @@ def solve_normal_equations(
     if x0 is not None:
         y = y - operator.forward(x0)
     rhs = operator.adjoint(y)
-    weight = torch.as_tensor(regularization, dtype=rhs.real.dtype, device=rhs.device)
-    if weight.ndim > 1 or (weight.ndim == 1 and weight.shape[0] != rhs.shape[0]):
-        raise ValueError(
-            f"expected regularization as a number or of shape ({rhs.shape[0]},), "
-            f"got {tuple(weight.shape)}"
-        )
-    if not (weight >= 0).all():
-        raise ValueError(f"expected regularization of 0 or more, got {regularization}")
-    weight = expand(weight, rhs)  # (B or 1, 1, ...)
+    weight = expand(regularization_weight(regularization, rhs), rhs)  # (B or 1, 1, ...)
     solution = conjugate_gradient(
         lambda x: operator.normal(x) + weight * x,
         rhs,
@@ -139,6 +133,23 @@ def solve_normal_equations(
         tolerance=tolerance,
     )
     return solution if x0 is None else solution._replace(x=x0 + solution.x)
+
+
+def regularization_weight(regularization: float | Tensor, like: Tensor) -> Tensor:
+    """`regularization` in the precision and on the device of a batch: ``(1,)`` or ``(B,)``.
+
+    Raises:
+        ValueError: a wrong shape, or below 0.
+    """
+    weight = torch.as_tensor(regularization, dtype=like.real.dtype, device=like.device)
+    if weight.ndim > 1 or (weight.ndim == 1 and weight.shape[0] != like.shape[0]):
+        raise ValueError(
+            f"expected regularization as a number or of shape ({like.shape[0]},), "
+            f"got {tuple(weight.shape)}"
+        )
+    if not (weight >= 0).all():
+        raise ValueError(f"expected regularization of 0 or more, got {regularization}")
+    return weight.reshape(-1)
 
 
 def power_method(
@@ -179,12 +190,12 @@ def power_method(
     return eigenvalue.sqrt()
 
 
-def _ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
+def frozen_ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
     """numerator / denominator in active samples, 0 in the others."""
     return torch.where(active, numerator / torch.where(active, denominator, 1.0), 0.0)
 
 
-def _update(base: Tensor, step: Tensor, direction: Tensor, active: Tensor) -> Tensor:
+def frozen_update(base: Tensor, step: Tensor, direction: Tensor, active: Tensor) -> Tensor:
     """base + step * direction in active samples, base as it was in the others."""
     return torch.where(expand(active, base), base + expand(step, base) * direction, base)
 

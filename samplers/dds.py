@@ -6,7 +6,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
-from samplers.denoise import CG_STEPS, data_step, denoise, direction, first_image
+from samplers.denoise import data_step, denoise, direction, first_image
 from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
@@ -27,7 +27,7 @@ def dds(
     end_sigma: float | None = None,
     eta: float = 1.0,
     sigma_y: float | Tensor = 0.0,
-    cg_steps: int = CG_STEPS,
+    cg_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """x0 = E[x_0 | x]; x0' = data step from x0; x = x0' + sigma' (sqrt(1 - eta^2) e + eta z).
@@ -49,7 +49,7 @@ def dds(
         eta: part of new noise, 0 to 1; 1 is best where data steps change much.
         sigma_y: standard deviation of the measurement noise (of real and imaginary part each), of
             all samples or of each ``(B,)``.
-        cg_steps: iterations of the data step.
+        cg_steps: iterations of the data step; None: `denoise.data_step` chooses.
         callback: called after each step with (step, sigma, x0').
 
     Returns:

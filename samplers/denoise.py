@@ -5,11 +5,14 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import expand
+from operators.dual import solve_dual
 from operators.solvers import solve_normal_equations
 from samplers.state import blank
 from sde import VESDE, Score
 
-CG_STEPS = 8  # MRI needs one or two; for CT few are early stopping (docs/samplers.md)
+CG_STEPS = 8  # MRI needs one or two
+FILTERED_STEPS = 3  # with the operator's filter: as good as 8 without (docs/samplers.md)
+TOLERANCE = 1e-7
 
 
 def schedule(
@@ -79,21 +82,36 @@ def data_step(
     sigma: Tensor,
     *,
     sigma_y: float | Tensor,
-    cg_steps: int,
+    cg_steps: int | None = None,
 ) -> Tensor:
-    """argmin_z |A z - y|^2 / sigma_y^2 + |z - x|^2 / sigma^2, by conjugate gradients from x.
+    """argmin_z |A z - y|^2 / sigma_y^2 + |z - x|^2 / sigma^2, by a few iterations from x.
 
-    With sigma_y = 0 the penalty vanishes: `cg_steps` iterations towards the solution of A z = y
-    that is nearest to x (decomposed diffusion sampling, Chung et al., ICLR 2024). sigma_y: one
-    number, or each sample's ``(B,)``.
+    Conjugate gradients, or conjugate residuals with the operator's `gram_inverse` where it has
+    one (CT). With sigma_y = 0 the penalty vanishes: they go towards the solution of A z = y that is
+    nearest to x (decomposed diffusion sampling, Chung et al., ICLR 2024).
+
+    Args:
+        operator: A.
+        y: ``(B, *range_shape)`` measurement.
+        x: ``(B, *domain_shape)`` images.
+        sigma: noise level of each ``(B,)``.
+        sigma_y: of the measurement, one number or each sample's ``(B,)``.
+        cg_steps: iterations at most; None: `CG_STEPS`, or `FILTERED_STEPS` with the filter.
     """
-    return solve_normal_equations(
-        operator,
-        y,
-        regularization=(sigma_y / sigma) ** 2,
-        x0=x,
-        max_iterations=cg_steps,
-        tolerance=1e-7,
+    penalty = (torch.as_tensor(sigma_y).to(sigma) / sigma) ** 2  # (B,)
+    if operator.gram_inverse(penalty) is None:
+        steps = CG_STEPS if cg_steps is None else cg_steps
+        return solve_normal_equations(
+            operator,
+            y,
+            regularization=penalty,
+            x0=x,
+            max_iterations=steps,
+            tolerance=TOLERANCE,
+        ).x
+    steps = FILTERED_STEPS if cg_steps is None else cg_steps
+    return solve_dual(
+        operator, y, x, regularization=penalty, max_iterations=steps, tolerance=TOLERANCE
     ).x
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
 from samplers.dds import START_SIGMA
-from samplers.denoise import CG_STEPS, data_step, denoise, direction, first_image
+from samplers.denoise import data_step, denoise, direction, first_image
 from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
@@ -30,7 +30,7 @@ def diffpir(
     zeta: float = ZETA,
     strength: float = STRENGTH,
     sigma_y: float | Tensor = 0.0,
-    cg_steps: int = CG_STEPS,
+    cg_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """x0' = data step from E[x_0 | x]; x = x0' + sigma' (sqrt(1 - zeta) e + sqrt(zeta) z).

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator
-from samplers.denoise import CG_STEPS, data_step, denoise_turned, first_image
+from samplers.denoise import data_step, denoise_turned, first_image
 from samplers.stall import Stall
 from samplers.start import noise_levels
 from samplers.state import Callback, Watch
@@ -31,7 +31,7 @@ def pnp(
     turns: bool | None = None,
     strength: float = STRENGTH,
     sigma_y: float | Tensor = 0.0,
-    cg_steps: int = CG_STEPS,
+    cg_steps: int | None = None,
     tolerance: float = 0.0,
     callback: Callback | None = None,
 ) -> Tensor:

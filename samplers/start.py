@@ -10,7 +10,7 @@ from operators.batch import norm
 from operators.mri import SingleCoilMRI
 from operators.multicoil import MultiCoilMRI
 from operators.noise import RINGS, rings
-from samplers.denoise import CG_STEPS, data_step, denoise, schedule
+from samplers.denoise import data_step, denoise, schedule
 from sde import VESDE, Score
 
 START_FACTOR = 4.0  # first level over the first image's estimated error
@@ -28,7 +28,7 @@ def noise_levels(
     num_steps: int,
     start_sigma: float | None,
     end_sigma: float | None,
-    cg_steps: int = CG_STEPS,
+    cg_steps: int | None = None,
 ) -> Tensor:
     """`denoise.schedule` for each sample, so long that the network is called `num_steps` times.
 
@@ -57,7 +57,7 @@ def error_level(
     y: Tensor,
     initial: Tensor,
     *,
-    cg_steps: int,
+    cg_steps: int | None = None,
 ) -> Tensor:
     """An estimate of the root mean square error of `initial`, for each sample, from `y` alone.
 
@@ -70,7 +70,7 @@ def error_level(
         operator: measurement model.
         y: ``(B, *range_shape)`` measurement.
         initial: ``(B, *domain_shape)`` first images.
-        cg_steps: iterations of the data step.
+        cg_steps: iterations of the data step; None: `denoise.data_step` chooses.
 
     Returns:
         ``(B,)`` real, in units of the image; of complex images the error of each part.
@@ -131,7 +131,7 @@ def automatic_start(
     *,
     factor: float,
     end_sigma: float | None,
-    cg_steps: int,
+    cg_steps: int | None = None,
 ) -> Tensor:
     """`factor` times `error_level`, within what the network knows and above the last level.
 

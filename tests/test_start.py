@@ -138,7 +138,7 @@ def test_an_automatic_start_is_per_sample_and_its_look_counts_as_a_call(kind, sa
     assert len(levels) == 7
     first = levels[1 if kind == "ct" else 0]
     begin = operator.correct(torch.zeros_like(images), y)
-    expected = 4 * error_level(shrink, SDE, operator, y, begin, cg_steps=8)
+    expected = 4 * error_level(shrink, SDE, operator, y, begin)
     torch.testing.assert_close(first.double(), expected.double(), rtol=1e-5, atol=0)
     assert first[1] < 0.5 * first[0]
 
