@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import configs
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
+from evaluation.batching import choose_size, in_batches
 from evaluation.inputs import Input, digest, open_input
 from evaluation.methods import (
     PRECISIONS,
@@ -37,6 +38,7 @@ from evaluation.metrics import all_metrics
 from evaluation.preview import preview
 from evaluation.provenance import code_version
 from evaluation.results import write_atomically
+from evaluation.slices import describe_error
 from models.checkpoint import load_prior, resolve_prior
 from operators.problem import Problem
 from samplers import SAMPLERS, Posterior
@@ -93,8 +95,8 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
 
     Raises:
         ConfigError, DataError, CheckpointError, ValueError, FileNotFoundError: before any
-            reconstruction, if something does not fit.
-        FloatingPointError: some slices became NaN or infinite; the others are kept.
+            reconstruction, if something does not fit; a ValueError, too, at the end, if some slices
+            failed: the others are kept.
     """
     _check_folders(source, out)
     method = create_method(config, device)
@@ -114,14 +116,20 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
     items = range(len(opened.keys))
     todo = [item for item in items if not _part(parts, item).is_file()]
     failures: dict[str, str] = {}
+
+    def work(batch: list[int]) -> dict[str, str]:
+        return _reconstruct_batch(opened, method, config.seed, batch, parts, device)
+
     with tqdm(total=len(items), initial=len(items) - len(todo), unit="slice") as bar:
-        for first in range(0, len(todo), config.batch_size):
-            batch = todo[first : first + config.batch_size]
-            failures |= _reconstruct_batch(opened, method, config.seed, batch, parts, device)
+        for batch, outcome in in_batches(todo, choose_size(config.batch_size, device), work):
+            if isinstance(outcome, Exception):
+                outcome = {opened.keys[batch[0]]: describe_error(outcome)}
+            failures |= outcome
             bar.update(len(batch))
     if failures:
-        raise FloatingPointError(
-            f"{len(failures)} slices failed, the others are kept in {parts}:\n  "
+        raise ValueError(
+            f"{len(failures)} slices failed, the others are kept in {parts}; the same command "
+            "tries them again:\n  "
             + "\n  ".join(f"{key}: {reason}" for key, reason in failures.items())
         )
     slices = [_load_part(_part(parts, item)) for item in items]
@@ -151,11 +159,12 @@ def create_method(config: ConfigDict, device: str) -> Method:
             f"expected sampler.num_samples of 1 for {POINT}, a point estimate, of 1 or more for "
             f"others, got {num_samples} for {name}; set sampler.name to {POSTERIOR}"
         )
-    if config.batch_size < 1:
-        raise ValueError(f"expected batch_size of at least 1, got {config.batch_size}")
+    choose_size(config.batch_size, device)  # so that a wrong one is found now
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
-    score, sde = load_prior(config.prior, device, autocast=PRECISIONS[config.precision])
+    score, sde = load_prior(
+        config.prior, device, autocast=PRECISIONS[config.precision], compiled=config.compile
+    )
     return Method(name, num_steps, num_samples, options, sigma_y, score, sde)
 
 

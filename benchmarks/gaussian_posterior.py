@@ -199,7 +199,7 @@ ROWS = [
     ("annealed_langevin", {**GAUSSIAN, "sigma_y": 0.1, "step_scale": 5e-6}, toy_mri, 0.1),
     ("dds", {}, toy_mri, 0.0),
     ("dds", {"sigma_y": 0.1}, toy_mri, 0.1),
-    ("dds", {"cg_steps": 8}, toy_ct, 0.0),
+    ("dds", {}, toy_ct, 0.0),
     ("diffpir", {}, toy_mri, 0.0),
     ("diffpir", {"sigma_y": 0.1}, toy_mri, 0.1),
     ("dps", {}, toy_mri, 0.0),

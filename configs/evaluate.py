@@ -53,7 +53,19 @@ def get_config() -> ConfigDict:
     sampler.name = "predictor_corrector"  # a key of samplers.SAMPLERS, or a baseline
     sampler.num_steps = 500  # noise levels
     sampler.num_samples = 1  # posterior samples a slice: their mean is measured, std kept
-    # keywords of single samplers; None: the sampler's own default (the study's with that protocol)
+    add_sampler_keywords(sampler)
+    sampler.sigma_y = placeholder(float)  # noise: dds, diffpir, pnp, langevin if gaussian; None: 0
+    # keywords of baselines; `weight` is the penalty's, in units of |A|^2 (docs/baselines.md)
+    sampler.smoothing = placeholder(float)  # tv: gradients below it are flat, a pixel
+    sampler.num_iterations = placeholder(int)  # tv: exactly so many; None: until converged
+    sampler.max_iterations = placeholder(int)  # tv, l1_wavelet, cg_sense
+    sampler.wavelet = placeholder(str)  # l1_wavelet: PyWavelets' name, e.g. db4
+    sampler.checkpoint = placeholder(str)  # unet: a run's folder, or published weights
+    return config
+
+
+def add_sampler_keywords(sampler: ConfigDict) -> None:
+    """Keywords of single samplers; None: the sampler's own default, or the study's protocol's."""
     sampler.weight = placeholder(float)  # pc: lambda of the data consistency
     sampler.snr = placeholder(float)  # pc: step size of the corrector
     sampler.corrector_steps = placeholder(int)  # pc: Langevin steps a level
@@ -74,12 +86,4 @@ def get_config() -> ConfigDict:
     sampler.inner_steps = placeholder(int)  # langevin: steps a level
     sampler.data_weight = placeholder(float)  # langevin: length of the data step
     sampler.likelihood = placeholder(str)  # langevin: norm_ratio, gaussian
-    sampler.sigma_y = placeholder(float)  # noise: dds, diffpir, pnp, langevin if gaussian; None: 0
-    # keywords of baselines; `weight` is the penalty's, in units of |A|^2 (docs/baselines.md)
-    sampler.smoothing = placeholder(float)  # tv: gradients below it are flat, a pixel
-    sampler.num_iterations = placeholder(int)  # tv: exactly so many; None: until converged
-    sampler.max_iterations = placeholder(int)  # tv, l1_wavelet, cg_sense
     sampler.tolerance = placeholder(float)  # pnp, tv, l1_wavelet, cg_sense: when to stop
-    sampler.wavelet = placeholder(str)  # l1_wavelet: PyWavelets' name, e.g. db4
-    sampler.checkpoint = placeholder(str)  # unet: a run's folder, or published weights
-    return config

@@ -3,6 +3,8 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.evaluate import add_sampler_keywords
+
 PRIOR = "natural_small"  # shipped; of photographs, so of no one anatomy
 
 
@@ -12,7 +14,9 @@ def get_config() -> ConfigDict:
     config.prior = PRIOR  # a shipped prior's name, a checkpoint, or a training run's folder
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.seed = 42  # with each slice's key it fixes mask (where drawn) and sampler noise
-    config.batch_size = 4  # slices at a time; never changes a number
+    config.compile = False  # torch.compile the network: a minute first, perhaps faster calls then
+    # slices at a time, never changes a number; 0: 4 on a CPU, on a GPU 64; halved until they fit
+    config.batch_size = 0
 
     config.data = data = ConfigDict()
     data.slices = ""  # central:N, first:N, range:A:B; "": all
@@ -48,19 +52,5 @@ def get_config() -> ConfigDict:
     # part each); None: estimated from each slice, 0: none, the data are kept exactly. Unused by
     # predictor_corrector, dps and annealed_langevin's default likelihood
     sampler.sigma_y = placeholder(float)
-    # keywords of single samplers, as in configs/evaluate.py; None: the sampler's own default
-    sampler.start_sigma = placeholder(float)
-    sampler.end_sigma = placeholder(float)
-    sampler.eta = placeholder(float)
-    sampler.zeta = placeholder(float)
-    sampler.momentum = placeholder(float)
-    sampler.turns = placeholder(bool)
-    sampler.strength = placeholder(float)
-    sampler.cg_steps = placeholder(int)
-    sampler.step = placeholder(float)
-    sampler.weight = placeholder(float)
-    sampler.snr = placeholder(float)
-    sampler.corrector_steps = placeholder(int)
-    sampler.data_weight = placeholder(float)
-    sampler.likelihood = placeholder(str)
+    add_sampler_keywords(sampler)
     return config

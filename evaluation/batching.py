@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+CPU_BATCH, GPU_BATCH = 4, 64  # slices at a time by default; halved where memory does not suffice
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -18,6 +19,17 @@ MEMORY_TEXTS = (
     "out of memory",
     "STATUS_ALLOC_FAILED",
 )
+
+
+def choose_size(asked: int, device: str) -> int:
+    """Slices at a time: `asked`, or for 0 what suits `device`.
+
+    Raises:
+        ValueError: below 0.
+    """
+    if asked < 0:
+        raise ValueError(f"expected batch_size of at least 0, got {asked}")
+    return asked or (CPU_BATCH if device == "cpu" else GPU_BATCH)
 
 
 def in_batches(

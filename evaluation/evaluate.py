@@ -34,7 +34,7 @@ import configs
 from datasets import DataError, create_dataset
 from datasets.parallel import fetch
 from datasets.prepare import prepare_dataset
-from evaluation.batching import in_batches
+from evaluation.batching import choose_size, in_batches
 from evaluation.figures import panel
 from evaluation.measurements import build_operator
 from evaluation.methods import Method, create_method, prior_file, weights_file
@@ -57,7 +57,6 @@ MAY_CHANGE = ("prior", "batch_size", "limit", "panels", "data.root", "data.cache
 PROTOCOLS = ("correct", "study")
 ALIKE = 3  # slices that fail with one and the same text, before any success, speak for all
 SOME_FAILED = 3  # exit code
-CPU_BATCH, GPU_BATCH = 4, 64  # slices at a time by default; halved where memory does not suffice
 MOST_NAMED = 20  # failed slices in a message
 LONGEST_WAIT = timedelta(days=30)  # of a finished process for the others
 
@@ -97,8 +96,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     """
     if config.protocol not in PROTOCOLS:
         raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
-    if config.batch_size < 0:
-        raise ValueError(f"expected batch_size of at least 0, got {config.batch_size}")
+    size = choose_size(config.batch_size, device)
     configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
     file = prior_file(config)
     prior = describe_prior(weights_file(config))
@@ -118,7 +116,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
         log.warning("%s has slices of other versions: last digits may differ (info.json)", out)
     todo = [i for i in shard.part(range(len(keys))) if keys[i] not in results.finished]
     try:
-        failures = reconstruct_all(config, method, dataset, keys, todo, results, device)
+        failures = reconstruct_all(config, method, dataset, keys, todo, size, results, device)
     finally:
         results.publish()
     results.gather()
@@ -163,10 +161,11 @@ def reconstruct_all(
     dataset: Dataset,
     keys: Sequence[str],
     todo: Sequence[int],
+    size: int,
     results: Results,
     device: str,
 ) -> dict[str, str]:
-    """Reconstruct and store the items `todo`; what failed, by key.
+    """Reconstruct and store the items `todo`, at most `size` at a time; what failed, by key.
 
     Raises:
         ValueError: the first slices all fail alike.
@@ -178,7 +177,6 @@ def reconstruct_all(
         return reconstruct(config, method, fetch(dataset, items), with_panel, device)
 
     with tqdm(total=len(todo), unit="slice", disable=not todo) as progress:
-        size = config.batch_size or (CPU_BATCH if device == "cpu" else GPU_BATCH)
         for items, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
                 outcome = [Slice(keys[items[0]], error=describe_error(outcome))]

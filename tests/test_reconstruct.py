@@ -17,6 +17,7 @@ import reconstruct as command
 from configs import ConfigError, load_config
 from datasets.sample import DataError
 from evaluation.inputs import open_input
+from evaluation.methods import draw_samples
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
 from sde import complex_score
@@ -491,12 +492,47 @@ def test_a_slice_that_fails_leaves_the_others(tmp_path, settings, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(command, "load_prior", broken)
-        with pytest.raises(FloatingPointError, match=r"1 slices failed.*\n  k.h5:0: not finite"):
+        with pytest.raises(ValueError, match=r"1 slices failed.*\n  k.h5:0: not finite"):
             run(settings(), tmp_path / "k.h5", tmp_path / "out")
     kept = [path.name for path in (tmp_path / "out" / "parts").iterdir()]
     assert kept == ["00001.npz"]
     _, arrays = run(settings(), tmp_path / "k.h5", tmp_path / "out")
     assert np.isfinite(arrays["reconstruction"]).all()
+
+
+def test_batches_shrink_until_they_fit(tmp_path, settings, monkeypatch):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(3)) * lines()
+    _, whole = run(settings(batch_size=3), tmp_path / "k.h5", tmp_path / "whole")
+    sizes = []
+
+    def small(*arguments, **options):
+        sizes.append(len(options["keys"]))
+        if len(options["keys"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return draw_samples(*arguments, **options)
+
+    monkeypatch.setattr(command, "draw_samples", small)
+    _, pieces = run(settings(batch_size=3), tmp_path / "k.h5", tmp_path / "pieces")
+    assert sizes == [3, 1, 1, 1]
+    np.testing.assert_array_equal(whole["key"], pieces["key"])
+    np.testing.assert_allclose(whole["reconstruction"], pieces["reconstruction"], rtol=1e-4)
+
+
+def test_an_error_in_one_slice_leaves_the_others(tmp_path, settings, monkeypatch):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(3)) * lines()
+
+    def faulty(*arguments, **options):
+        if "k.h5:1" in options["keys"]:
+            raise ValueError("expected something else")
+        return draw_samples(*arguments, **options)
+
+    monkeypatch.setattr(command, "draw_samples", faulty)
+    with pytest.raises(ValueError, match=r"1 slices failed.*\n  k.h5:1: expected something else"):
+        run(settings(), tmp_path / "k.h5", tmp_path / "out")
+    kept = sorted(path.name for path in (tmp_path / "out" / "parts").iterdir())
+    assert kept == ["00000.npz", "00002.npz"]
 
 
 def test_another_setting_or_file_is_refused(tmp_path, settings, tiny_config):
@@ -566,7 +602,7 @@ def save(path, array):
         ("k", {"sampler.name": "pnp", "sampler.num_samples": 2}, "set sampler.name to dds"),
         ("k", {"sampler.sigma_y": -1.0}, "expected sampler.sigma_y of 0 or more"),
         ("k", {"precision": "int8"}, "expected precision in"),
-        ("k", {"batch_size": 0}, "expected batch_size of at least 1"),
+        ("k", {"batch_size": -1}, "expected batch_size of at least 0"),
         ("shifted", {}, "apply numpy.fft.fftshift"),
         ("coils", {}, r"expected the central 8 x 8 of k-space to be measured, .* data.sens_maps"),
         ("sino", {"data.angles": np.arange(3)}, "expected an angle for each of 5 views, got 3"),
