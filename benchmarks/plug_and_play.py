@@ -31,7 +31,7 @@ MASKS = {
     "poisson 15x": ("poisson", 15),
 }
 VIEWS = 30
-MOMENTA = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8)
+MOMENTA = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, (0.4, 0.8), (0.5, 0.8), (0.4, 0.9))
 FACTORS = (2.0, 4.0, 8.0)
 ENDS = (0.002, 0.004, 0.008)
 
@@ -102,7 +102,7 @@ def main() -> None:
             return mean_psnr(prior, images.to(device), operator.to(device), steps, options)
 
     for title, variants in (
-        ("momentum", {f"{m:g}": {"momentum": m} for m in MOMENTA}),
+        ("momentum", {str(m).strip("()"): {"momentum": m} for m in MOMENTA}),
         ("eight positions", {name: {"turns": on} for name, on in (("off", False), ("on", True))}),
         ("first level / error", {f"{f:g}": {"start_factor": f} for f in FACTORS}),
         ("last level", {f"{e:g}": {"end_sigma": e} for e in ENDS}),

@@ -77,7 +77,7 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.end_sigma = placeholder(float)  # dds, diffpir, pnp, dps: last level
     sampler.eta = placeholder(float)  # dds: part of new noise
     sampler.zeta = placeholder(float)  # diffpir: part of new noise
-    sampler.momentum = placeholder(float)  # pnp: extrapolation
+    sampler.momentum = placeholder(float)  # pnp: extrapolation, the same in all steps
     sampler.turns = placeholder(bool)  # pnp: eight positions in turn
     sampler.strength = placeholder(float)  # diffpir, pnp: lambda of the data step
     sampler.cg_steps = placeholder(int)  # dds, diffpir, pnp: iterations of the data step

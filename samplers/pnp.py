@@ -13,7 +13,7 @@ from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
 STRENGTH = 0.23  # lambda of DPIR
-MOMENTUM = 0.6  # chosen on validation slices (docs/samplers.md)
+MOMENTUM = 0.5, 0.8  # first, last; chosen on validation slices (docs/samplers.md)
 
 
 def pnp(
@@ -27,7 +27,7 @@ def pnp(
     initial: Tensor | None = None,
     start_sigma: float | None = None,
     end_sigma: float | None = None,
-    momentum: float = MOMENTUM,
+    momentum: float | tuple[float, float] = MOMENTUM,
     turns: bool | None = None,
     strength: float = STRENGTH,
     sigma_y: float | Tensor = 0.0,
@@ -46,7 +46,8 @@ def pnp(
 
         rng: names the samples; no random number is drawn.
         start_sigma: first level; by default what the measurement says (`start.noise_levels`).
-        momentum: m, from 0 (none) to below 1.
+        momentum: m, from 0 (none) to below 1; of two numbers the first is the first step's, and it
+            goes linearly to the second, of the last.
         turns: show the network the image in each of the square's eight positions in turn, step by
             step ("periodical geometric self-ensemble" in DPIR, section 4.2): its errors differ
             between them. Only for a prior to which all are alike; None: where the score's attribute
@@ -60,7 +61,8 @@ def pnp(
 
     Raises: as `samplers.dds`; ValueError, too, for a momentum outside [0, 1).
     """
-    if not 0 <= momentum < 1:
+    first, last = momentum if isinstance(momentum, tuple) else (momentum, momentum)
+    if not (0 <= first < 1 and 0 <= last < 1):
         raise ValueError(f"expected momentum in [0, 1), got {momentum}")
     turns = getattr(score, "symmetric", False) if turns is None else turns
     watch = Watch(rng, callback)
@@ -86,7 +88,8 @@ def pnp(
         fitted = data_step(operator, y, clean, sigma, sigma_y=noise_level, cg_steps=cg_steps)
         before, image = image, stall.keep(image, fitted)
         # the first image is no step of the iteration: nothing to extrapolate from
-        x = image + momentum * (image - before) if step else image
+        m = first + (last - first) * step / (len(levels) - 1)
+        x = image + m * (image - before) if step else image
         watch(peak, image)
         if stall.finished():
             break

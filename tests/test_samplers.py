@@ -50,6 +50,7 @@ from samplers import (
     ssos,
 )
 from samplers.multicoil import sense_correction
+from samplers.pnp import MOMENTUM
 from sde import VESDE, complex_score
 
 PRIOR = gaussian_prior()
@@ -615,16 +616,23 @@ def half_quadratic_splitting(score, sde, operator, y, *, num_steps, start, momen
         level = torch.full((len(x),), sigma, dtype=torch.float64)
         clean = ways_back[turn](shown + sigma**2 * score(shown, level))
         fits.append(operator.correct(clean, y))
-        x = fits[-1] + (momentum * (fits[-1] - fits[-2]) if step else 0)
+        part = step / (num_steps - 1)
+        m = (1 - part) * momentum[0] + part * momentum[1]
+        x = fits[-1] + (m * (fits[-1] - fits[-2]) if step else 0)
     return fits[-1]
 
 
-@pytest.mark.parametrize(("momentum", "turns"), [(0.0, False), (0.6, False), (0.6, True)])
+@pytest.mark.parametrize(
+    ("momentum", "turns"), [(0.0, False), (0.6, False), (0.6, True), ((0.2, 0.9), True)]
+)
 def test_plug_and_play_is_the_written_out_recursion(momentum, turns):
     operator = OPERATORS["mri complex"]
     y = operator.forward(PRIOR.mean.reshape(1, 1, SIDE, SIDE) + 0j)
     options = {"num_steps": 11, "momentum": momentum, "turns": turns}
-    expected = half_quadratic_splitting(score, SDE, operator, y, start=1.0, **options)
+    two = momentum if isinstance(momentum, tuple) else (momentum, momentum)
+    expected = half_quadratic_splitting(
+        score, SDE, operator, y, start=1.0, **options | {"momentum": two}
+    )
     found = run("pnp", operator, y, [1], start_sigma=1.0, cg_steps=3, **options)
     torch.testing.assert_close(found, expected)
 
@@ -670,7 +678,7 @@ def test_momentum_gets_nearer_to_the_posterior_mean_in_few_steps():
             )
             - truth
         ).norm()
-        for momentum in (0.0, 0.6)
+        for momentum in (0.0, MOMENTUM)
     )
     assert fast < 0.7 * plain
     with pytest.raises(ValueError, match=r"expected momentum in \[0, 1\), got 1"):
