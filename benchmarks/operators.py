@@ -12,15 +12,19 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from skimage.transform import iradon, radon
+from skimage.data import shepp_logan_phantom
+from skimage.transform import iradon, radon, resize
 from torch import Tensor
 
 from operators import OPERATORS, LinearOperator
 from operators.ct import ParallelBeamCT, few_view_angles
+from operators.dual import solve_dual
+from operators.solvers import solve_normal_equations
 
 SIZE = 320
 FEW_VIEWS, MANY_VIEWS = 30, 180
 BATCH = 8
+PLAIN_STEPS, FILTERED_STEPS = 8, 3  # of the data step, before and since it has a filter
 # Prints seconds, and kilobytes of memory before and at the peak (Linux).
 BUILD = """
 import sys, time
@@ -153,6 +157,31 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def data_step_by_filter() -> None:
+    """Distance to the nearest image that fits Shepp-Logan's sinogram, from zero, by iterations."""
+    operator = ParallelBeamCT(SIZE, few_view_angles(FEW_VIEWS))
+    image = torch.from_numpy(resize(shepp_logan_phantom(), (SIZE, SIZE)))[None, None]
+    y, zero = operator.forward(image), torch.zeros_like(image)
+    exact = solve_dual(operator, y, zero, max_iterations=3000, tolerance=1e-10).x
+
+    def distance(x: Tensor) -> float:
+        return float((x - exact).norm() / exact.norm())
+
+    y, zero = y.float(), zero.float()
+    solvers = {
+        f"{PLAIN_STEPS} of conjugate gradients": lambda: solve_normal_equations(
+            operator, y, x0=zero, max_iterations=PLAIN_STEPS
+        ),
+        f"{FILTERED_STEPS} filtered": lambda: solve_dual(
+            operator, y, zero, max_iterations=FILTERED_STEPS
+        ),
+    }
+    for name, solve in solvers.items():
+        print(f"CT data step, {name}: relative distance {distance(solve().x):.3f}")
+    plain, filtered = best_times(list(solvers.values()), "cpu", 30)
+    row("CT data step, conjugate gradients / filtered", plain, filtered, "above 1")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of the forward models, as ratios.")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
@@ -162,6 +191,7 @@ def main() -> None:
     ct_against_skimage()
     ct_matrix_build()
     ct_batches("cpu")
+    data_step_by_filter()
     mri_against_bare_transforms("cpu")
     sparse_product_bandwidth("cpu")
     if torch.cuda.is_available():
