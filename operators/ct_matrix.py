@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _RAYS_PER_CHUNK = 512  # keeps the temporary arrays near 10 MB at 320 x 320
+_SLACK = 64  # entries behind an array's end
 _MAX_INDEX = 2**31 - 1  # 32-bit indices: half the memory, and what MKL takes without a copy
 
 
@@ -187,13 +188,22 @@ def _entries(
     return kept, pixels * np.int32(stride) + first[:, None], weights
 
 
+def _padded(array: NDArray) -> Tensor:
+    """The array as a tensor with `_SLACK` more entries in memory behind it.
+
+    MKL's AVX-512 product reads a few indices past the last one: where the next page is not the
+    process's, it crashes (MKL 2024.2; 320 x 320 pixels, 30 views, one slice).
+    """
+    buffer = torch.zeros(array.size + _SLACK, dtype=torch.from_numpy(array).dtype)
+    buffer[: array.size] = torch.from_numpy(array)
+    return buffer[: array.size]
+
+
 def _to_torch(matrix: scipy.sparse.sparray, size: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
         return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr),
-            torch.from_numpy(matrix.indices),
-            torch.from_numpy(matrix.data),
+            *(_padded(array) for array in (matrix.indptr, matrix.indices, matrix.data)),
             size=size,
             check_invariants=False,
         )

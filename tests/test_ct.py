@@ -1,6 +1,9 @@
 """CT against closed forms, ASTRA and scikit-image."""
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from skimage.transform import iradon, radon
 from operators.batch import dot
 from operators.ct import FanBeamCT, ParallelBeamCT, few_view_angles
 from operators.fbp import fbp
+from tests.conftest import ROOT
 
 # Value added, semi-axes, centre (x to the right, y up), in halves of the image's side, and
 # rotation in degrees. Shepp and Logan, IEEE Trans. Nucl. Sci. 21 (1974); Toft's values.
@@ -430,3 +434,24 @@ def test_wrong_fan(arguments, message):
 def test_too_many_entries():
     with pytest.raises(ValueError, match="expected at most 2147483647 matrix entries"):
         ParallelBeamCT(4000, few_view_angles(1000)).matrix()
+
+
+def test_products_may_read_past_the_end_of_the_matrix(operator_320):
+    system = operator_320.matrix()
+    for matrix in (system.matrix, system.transposed):
+        for array in (matrix.crow_indices(), matrix.col_indices(), matrix.values()):
+            end = (array.storage_offset() + array.numel()) * array.itemsize
+            assert array.untyped_storage().nbytes() - end >= 64
+
+
+def test_thirty_views_of_one_slice_at_320_do_not_crash():
+    """Did so in MKL, where the indices ended just before a page that was not the process's."""
+    script = (
+        "import torch\n"
+        "from operators.ct import ParallelBeamCT, few_view_angles\n"
+        "operator = ParallelBeamCT(320, few_view_angles(30))\n"
+        "y = operator.forward(torch.ones(1, 1, 320, 320))\n"
+        "operator.adjoint(y)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
