@@ -1,6 +1,7 @@
 """Sparse system matrices of ray transforms, by Joseph's method, with their transposes."""
 
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _RAYS_PER_CHUNK = 512  # keeps the temporary arrays near 10 MB at 320 x 320
-_SLACK = 64  # entries behind an array's end
+# Entries in memory behind an array's end: MKL's AVX-512 product reads a few indices past the last
+# one and crashes where the next page is not the process's (MKL 2024.2).
+_SLACK = 64
 _MAX_INDEX = 2**31 - 1  # 32-bit indices: half the memory, and what MKL takes without a copy
 
 
@@ -128,7 +131,7 @@ def joseph_matrix(shape: tuple[int, int], rays: Rays, dtype: torch.dtype) -> Sys
     # Memory that is never written is never taken from the system: no need to count first.
     columns = np.empty(capacity, np.int32)
     values = np.empty(capacity, np.float32 if dtype == torch.float32 else np.float64)
-    row_ends = np.zeros(num_rays + 1, np.int32)
+    row_ends = np.zeros(num_rays + 2, np.int32)
 
     steep = np.abs(rays.directions[:, 0]) < np.abs(rays.directions[:, 1])
     filled = 0
@@ -141,13 +144,21 @@ def joseph_matrix(shape: tuple[int, int], rays: Rays, dtype: torch.dtype) -> Sys
         values[filled : filled + total] = weights[kept]
         row_ends[start + 1 : stop + 1] = filled + np.cumsum(counts)
         filled += total
-    columns.resize(filled, refcheck=False)  # in place: a slice would keep the reserve alive
-    values.resize(filled, refcheck=False)
-
-    size = (num_rays, shape[0] * shape[1])
-    by_rows = scipy.sparse.csr_array((values, columns, row_ends), shape=size)
+    # `_SLACK` zeros in a row and a column of their own, which are then left out again: they are
+    # last in the transpose's arrays, too, and no array is copied for them.
+    num_pixels = shape[0] * shape[1]
+    columns.resize(filled + _SLACK, refcheck=False)  # in place: a slice would keep the reserve
+    values.resize(filled + _SLACK, refcheck=False)
+    columns[filled:], values[filled:], row_ends[-1] = num_pixels, 0, filled + _SLACK
+    by_rows = scipy.sparse.csr_array(
+        (values, columns, row_ends), shape=(num_rays + 1, num_pixels + 1)
+    )
     by_columns = by_rows.tocsc()  # the CSC arrays of A are the CSR arrays of its transpose
-    return SystemMatrix(_to_torch(by_rows, size), _to_torch(by_columns, size[::-1]))
+    transpose = (by_columns.indptr, by_columns.indices, by_columns.data)
+    return SystemMatrix(
+        _to_torch(_front((row_ends, columns, values), num_rays, filled), (num_rays, num_pixels)),
+        _to_torch(_front(transpose, num_pixels, filled), (num_pixels, num_rays)),
+    )
 
 
 def _chunks(steep: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -188,22 +199,16 @@ def _entries(
     return kept, pixels * np.int32(stride) + first[:, None], weights
 
 
-def _padded(array: NDArray) -> Tensor:
-    """The array as a tensor with `_SLACK` more entries in memory behind it.
-
-    MKL's AVX-512 product reads a few indices past the last one: where the next page is not the
-    process's, it crashes (MKL 2024.2; 320 x 320 pixels, 30 views, one slice).
-    """
-    buffer = torch.zeros(array.size + _SLACK, dtype=torch.from_numpy(array).dtype)
-    buffer[: array.size] = torch.from_numpy(array)
-    return buffer[: array.size]
+def _front(arrays: Sequence[NDArray], rows: int, entries: int) -> list[Tensor]:
+    """The CSR arrays of the first `rows` rows; the indices behind them are made harmless."""
+    row_ends, columns, values = arrays
+    columns[entries:] = 0
+    lengths = (rows + 1, entries, entries)
+    arrays = (row_ends, columns, values)
+    return [torch.from_numpy(a)[:length] for a, length in zip(arrays, lengths, strict=True)]
 
 
-def _to_torch(matrix: scipy.sparse.sparray, size: tuple[int, int]) -> Tensor:
+def _to_torch(arrays: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
-        return torch.sparse_csr_tensor(
-            *(_padded(array) for array in (matrix.indptr, matrix.indices, matrix.data)),
-            size=size,
-            check_invariants=False,
-        )
+        return torch.sparse_csr_tensor(*arrays, size=size, check_invariants=False)
