@@ -144,20 +144,30 @@ def joseph_matrix(shape: tuple[int, int], rays: Rays, dtype: torch.dtype) -> Sys
         values[filled : filled + total] = weights[kept]
         row_ends[start + 1 : stop + 1] = filled + np.cumsum(counts)
         filled += total
-    # `_SLACK` zeros in a row and a column of their own, which are then left out again: they are
-    # last in the transpose's arrays, too, and no array is copied for them.
-    num_pixels = shape[0] * shape[1]
+    return _with_transpose(columns, values, row_ends, filled, (num_rays, shape[0] * shape[1]))
+
+
+def _with_transpose(
+    columns: NDArray[np.int32],
+    values: NDArray,
+    row_ends: NDArray[np.int32],
+    filled: int,
+    size: tuple[int, int],
+) -> SystemMatrix:
+    """The matrix from CSR arrays with a reserve behind `filled` entries and one row too many.
+
+    `_SLACK` zeros get that row and a column of their own, which are then left out again: they are
+    last in the transpose's arrays, too, and no array is copied for them.
+    """
+    rows, pixels = size
     columns.resize(filled + _SLACK, refcheck=False)  # in place: a slice would keep the reserve
     values.resize(filled + _SLACK, refcheck=False)
-    columns[filled:], values[filled:], row_ends[-1] = num_pixels, 0, filled + _SLACK
-    by_rows = scipy.sparse.csr_array(
-        (values, columns, row_ends), shape=(num_rays + 1, num_pixels + 1)
-    )
-    by_columns = by_rows.tocsc()  # the CSC arrays of A are the CSR arrays of its transpose
-    transpose = (by_columns.indptr, by_columns.indices, by_columns.data)
+    columns[filled:], values[filled:], row_ends[-1] = pixels, 0, filled + _SLACK
+    extended = scipy.sparse.csr_array((values, columns, row_ends), shape=(rows + 1, pixels + 1))
+    transpose = extended.tocsc()  # the CSC arrays of A are the CSR arrays of its transpose
     return SystemMatrix(
-        _to_torch(_front((row_ends, columns, values), num_rays, filled), (num_rays, num_pixels)),
-        _to_torch(_front(transpose, num_pixels, filled), (num_pixels, num_rays)),
+        _front((row_ends, columns, values), filled, size),
+        _front((transpose.indptr, transpose.indices, transpose.data), filled, size[::-1]),
     )
 
 
@@ -199,16 +209,16 @@ def _entries(
     return kept, pixels * np.int32(stride) + first[:, None], weights
 
 
-def _front(arrays: Sequence[NDArray], rows: int, entries: int) -> list[Tensor]:
-    """The CSR arrays of the first `rows` rows; the indices behind them are made harmless."""
-    row_ends, columns, values = arrays
+def _front(arrays: Sequence[NDArray], entries: int, size: tuple[int, int]) -> Tensor:
+    """CSR arrays without what is behind their first `entries`, whose indices become harmless."""
+    row_ends, columns, values = (torch.from_numpy(array) for array in arrays)
     columns[entries:] = 0
-    lengths = (rows + 1, entries, entries)
-    arrays = (row_ends, columns, values)
-    return [torch.from_numpy(a)[:length] for a, length in zip(arrays, lengths, strict=True)]
-
-
-def _to_torch(arrays: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
-        return torch.sparse_csr_tensor(*arrays, size=size, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            row_ends[: size[0] + 1],
+            columns[:entries],
+            values[:entries],
+            size=size,
+            check_invariants=False,
+        )
