@@ -81,7 +81,7 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.turns = placeholder(bool)  # pnp: eight positions in turn
     sampler.strength = placeholder(float)  # diffpir, pnp: lambda of the data step
     sampler.cg_steps = placeholder(int)  # dds, diffpir, pnp: iterations of the data step
-    sampler.step = placeholder(float)  # dps: length of the gradient step
+    sampler.step = placeholder(float)  # dps: length of the gradient step; None: by num_steps
     sampler.step_scale = placeholder(float)  # langevin: eta at sigma_min; None: half sigma_min^2
     sampler.inner_steps = placeholder(int)  # langevin: steps a level
     sampler.data_weight = placeholder(float)  # langevin: length of the data step

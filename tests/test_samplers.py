@@ -49,6 +49,7 @@ from samplers import (
     predictor_corrector,
     ssos,
 )
+from samplers.dps import misfit_norm
 from samplers.multicoil import sense_correction
 from samplers.pnp import MOMENTUM
 from sde import VESDE, complex_score
@@ -334,11 +335,36 @@ def test_dps_takes_the_gradient_through_the_score():
 
 
 def test_dps_does_not_depend_on_the_operators_scale():
-    operator = OPERATORS["ct"]
+    operator = OPERATORS["mri real"]
     scaled = ScaledOperator(operator, 30.0)
     y = operator.forward(PRIOR.mean.reshape(1, 1, SIDE, SIDE))
     one, other = run("dps", operator, y, [1]), run("dps", scaled, 30.0 * y, [1])
     torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["mri real", "ct"])
+def test_in_dps_misfit_the_operator_has_about_norm_one(name):
+    operator = OPERATORS[name]
+    y = operator.forward(torch.zeros(1, *operator.domain_shape, dtype=torch.float64))
+    images = torch.eye(SIDE**2, dtype=torch.float64).reshape(-1, 1, SIDE, SIDE)
+    rows = operator.forward(images)
+    distance = misfit_norm(operator, y)
+    # |r|^2 is a quadratic form of the image: its matrix by polarisation
+    sums = (rows[:, None] + rows[None]).flatten(0, 1)
+    square = distance(sums).square().reshape(SIDE**2, SIDE**2)
+    own = distance(rows).square()
+    gram = (square - own[:, None] - own[None]) / 2
+    assert 0.8 < torch.linalg.eigvalsh(gram).max().sqrt() < 1.25
+
+
+def test_dps_takes_longer_steps_where_there_are_fewer():
+    operator = OPERATORS["ct"]
+    y = operator.forward(PRIOR.mean.reshape(1, 1, SIDE, SIDE))
+    for num_steps, step in ((10, 9.0), (40, 4.5)):
+        found, given = (
+            run("dps", operator, y, [1], num_steps=num_steps, **s) for s in ({}, {"step": step})
+        )
+        torch.testing.assert_close(found, given)
 
 
 @pytest.mark.parametrize("name", ["dds", "diffpir", "pnp", "dps"])
