@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import configs
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
-from evaluation.batching import choose_size, in_batches
+from evaluation.batching import check_alike, choose_size, in_batches
 from evaluation.inputs import Input, digest, open_input
 from evaluation.methods import (
     PRECISIONS,
@@ -125,6 +125,8 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
             if isinstance(outcome, Exception):
                 outcome = {opened.keys[batch[0]]: describe_error(outcome)}
             failures |= outcome
+            if not any(parts.iterdir()):
+                check_alike(failures.values())
             bar.update(len(batch))
     if failures:
         raise ValueError(

@@ -2,12 +2,13 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
 CPU_BATCH, GPU_BATCH = 4, 64  # slices at a time by default; halved where memory does not suffice
+ALIKE = 3  # slices that fail with one and the same text, before any success, speak for all
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -65,6 +66,22 @@ def in_batches(
             continue
         suspects = max(suspects - 1, 0)
         yield batch, result
+
+
+def check_alike(texts: Collection[str]) -> None:
+    """Stop where nothing has succeeded yet and it is no single item's fault.
+
+    Args:
+        texts: what went wrong, of all items so far.
+
+    Raises:
+        ValueError: `ALIKE` of them or more, and all the same.
+    """
+    if len(texts) >= ALIKE and len(set(texts)) == 1:
+        raise ValueError(
+            f"the first {len(texts)} slices all failed alike, so it is not one slice's fault: "
+            f"{next(iter(texts))}"
+        )
 
 
 def is_out_of_memory(error: Exception) -> bool:

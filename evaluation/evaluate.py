@@ -34,7 +34,7 @@ import configs
 from datasets import DataError, create_dataset
 from datasets.parallel import fetch
 from datasets.prepare import prepare_dataset
-from evaluation.batching import choose_size, in_batches
+from evaluation.batching import check_alike, choose_size, in_batches
 from evaluation.figures import panel
 from evaluation.measurements import build_operator
 from evaluation.methods import Method, create_method, prior_file, weights_file
@@ -55,7 +55,6 @@ log = logging.getLogger(__name__)
 # the prior's path may change, its weights may not: their hash is compared
 MAY_CHANGE = ("prior", "batch_size", "limit", "panels", "data.root", "data.cache", "data.cache_dir")
 PROTOCOLS = ("correct", "study")
-ALIKE = 3  # slices that fail with one and the same text, before any success, speak for all
 SOME_FAILED = 3  # exit code
 MOST_NAMED = 20  # failed slices in a message
 LONGEST_WAIT = timedelta(days=30)  # of a finished process for the others
@@ -187,12 +186,8 @@ def reconstruct_all(
                     failures[one.key] = one.error
                 else:
                     store(config, one, results)
-            texts = list(failures.values())
-            if not results.finished and len(texts) >= ALIKE and len(set(texts)) == 1:
-                raise ValueError(
-                    f"the first {len(texts)} slices all failed alike, so it is not one slice's "
-                    f"fault: {texts[0]}"
-                )
+            if not results.finished:
+                check_alike(failures.values())
             progress.update(len(items))
     return failures
 

@@ -535,6 +535,14 @@ def test_an_error_in_one_slice_leaves_the_others(tmp_path, settings, monkeypatch
     assert kept == ["00000.npz", "00002.npz"]
 
 
+def test_what_is_no_slices_fault_ends_the_run(tmp_path, settings):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(5)) * lines()
+    changed = settings(**{"sampler.momentum": 3.0})
+    with pytest.raises(ValueError, match=r"first 3 slices all failed alike.*momentum in \[0, 1\)"):
+        run(changed, tmp_path / "k.h5", tmp_path / "out")
+
+
 def test_another_setting_or_file_is_refused(tmp_path, settings, tiny_config):
     np.save(tmp_path / "k.npy", kspace_of(complex_images(1)[0]))
     out = tmp_path / "out"
