@@ -57,7 +57,6 @@ def dps(
         raise RuntimeError("expected to run without torch.inference_mode: dps needs gradients")
     watch = Watch(rng, callback)
     distance = misfit_norm(operator, y)
-    step = STEP * math.sqrt(REFERENCE_STEPS / num_steps) if step is None else step
     x = first_image(operator, y, initial)
     levels = noise_levels(
         score,
@@ -69,6 +68,7 @@ def dps(
         start_sigma=start_sigma,
         end_sigma=end_sigma,
     )
+    step = STEP * math.sqrt(REFERENCE_STEPS / num_steps) if step is None else step
     sigmas = levels.to(x.real)  # (num_steps, B)
     x = x + expand(sigmas[0], x) * rng.normal_like(x)
     ends = [*sigmas[1:], torch.zeros_like(sigmas[0])]

@@ -378,6 +378,9 @@ def test_levels_outside_the_networks_range_are_errors(name):
     ):
         with pytest.raises(ValueError, match=r"expected sigma_min = 0\.01 <= end_sigma < start"):
             run(name, operator, y, [1], **options)
+    for num_steps in (0, 1):
+        with pytest.raises(ValueError, match="expected num_steps of at least 2, got"):
+            run(name, operator, y, [1], num_steps=num_steps)
 
 
 def test_mixture_samples_visit_both_modes():
