@@ -2,16 +2,17 @@
 
     python -m benchmarks.network
 
-Milliseconds a slice of 256 x 256 by batch size, and achieved operations a second over those of a
-large matrix product of the same precision. On a CPU also without `models.allocator`, which is how
-glibc comes: each variant has a process of its own, as that setting lasts. With ``--compile`` also
-through `torch.compile`. Times are medians over rounds that take the variants in turn, so that other
-work on the machine disturbs all alike.
+Milliseconds a slice of 256 x 256 by batch size, achieved operations a second over those of a large
+matrix product of the same precision, and the process's peak memory. On a CPU also without
+`models.allocator`, which is how glibc comes: each variant has a process of its own, as that setting
+lasts. With ``--compile`` also through `torch.compile`. Times are medians over rounds that take the
+variants in turn, so that other work on the machine disturbs all alike.
 """
 
 import argparse
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,10 @@ CALLS = 8  # in a round, after two that warm up
 
 
 def measure(prior: str, device: str, *, low: bool, kept: bool, compiled: bool) -> dict[str, float]:
-    """Seconds a slice by batch size, and ``product``: operations a second of a matrix product."""
+    """Seconds a slice by batch size, ``memory`` in MB at the peak, and ``product``.
+
+    That is operations a second of a matrix product.
+    """
     dtype = torch.bfloat16 if low else torch.float32
     if not kept:
         models.checkpoint.keep_freed_memory = lambda: False
@@ -40,6 +44,9 @@ def measure(prior: str, device: str, *, low: bool, kept: bool, compiled: bool) -
         x = torch.rand(batch, 1, SIDE, SIDE, device=device)
         sigma = torch.full((batch,), 0.1, device=device)
         found[str(batch)] = median_seconds(lambda x=x, sigma=sigma: score(x, sigma)) / batch
+    found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: kB
+    if device == "cuda":
+        found["memory"] = torch.cuda.max_memory_allocated() / 2**20
     side = PRODUCT[device]
     a = torch.rand(side, side, device=device, dtype=dtype)
     found["product"] = 2 * side**3 / median_seconds(lambda: a @ a)
@@ -113,13 +120,15 @@ def main() -> None:
     print(f"{where}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     print(f"{args.prior}: {work / 1e9:.1f} GFLOP a slice of {SIDE} x {SIDE}\n")
     batches = BATCHES[device]
-    print(f"| ms a slice, batches of | {' | '.join(map(str, batches))} | of a matrix product |")
-    print(f"|---|{'---:|' * (len(batches) + 1)}")
+    head = " | ".join(map(str, batches))
+    print(f"| ms a slice, batches of | {head} | of a matrix product | peak MB |")
+    print(f"|---|{'---:|' * (len(batches) + 2)}")
     for name, rounds in times.items():
         seconds = [statistics.median(r[str(b)] for r in rounds) for b in batches]
         limit = statistics.median(r["product"] for r in rounds)
         cells = " | ".join(f"{1e3 * s:.1f}" for s in seconds)
-        print(f"| {name} | {cells} | {work / min(seconds) / limit:.0%} |")
+        memory = statistics.median(r["memory"] for r in rounds)
+        print(f"| {name} | {cells} | {work / min(seconds) / limit:.0%} | {memory:.0f} |")
 
 
 if __name__ == "__main__":

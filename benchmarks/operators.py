@@ -20,11 +20,11 @@ from operators import OPERATORS, LinearOperator
 from operators.ct import ParallelBeamCT, few_view_angles
 from operators.dual import solve_dual
 from operators.solvers import solve_normal_equations
+from samplers.denoise import CG_STEPS, FILTERED_STEPS
 
 SIZE = 320
 FEW_VIEWS, MANY_VIEWS = 30, 180
 BATCH = 8
-PLAIN_STEPS, FILTERED_STEPS = 8, 3  # of the data step, before and since it has a filter
 # Prints seconds, and kilobytes of memory before and at the peak (Linux).
 BUILD = """
 import sys, time
@@ -169,8 +169,8 @@ def data_step_by_filter() -> None:
 
     y, zero = y.float(), zero.float()
     solvers = {
-        f"{PLAIN_STEPS} of conjugate gradients": lambda: solve_normal_equations(
-            operator, y, x0=zero, max_iterations=PLAIN_STEPS
+        f"{CG_STEPS} of conjugate gradients": lambda: solve_normal_equations(
+            operator, y, x0=zero, max_iterations=CG_STEPS
         ),
         f"{FILTERED_STEPS} filtered": lambda: solve_dual(
             operator, y, zero, max_iterations=FILTERED_STEPS

@@ -2,14 +2,16 @@
 
     python -m benchmarks.plug_and_play --slices=2
 
-Mean PSNR of `samplers.pnp` with one keyword changed at a time: momentum, the eight positions, the
-first level (as a multiple of the estimated error), the last level. Embedded validation slices,
-256 x 256. Test slices are not looked at. No times: the number of network calls is the cost.
+Mean PSNR of `samplers.pnp` with one keyword changed at a time: momentum (with noisy data, too), the
+eight positions, the first level (as a multiple of the estimated error), the last level, for CT the
+iterations of the data step. Embedded validation slices, 256 x 256. Test slices are not looked at.
+No times: the number of network calls is the cost.
 """
 
 import argparse
 import statistics
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,32 +32,58 @@ MASKS = {
     "gaussian1d 8x": ("gaussian1d", 8),
     "poisson 15x": ("poisson", 15),
 }
-VIEWS = 30
+VIEWS = (30, 60, 10)
+NOISES = {  # of real and imaginary part each; of the sinogram, in units of the image times a pixel
+    "MR gaussian1d 4x": 0.014,
+    "MR poisson 15x": 0.014,
+    "CT 30 views": 0.4,
+}
 MOMENTA = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, (0.4, 0.8), (0.5, 0.8), (0.4, 0.9))
 FACTORS = (2.0, 4.0, 8.0)
 ENDS = (0.002, 0.004, 0.008)
+CG_STEPS = (1, 2, 3, 4, 8, 30)
 
 
-def problems(slices: int) -> dict[str, tuple[Tensor, LinearOperator]]:
-    """Images ``(n, 1, 256, 256)`` and operator of each measurement."""
+class Measured(NamedTuple):
+    """Images ``(n, 1, 256, 256)``, their measurement model, the noise's standard deviation."""
+
+    images: Tensor
+    operator: LinearOperator
+    noise: float = 0.0
+
+
+def problems(slices: int) -> dict[str, Measured]:
+    """Each measurement by its name."""
     brain = open_samples("val", subset="brain")
     head = open_samples("val", subset="head_ct", image_size=SIDE)
     brains = torch.stack([brain[i].image for i in range(min(slices, len(brain)))])
     heads = torch.stack([head[i].image for i in range(min(slices, len(head)))])
-    found: dict[str, tuple[Tensor, LinearOperator]] = {}
+    found = {}
     for label, (name, acceleration) in MASKS.items():
         mask = make_mask(
             name, (SIDE, SIDE), seed=0, acceleration=acceleration, center_fraction=0.04
         )
-        found[f"MR {label}"] = brains, SingleCoilMRI(mask)
-    found[f"CT {VIEWS} views"] = heads, ParallelBeamCT(SIDE, few_view_angles(VIEWS, 180.0))
+        found[f"MR {label}"] = Measured(brains, SingleCoilMRI(mask))
+    for views in VIEWS:
+        operator = ParallelBeamCT(SIDE, few_view_angles(views, 180.0))
+        found[f"CT {views} views"] = Measured(heads, operator)
+    for name, noise in NOISES.items():
+        found[f"{name}, noise"] = found[name]._replace(noise=noise)
     return found
 
 
-def mean_psnr(prior, images: Tensor, operator: LinearOperator, steps: int, options) -> float:
+def measure(problem: Measured) -> Tensor:
+    """y, with noise from a seed for each slice; of MRI where it is measured."""
+    y = problem.operator.forward(problem.images)
+    noise = problem.noise * BatchGenerator(list(range(len(y)))).normal_like(y)
+    return y + noise * getattr(problem.operator, "mask", 1.0)
+
+
+def mean_psnr(prior, problem: Measured, steps: int, options) -> float:
     """Of the reconstructions with these keywords; ``start_factor`` stands for a first level."""
     score, sde = prior
-    y = operator.forward(images)
+    images, operator, noise = problem
+    y = measure(problem)
     first = direct(operator, y)
     options = dict(options)
     if "start_factor" in options:
@@ -69,6 +97,7 @@ def mean_psnr(prior, images: Tensor, operator: LinearOperator, steps: int, optio
         rng=BatchGenerator(list(range(len(y)))),
         num_steps=steps,
         initial=first,
+        sigma_y=noise,
         **options,
     )
     return statistics.fmean(
@@ -96,18 +125,23 @@ def main() -> None:
     prior = load_prior(args.prior, device, autocast=torch.bfloat16)
     found = problems(args.slices)
 
-    def measure(name: str, steps: int, options: Mapping) -> float:
-        images, operator = found[name]
+    def quality(name: str, steps: int, options: Mapping) -> float:
+        images, operator, noise = found[name]
+        on_device = Measured(images.to(device), operator.to(device), noise)
         with torch.no_grad():
-            return mean_psnr(prior, images.to(device), operator.to(device), steps, options)
+            return mean_psnr(prior, on_device, steps, options)
 
-    for title, variants in (
-        ("momentum", {str(m).strip("()"): {"momentum": m} for m in MOMENTA}),
-        ("eight positions", {name: {"turns": on} for name, on in (("off", False), ("on", True))}),
-        ("first level / error", {f"{f:g}": {"start_factor": f} for f in FACTORS}),
-        ("last level", {f"{e:g}": {"end_sigma": e} for e in ENDS}),
+    usual = [f"MR {label}" for label in MASKS] + ["CT 30 views"]
+    noisy = [f"{name}, noise" for name in NOISES]
+    tomography = [f"CT {views} views" for views in VIEWS]
+    for title, variants, names in (
+        ("momentum", {str(m).strip("()"): {"momentum": m} for m in MOMENTA}, usual + noisy),
+        ("eight positions", {"off": {"turns": False}, "on": {"turns": True}}, usual),
+        ("first level / error", {f"{f:g}": {"start_factor": f} for f in FACTORS}, usual),
+        ("last level", {f"{e:g}": {"end_sigma": e} for e in ENDS}, usual),
+        ("data step", {str(n): {"cg_steps": n} for n in CG_STEPS}, tomography),
     ):
-        table(title, variants, measure, found)
+        table(title, variants, quality, names)
 
 
 if __name__ == "__main__":

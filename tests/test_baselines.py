@@ -27,6 +27,7 @@ from operators.batch import dot
 from operators.ct import few_view_angles
 from operators.masks import make_mask
 from tests.conftest import ROOT
+from tests.scaled_operator import ScaledOperator
 
 SIZE = 16
 
@@ -78,25 +79,6 @@ def _embedded(kind: str, count: int, size: int):
 
 def _mean_psnr(x, image):
     return np.mean([psnr(a[0].numpy(), b[0].numpy()) for a, b in zip(x, image, strict=True)])
-
-
-class Scaled(LinearOperator):
-    """c A."""
-
-    def __init__(self, operator: LinearOperator, factor: float):
-        super().__init__(
-            operator.domain_shape,
-            operator.range_shape,
-            domain_complex=operator.domain_complex,
-            range_complex=operator.range_complex,
-        )
-        self.operator, self.factor = operator, factor
-
-    def _forward(self, x):
-        return self.factor * self.operator.forward(x)
-
-    def _adjoint(self, y):
-        return self.factor * self.operator.adjoint(y)
 
 
 # ---- the solver
@@ -328,9 +310,9 @@ def test_weights_do_not_depend_on_the_scale_of_the_operator(name):
     operator = OPERATORS["ct"]
     y = operator.forward(_images(operator))
     options = {"weight": 1e-3, "max_iterations": 30}
-    expected = BASELINES[name](Scaled(operator, 1.0), y, **options)
+    expected = BASELINES[name](ScaledOperator(operator, 1.0), y, **options)
     # a power of two: every rounding is the same
-    ours = BASELINES[name](Scaled(operator, 8.0), 8 * y, **options)
+    ours = BASELINES[name](ScaledOperator(operator, 8.0), 8 * y, **options)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
 
 

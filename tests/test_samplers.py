@@ -34,7 +34,6 @@ from operators import (
     SuperResolution,
     Unmeasured,
 )
-from operators.base import LinearOperator
 from operators.batch import GroupedGenerator, expand, norm
 from operators.multicoil import rss
 from samplers import (
@@ -53,6 +52,7 @@ from samplers.dps import misfit_norm
 from samplers.multicoil import sense_correction
 from samplers.pnp import MOMENTUM
 from sde import VESDE, complex_score
+from tests.scaled_operator import ScaledOperator
 
 PRIOR = gaussian_prior()
 
@@ -136,28 +136,6 @@ OPERATORS = {
     "super-resolution": SuperResolution((SIDE, SIDE), 2),
     "unmeasured": Unmeasured((1, SIDE, SIDE)),
 }
-
-
-class ScaledOperator(LinearOperator):
-    """Another operator times a number."""
-
-    def __init__(self, operator, factor):
-        super().__init__(
-            operator.domain_shape,
-            operator.range_shape,
-            domain_complex=operator.domain_complex,
-            range_complex=operator.range_complex,
-        )
-        self.operator, self.factor = operator, factor
-
-    def _forward(self, x):
-        return self.factor * self.operator.forward(x)
-
-    def _adjoint(self, y):
-        return self.factor * self.operator.adjoint(y)
-
-    def _correct(self, x, y, weight):
-        return self.operator.correct(x, y / self.factor, weight)
 
 
 DETERMINISTIC = {"pnp"}  # point estimates: no random number is drawn
