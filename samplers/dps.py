@@ -17,7 +17,7 @@ from sde import VESDE, Score
 
 NORM_STEPS = 20  # of the power method; a per cent or so is enough
 # zeta at REFERENCE_STEPS (Chung et al. 2023, appendix D: 0.3 to 1 by task, 256 x 256), growing with
-# the root of their distance: best on validation slices with 20, 50 and 200 steps
+# the root of their distance: near the best of six with 20 and 50 steps, one validation slice each
 STEP, REFERENCE_STEPS = 0.9, 1000
 
 
