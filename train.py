@@ -8,9 +8,11 @@ Every field of the config is a flag (--config.data.root=PATH). WORKDIR gets `con
 same command again continues from the newest checkpoint. Random numbers are functions of (seed,
 sample number): nothing changes by stopping, nor (but for rounding) by the number of processes.
 
-SIGTERM and SIGUSR1 save a checkpoint and exit with code 75: run the same command again.
+SIGTERM, SIGUSR1, Ctrl-C and a closed terminal or pipe save a checkpoint and exit with code 75: run
+the same command again.
 """
 
+import io
 import math
 import os
 import platform
@@ -33,12 +35,22 @@ from tqdm import tqdm
 
 import configs
 from datasets import DataError
+from datasets.files import holding, read_text, write_atomically
+from datasets.identity import check_files, check_outside
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
 from models import checkpoint, create_model
 from models.allocator import keep_freed_memory
 from models.ema import create_ema
-from models.run import REQUEUE, catch_signals, checkpoint_path, open_csv, save_checkpoint
+from models.run import (
+    REQUEUE,
+    CsvLog,
+    catch_signals,
+    checkpoint_path,
+    find_newest,
+    load_state,
+    save_checkpoint,
+)
 from operators import Unmeasured
 from operators.batch import BatchGenerator, derive_seed
 from samplers import NonFiniteError, predictor_corrector
@@ -86,6 +98,7 @@ MAY_CHANGE = (
     "data.cache_dir",
     "data.num_workers",
 )
+MEMORY = "set training.accumulation to 2 or more (the same numbers), or take smaller crops"
 
 
 def train(
@@ -104,13 +117,14 @@ def train(
 
     Raises:
         ConfigError, DataError, CheckpointError, ValueError: before any training, if the config,
-            the data or the folder does not fit.
+            the data or the folder does not fit, or another process trains there.
         FloatingPointError: the loss was not finite for `config.training.max_bad_steps` in a row.
         SystemExit: with code `REQUEUE`, after an interruption.
     """
-    t, o = config.training, config.optim
+    t = config.training
     rank, world = process()
     check(config, world)
+    check_outside(workdir, config.data, "--workdir")
     configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
     sde = VESDE(config.sde.sigma_min, config.sde.sigma_max)
     net = create_network(config)
@@ -118,9 +132,27 @@ def train(
         checkpoint.load_averaged(net, t.init)
     stream = create_stream(config)
     held_out = held_out_images(config) if t.validate_every and rank == 0 else []
-    if rank == 0:
-        write_text(workdir / "config.json", configs.to_json(config))
+    with holding(workdir) if rank == 0 else nullcontext():
+        if rank == 0:
+            configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
+            check_files(workdir / "files.csv", stream.dataset, config.data)
+            write_config(workdir / "config.json", config)
+        return fit(config, workdir, device, interrupted, net, sde, stream, held_out)
 
+
+def fit(
+    config: ConfigDict,
+    workdir: Path,
+    device: str,
+    interrupted: Callable[[], bool],
+    net: nn.Module,
+    sde: VESDE,
+    stream: TrainingStream,
+    held_out: list[Tensor],
+) -> Path:
+    """The training loop of `train`, with what it has opened and checked."""
+    t, o = config.training, config.optim
+    rank, world = process()
     net.to(device)
     if enabled(t.channels_last):
         net.to(memory_format=torch.channels_last)
@@ -383,16 +415,13 @@ def resume(workdir: Path, net, ema, adam, device: str) -> tuple[int, int, dict]:
         row of the log.
     """
     rank, world = process()
-    folder = workdir / "checkpoints"
-    if rank == 0:
-        checkpoint.remove_temporary(folder)
-    found = [checkpoint.find_latest(folder) if rank == 0 else None]
+    found = [find_newest(workdir) if rank == 0 else None]
     if world > 1:  # one that all processes take
         distributed.broadcast_object_list(found)
     path = found[0]
     if path is None:
         return 0, 0, {}
-    state = checkpoint.load(path, device)
+    state = load_state(path, device, ("step", "model", "ema", "ema_updates", "optimizer"))
     checkpoint.load_weights(net, state["model"], path)
     checkpoint.load_weights(ema.module, state["ema"], path)
     ema.n_averaged.fill_(state["ema_updates"])
@@ -435,14 +464,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; leave one that is the same."""
-    if path.is_file() and path.read_text() == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+def write_config(path: Path, config: ConfigDict) -> None:
+    """Write the config, unless the file holds just that."""
+    text = configs.to_json(config)
+    if not path.is_file() or read_text(path) != text:
+        write_atomically(path, text)
 
 
 def validate(log: "Log", step: int, net, images: list[Tensor], sde: VESDE, config) -> None:
@@ -476,10 +502,10 @@ def sample(workdir: Path, step: int, net, shape: torch.Size, sde: VESDE, config,
     except NonFiniteError as error:  # of a network that has hardly learnt yet
         warnings.warn(f"no samples at step {step}: {error}", stacklevel=2)
         return
-    path = workdir / "samples" / f"step_{step:08d}.png"
-    path.parent.mkdir(exist_ok=True)
     panel = torch.cat(list(images[:, 0]), dim=1).clamp(0, 1).cpu().numpy()  # (H, B W)
-    matplotlib.image.imsave(path, panel, cmap="gray", vmin=0, vmax=1)
+    picture = io.BytesIO()
+    matplotlib.image.imsave(picture, panel, format="png", cmap="gray", vmin=0, vmax=1)
+    write_atomically(workdir / "samples" / f"step_{step:08d}.png", picture.getvalue())
 
 
 class Log:
@@ -497,8 +523,8 @@ class Log:
     """
 
     def __init__(self, workdir: Path, start: int, epoch: int, window: dict[str, list[float]]):
-        self.csv = open_csv(workdir / "log.csv", COLUMNS, start)
-        self.validation = open_csv(workdir / "validation.csv", VALIDATION_COLUMNS, start)
+        self.csv = CsvLog(workdir / "log.csv", COLUMNS, start)
+        self.validation = CsvLog(workdir / "validation.csv", VALIDATION_COLUMNS, start)
         self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self.epoch = epoch
         self.window = {name: list(window.get(name, [])) for name in ("loss", "grad_norm")}
@@ -533,7 +559,7 @@ class Log:
             "seconds_per_epoch": self.epoch / speed,
             "gpu_memory_gib": memory / 2**30,
         }
-        self.csv.writerow(row)
+        self.csv.write([row])
         for name in COLUMNS[1:]:
             self.board.add_scalar(name, row[name], step)
         self.window = {"loss": [], "grad_norm": []}
@@ -542,7 +568,7 @@ class Log:
 
     def write_validation(self, rows: list[dict]) -> None:
         """Write one row a bin of noise levels."""
-        self.validation.writerows(rows)
+        self.validation.write(rows)
         for row in rows:
             name = f"validation/sigma_{row['sigma_from']:.3g}_to_{row['sigma_to']:.3g}"
             self.board.add_scalar(name, row["loss_per_pixel"], row["step"])
@@ -579,7 +605,7 @@ def main(_) -> None:
     """Command line."""
     interrupted = catch_signals()
     config = flags.FLAGS.config
-    with configs.clear_errors():
+    with configs.clear_errors(MEMORY):
         device = set_up_process(config)
         path = train(config, Path(flags.FLAGS.workdir), device, interrupted)
     if process()[0] == 0:

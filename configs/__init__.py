@@ -13,6 +13,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+log = logging.getLogger("absl")
+
 
 class ConfigError(ValueError):
     """A config that does not fit: an unknown field, or a folder made with another one."""
@@ -97,9 +99,12 @@ def check_same(path: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) -> 
     if not path.is_file():
         return
     try:
-        old = flatten(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not readable as JSON ({error}); remove the folder") from None
+        old = flatten(json.loads(path.read_bytes()))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: expected a config as JSON, got a damaged one ({error}); restore it, or "
+            "choose another folder"
+        ) from None
     new = flatten(json.loads(to_json(config)))
     differing = [
         f"{name}: {old.get(name, '(absent)')!r} there, {new.get(name, '(absent)')!r} now"
@@ -108,20 +113,56 @@ def check_same(path: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) -> 
     ]
     if differing:
         raise ConfigError(
-            f"{path.parent} was made with another config; choose another folder, or go back to "
-            "the old values:\n  " + "\n  ".join(differing)
+            f"{path.parent} was made with another config ({path.name}); choose another folder, or "
+            "go back to the old values:\n  " + "\n  ".join(differing)
         )
 
 
+# of RuntimeErrors: PyTorch's CPU allocator, CUDA's libraries
+MEMORY_TEXTS = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+)
+INTERRUPTED = 130  # exit code of shells after Ctrl-C
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory, a GPU's or the machine's, was not enough."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_TEXTS)
+
+
 @contextmanager
-def clear_errors() -> Iterator[None]:
+def clear_errors(memory: str = "close other programs, or take a smaller batch") -> Iterator[None]:
     """Turn errors about input into one line and exit code 1; ``--verbosity=1`` has the traceback.
 
     Wraps the work of every command: errors about config, data, checkpoints and files are
-    ValueErrors or OSErrors whose text says what to do.
+    ValueErrors or OSErrors whose text says what to do. Any other error but a want of memory is the
+    program's own and keeps its traceback.
+
+    Args:
+        memory: what to do where memory is not enough.
     """
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
-        logging.getLogger("absl").debug("traceback:", exc_info=True)
-        raise SystemExit(f"error: {error}") from None
+        log.debug("traceback:", exc_info=True)
+        raise SystemExit(f"error: {describe(error)}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        log.debug("traceback:", exc_info=True)
+        raise SystemExit(f"error: out of memory; {memory} ({describe(error)})") from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def describe(error: BaseException) -> str:
+    """The text of an error; of one of the system, the file and what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

@@ -1,14 +1,15 @@
-"""Where the cache lies, and how files come into it: completely or not at all."""
+"""Where the cache lies, and what to say where it cannot be written."""
 
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
+from datasets.files import FULL
 from datasets.sample import DataError
 
-FULL = "free some space there, or set data.cache_dir to a larger disk"
+NO_ROOM = "free some space there, or set data.cache_dir to a larger disk"
+NOT_OURS = "set data.cache_dir to a folder that you may write to"
 
 
 def cache_folder(cache_dir: str, root: str | Path | None) -> Path:
@@ -35,34 +36,22 @@ def cache_folder(cache_dir: str, root: str | Path | None) -> Path:
 
 def make_folder(folder: Path) -> None:
     """Make a folder, or raise a DataError that names the remedy."""
-    try:
+    with writing_cache(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cache_error(folder, error) from error
 
 
-def cache_error(path: Path, error: OSError) -> DataError:
-    """What to raise where writing to the cache fails."""
-    return DataError(f"{path}: cannot write the cache ({error}); {FULL}, or data.cache to none")
+@contextmanager
+def writing_cache(path: Path) -> Iterator[None]:
+    """A ``with`` block that writes to the cache: errors of the system become a DataError.
 
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Have `write` fill a temporary file beside `path`, flush it to disk, and rename it to `path`.
-
-    Raises:
-        DataError: the disk is full or not writable; nothing is left behind.
+    Args:
+        path: what is written, for errors that name no file.
     """
-    make_folder(path.parent)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-            temporary = Path(file.name)
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        yield
     except OSError as error:
-        raise cache_error(path, error) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        remedy = NO_ROOM if error.errno in FULL else NOT_OURS
+        raise DataError(
+            f"{error.filename or path}: cannot write the cache ({error.strerror or error}); "
+            f"{remedy}, or data.cache to none"
+        ) from error

@@ -55,8 +55,11 @@ class MemoryCache(Dataset):
 
     in_memory = True  # for a loader: workers would only copy
 
-    def __init__(self, samples: Sequence[Sample], skipped: Sequence[str] = ()):
+    def __init__(
+        self, samples: Sequence[Sample], skipped: Sequence[str] = (), files: Sequence[Path] = ()
+    ):
         self.samples = list(samples)
+        self.files = list(files)
         self.skipped = list(skipped)
         self.keys = [sample.key for sample in self.samples]
 
@@ -135,7 +138,8 @@ def _read_all(dataset: Dataset, skips: Skips, processes: int | None, *, keep: bo
     if not keep:
         return Selection(dataset, sorted(found), skips.reasons) if skips.reasons else dataset
     skipped = [*getattr(dataset, "skipped", ()), *skips.reasons]
-    return MemoryCache([_to_tensors(found[i]) for i in sorted(found)], skipped)
+    samples = [_to_tensors(found[i]) for i in sorted(found)]
+    return MemoryCache(samples, skipped, getattr(dataset, "files", ()))
 
 
 def _read_plain(

@@ -7,19 +7,14 @@ from typing import TypeVar
 
 import torch
 
+from configs import is_out_of_memory
+
 CPU_BATCH, GPU_BATCH = 4, 64  # slices at a time by default; halved where memory does not suffice
 ALIKE = 3  # slices that fail with one and the same text, before any success, speak for all
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# of RuntimeErrors: PyTorch's CPU allocator, CUDA's libraries
-MEMORY_TEXTS = (
-    "not enough memory",
-    "can't allocate memory",
-    "out of memory",
-    "STATUS_ALLOC_FAILED",
-)
 
 
 def choose_size(asked: int, device: str) -> int:
@@ -82,13 +77,6 @@ def check_alike(texts: Collection[str]) -> None:
             f"the first {len(texts)} slices all failed alike, so it is not one slice's fault: "
             f"{next(iter(texts))}"
         )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that memory, a GPU's or the machine's, was not enough."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_TEXTS)
 
 
 def _attempt(work: Callable[[list[Item]], Result], batch: list[Item]) -> Result | Exception:

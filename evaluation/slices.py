@@ -9,9 +9,9 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
+from configs import is_out_of_memory
 from datasets import Sample, collate
 from evaluation.baselines import direct
-from evaluation.batching import is_out_of_memory
 from evaluation.measurements import build_operator
 from evaluation.methods import Method
 from evaluation.metrics import all_metrics

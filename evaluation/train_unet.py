@@ -6,7 +6,7 @@
 
 WORKDIR gets `config.json`, `log.csv`, `validation.csv` and `checkpoints/step_*.pt`. The same
 command again continues from the newest checkpoint: order, flips and masks of sample n follow from
-(seed, n). SIGTERM and SIGUSR1 save a checkpoint and exit with code 75.
+(seed, n). SIGTERM, SIGUSR1, Ctrl-C and a closed terminal save a checkpoint and exit with code 75.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,15 +23,24 @@ from tqdm import tqdm
 
 import configs
 from datasets import collate
+from datasets.files import holding, write_atomically
+from datasets.identity import check_files, check_outside
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
 from evaluation.baselines.direct import direct
 from evaluation.baselines.unet import apply_unet, describe_measurement, normalise
 from evaluation.measurements import build_operator
 from evaluation.metrics import psnr
-from evaluation.results import write_atomically
 from models import checkpoint
-from models.run import REQUEUE, catch_signals, checkpoint_path, open_csv, save_checkpoint
+from models.run import (
+    REQUEUE,
+    CsvLog,
+    catch_signals,
+    checkpoint_path,
+    find_newest,
+    load_state,
+    save_checkpoint,
+)
 from models.unet import UNet
 from operators.batch import derive_seed, expand
 
@@ -73,6 +82,7 @@ def train_unet(
     """
     t = config.training
     check(config)
+    check_outside(workdir, config.data, "--workdir")
     configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
     stream = TrainingStream(
         prepare_dataset(config.data, "train"),
@@ -85,12 +95,29 @@ def train_unet(
     held_out = prepare_dataset(config.data, "val") if t.validate_every else []
     net = create_network(config).to(device)
     optimizer = torch.optim.RMSprop(net.parameters(), lr=config.optim.lr)
+    with holding(workdir):
+        configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
+        check_files(workdir / "files.csv", stream.dataset, config.data)
+        write_atomically(workdir / "config.json", configs.to_json(config))
+        return fit(config, workdir, device, interrupted, net, optimizer, stream, held_out)
+
+
+def fit(
+    config: ConfigDict,
+    workdir: Path,
+    device: str,
+    interrupted: Callable[[], bool],
+    net: UNet,
+    optimizer: torch.optim.Optimizer,
+    stream: TrainingStream,
+    held_out: Dataset,
+) -> Path:
+    """The training loop of `train_unet`, with what it has opened and checked."""
+    t = config.training
     measurement = describe_measurement(measure(config, stream[0][None], ["sample 0"])[0])
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(workdir / "config.json", configs.to_json(config).encode())
     start, losses = resume(workdir, net, optimizer, device)
-    log = open_csv(workdir / "log.csv", COLUMNS, start)
-    validation = open_csv(workdir / "validation.csv", VALIDATION_COLUMNS, start)
+    log = CsvLog(workdir / "log.csv", COLUMNS, start)
+    validation = CsvLog(workdir / "validation.csv", VALIDATION_COLUMNS, start)
 
     loader = batches(
         stream,
@@ -119,11 +146,12 @@ def train_unet(
             last = done == t.num_steps
             if done % t.log_every == 0 or last:
                 mean = sum(losses) / len(losses)
-                log.writerow({"step": done, "loss": mean})
+                log.write([{"step": done, "loss": mean}])
                 progress.set_postfix_str(f"loss {mean:.4f}")
                 losses = []
             if t.validate_every and (done % t.validate_every == 0 or last):
-                validation.writerow({"step": done, "psnr": validate(net, config, held_out, device)})
+                value = validate(net, config, held_out, device)
+                validation.write([{"step": done, "psnr": value}])
             if done % t.checkpoint_every == 0 or last or stop:
                 save(workdir, done, config, net, optimizer, losses, measurement)
             if stop and not last:
@@ -187,12 +215,10 @@ def validate(net: UNet, config: ConfigDict, dataset: Dataset, device: str) -> fl
 
 def resume(workdir: Path, net: UNet, optimizer, device: str) -> tuple[int, list[float]]:
     """Load the newest checkpoint, if any: finished steps, and losses since the last row."""
-    folder = workdir / "checkpoints"
-    checkpoint.remove_temporary(folder)
-    path = checkpoint.find_latest(folder)
+    path = find_newest(workdir)
     if path is None:
         return 0, []
-    state = checkpoint.load(path, device)
+    state = load_state(path, device, ("step", "model", "optimizer", "losses"))
     checkpoint.load_weights(net, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])
     print(f"continuing from {path}")

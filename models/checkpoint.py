@@ -13,10 +13,7 @@ keeps of a training run what `load_prior` needs: the config and the averaged wei
 """
 
 import argparse
-import os
-import pickle
 import re
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -25,6 +22,8 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
+from configs import clear_errors, is_out_of_memory, load_config
+from datasets.files import replacing
 from models import create_model
 from models.allocator import keep_freed_memory
 from models.original import ema_state, translate_state
@@ -42,42 +41,11 @@ class CheckpointError(ValueError):
 def save(path: str | Path, payload: dict) -> None:
     """Write `payload` to `path` so that a crash or a full disk leaves the old file as it was.
 
-    Temporary file in the same folder, flush to disk, rename; the temporary file is removed when
-    anything fails.
+    Raises:
+        OSError: as `datasets.files.replacing`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, **payload}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's is for the owner only
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows cannot open a folder
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as file:
+        torch.save({"format": FORMAT, **payload}, file)
 
 
 def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict:
@@ -107,13 +75,34 @@ def read_plain(path: str | Path, map_location: str | torch.device) -> object:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
+        _check_archive(Path(path))
         return torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # the unpickler raises anything on damaged bytes
+        if isinstance(error, PermissionError) or is_out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path}: not readable as a checkpoint of plain tensors (truncated, corrupt, or "
             f"with pickled objects, which are refused): {reason}"
         ) from None
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the parts of a `torch.save` with their checksums, which `torch.load` does not.
+
+    Raises:
+        ValueError: they differ, or the file claims to hold more than its size.
+        zipfile.BadZipFile: damaged beyond that.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # an old format, or no checkpoint at all
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(part.file_size for part in archive.infolist())
+        if claimed > path.stat().st_size:  # tensors are stored as they are
+            raise ValueError(f"it claims {claimed} bytes in a file of {path.stat().st_size}")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} does not fit its checksum")
 
 
 def find_latest(folder: str | Path) -> Path | None:
@@ -126,12 +115,6 @@ def find_latest(folder: str | Path) -> Path | None:
         else:
             return path
     return None
-
-
-def remove_temporary(folder: str | Path) -> None:
-    """Remove what a process that was killed while saving left in `folder`."""
-    for path in Path(folder).glob(f".step_*{SUFFIX}.*"):
-        path.unlink()
 
 
 def step_of(path: Path) -> int:
@@ -148,7 +131,7 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -
     """
     try:
         net.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:  # a state of any kind
         lines = [line.strip() for line in str(error).splitlines()]
         raise CheckpointError(
             f"{source}: the checkpoint is of another architecture than the config's:\n  "
@@ -168,7 +151,7 @@ def load_averaged(net: nn.Module, name_or_path: str | Path) -> None:
         CheckpointError: unreadable, or of another architecture.
     """
     path = resolve_prior(name_or_path)
-    load_weights(net, load(path)["ema"], path)
+    load_weights(net, _load_trained(path)[0]["ema"], path)
 
 
 def import_state_dict(net: nn.Module, state: dict[str, Tensor]) -> None:
@@ -194,9 +177,13 @@ def import_original(path: str | Path, out: str | Path, config: ConfigDict) -> No
     original = read_plain(path, "cpu")
     if not isinstance(original, dict) or not {"model", "ema"} <= original.keys():
         raise CheckpointError(f"{path}: expected a dict with the entries 'model' and 'ema'")
+    state, average = original["model"], original["ema"]
+    if not (isinstance(state, dict) and isinstance(average, dict) and "shadow_params" in average):
+        raise CheckpointError(
+            f"{path}: expected 'model' as a state dict and 'ema' with the list 'shadow_params'"
+        )
     net = create_model(config)
-    state = original["model"]
-    averaged = ema_state(net, state, list(original["ema"]["shadow_params"]))
+    averaged = ema_state(net, state, list(average["shadow_params"]))
     payload = {
         "config": config.to_dict(),
         "model": translate_state(net, state),
@@ -235,18 +222,45 @@ def load_prior(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    payload = load(path)
-    config = ConfigDict(payload["config"])
+    payload, config, sde = _load_trained(path)
     net = create_model(config)
     load_weights(net, payload["ema"], path)
     # channels last: convolutions forwards are faster in it on CPUs, and tensor cores want it
     net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
     fast = torch.compile(net) if compiled else net
     # trained on images in all positions: to that prior they are alike
     symmetric = bool(config.data.get("flip") and config.data.get("rotate"))
     score = score_function(fast, autocast=autocast, stride=net.stride, symmetric=symmetric)
     return score, sde
+
+
+def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE]:
+    """A trained prior's checkpoint, its config and SDE, before any network of that size is made.
+
+    Raises:
+        CheckpointError: it is of something else, or weights and config do not fit.
+    """
+    payload = load(path)
+    if not {"config", "ema"} <= payload.keys():
+        raise CheckpointError(
+            f"{path}: expected a trained prior (entries config and ema), got entries "
+            f"{', '.join(sorted(payload))}; a U-Net goes into sampler.checkpoint"
+        )
+    try:
+        config = ConfigDict(payload["config"])
+        config.data.get("flip")
+        sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
+        with torch.device("meta"):  # without memory: a file may claim any size
+            net = create_model(config)
+    except Exception as error:  # values of any kind, from a file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: expected the config of a trained prior, got one that no network can be "
+            f"made of: {reason}"
+        ) from error
+    with warnings.catch_warnings(action="ignore"):  # that loading into it is "a no-op"
+        load_weights(net, payload["ema"], path)
+    return payload, config, sde
 
 
 def resolve_prior(name_or_path: str | Path) -> Path:
@@ -285,11 +299,11 @@ def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
         FileNotFoundError, CheckpointError: as `load_prior`.
         ValueError: a weight that is not finite in float16.
     """
-    payload = load(resolve_prior(run))
+    payload, config, _ = _load_trained(resolve_prior(run))
     weights = payload["ema"]
     if half:
         with torch.device("meta"):
-            net = create_model(ConfigDict(payload["config"]))
+            net = create_model(config)
         # buffers stay: rounded Fourier frequencies would be other frequencies
         learnt = {name for name, _ in net.named_parameters()}
         weights = {name: w.half() if name in learnt else w for name, w in weights.items()}
@@ -301,12 +315,10 @@ def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
     config["data"] = {**config["data"], "root": ""}
     training = config.get("training", {})
     config["training"] = {**training, "init": Path(training.get("init", "")).name}
-    save(out, {"config": config, "ema": weights, "step": payload["step"]})
+    save(out, {"config": config, "ema": weights, "step": payload.get("step", 0)})
 
 
 def _main(argv: list[str] | None = None) -> None:
-    from configs import load_config  # only the command line reads config files
-
     parser = argparse.ArgumentParser(prog="python -m models.checkpoint")
     commands = parser.add_subparsers(dest="command", required=True)
     importer = commands.add_parser("import", help="convert a checkpoint of the original code")
@@ -318,13 +330,11 @@ def _main(argv: list[str] | None = None) -> None:
     exporter.add_argument("out")
     exporter.add_argument("--half", action="store_true", help="in float16")
     arguments = parser.parse_args(argv)
-    try:
+    with clear_errors():
         if arguments.command == "export":
             export(arguments.run, arguments.out, half=arguments.half)
         else:
             import_original(arguments.original, arguments.out, load_config(arguments.config))
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"error: {error}") from None
     print(f"wrote {arguments.out}")
 
 

@@ -196,7 +196,7 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    monkeypatch.setattr("datasets.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(path, {"step": 2})
     assert checkpoint.load(path)["step"] == 1

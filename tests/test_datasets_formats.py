@@ -95,7 +95,7 @@ def test_multi_coil_fits_the_operator(brain, cache):
 
 def test_coil_maps_are_estimated_once(brain, cache, monkeypatch):
     first = open_fastmri(brain, "val", mode="multicoil")[0].extras["sens_maps"]
-    (stored,) = cache.glob("coil_maps/*/0.npy")
+    (stored,) = cache.glob("coil_maps/*/0.npz")
     calls = []
     real = sys.modules["datasets.coil_maps"].espirit_maps
 

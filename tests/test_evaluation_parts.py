@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.batching import in_batches, is_out_of_memory
+from configs import is_out_of_memory
+from evaluation.batching import in_batches
 from evaluation.evaluate import wait_for_others
 from evaluation.files import ABANDONED, remove_abandoned, replacing, write_atomically
 from evaluation.provenance import ROOT, code_version, fingerprint, peak_memory, sampling

@@ -22,6 +22,7 @@ import configs
 import train as module
 from datasets import DataError
 from models import checkpoint, create_model
+from models.run import CsvLog
 from sde import VESDE, noise_level_bins, score_matching_loss, validation_loss
 from train import REQUEUE, train
 
@@ -168,7 +169,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(tiny_config, tmp_path):
 def test_rows_after_the_checkpoint_and_cut_off_ones_are_dropped(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("step,loss,lr\n1,2.5,1\n2,2.25,1\n3,2,1\n4,1.")
-    module.open_csv(path, ("step", "loss", "lr"), 2).writerow({"step": 3, "loss": 7, "lr": 1})
+    CsvLog(path, ("step", "loss", "lr"), 2).write([{"step": 3, "loss": 7, "lr": 1}])
     assert path.read_text().split() == ["step,loss,lr", "1,2.5,1", "2,2.25,1", "3,7,1"]
 
 
@@ -496,7 +497,8 @@ def test_bfloat16_is_close_and_keeps_the_first_and_last_layer(tiny_config):
 
 
 def test_a_missing_data_root_is_one_line_and_exit_code_1(tmp_path):
-    for root, message in ((tmp_path / "absent", "absent"), (tmp_path, "pictures")):
+    (tmp_path / "empty").mkdir()
+    for root, message in ((tmp_path / "absent", "absent"), (tmp_path / "empty", "pictures")):
         flags = ("--config.data.name=image_folder", "--config.data.subset=")
         flags += (f"--config.data.root={root}",)
         result = run(tmp_path / "run", *flags)

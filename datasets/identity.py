@@ -1,0 +1,110 @@
+"""Whether data are still those that a folder of results or a training run was made of."""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from datasets import dataset_options
+from datasets.bad_input import reading
+from datasets.files import read_text, write_atomically
+from datasets.sample import DataError
+
+COLUMNS = ("file", "bytes", "digest")
+WHOLE = 2**16  # bytes up to which a file is hashed whole
+PIECE = 2**14  # bytes of the start, the middle and the end of longer ones
+MOST_NAMED = 5
+
+
+def check_outside(folder: Path, data: Mapping[str, Any], flag: str) -> None:
+    """Refuse to write into the folder of the data, where the next run would read it as data.
+
+    Args:
+        folder: to be written to.
+        data: as of `datasets.create_dataset`.
+        flag: what chose the folder, for the message.
+
+    Raises:
+        DataError: it is the data's folder, or in it.
+    """
+    root = dataset_options(data).get("root")
+    if root and Path(folder).resolve().is_relative_to(Path(root).expanduser().resolve()):
+        raise DataError(
+            f"{folder}: lies in the folder of the data, data.root={root}, where what is written "
+            f"would become data; choose another {flag}"
+        )
+
+
+def check_files(
+    path: Path, dataset: Dataset, data: Mapping[str, Any], *, growing: bool = False
+) -> None:
+    """Compare a data set's files with what the CSV file `path` says of them, or write it.
+
+    The file has the columns `COLUMNS`: path below data.root, size, and a hash of the content (of
+    files above 64 KiB, of 16 KiB of its start, middle and end). Where they lie, and their times,
+    do not matter.
+
+    Args:
+        path: in the folder of the run.
+        dataset: its attribute `files` is read.
+        data: as of `datasets.create_dataset`.
+        growing: other files may have been added or left out.
+
+    Raises:
+        DataError: files have changed; names some.
+    """
+    now = describe_files(dataset.files, dataset_options(data).get("root"))
+    old = _read(path) if path.is_file() else {}
+    if old:
+        names = old.keys() & now.keys() if growing else old.keys() | now.keys()
+        changed = sorted(name for name in names if old.get(name) != now.get(name))
+        if changed:
+            more = f", and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+            raise DataError(
+                f"{path.parent} was made of other data ({path.name}): these files have changed, "
+                f"come or gone: {', '.join(changed[:MOST_NAMED])}{more}; bring the old ones back, "
+                "or choose another folder"
+            )
+    if old != old | now:
+        _write(path, old | now)
+
+
+def describe_files(files: list[Path], root: str | None) -> dict[str, tuple[str, str]]:
+    """Size and digest of files, by their paths below `root` (or what they have in common)."""
+    base = os.path.abspath(Path(root).expanduser()) if root else ""
+    paths = [os.path.abspath(path) for path in files]
+    if not base or not all(path.startswith(base) for path in paths):
+        base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return {os.path.relpath(path, base): _describe(Path(path)) for path in paths}
+
+
+def _describe(path: Path) -> tuple[str, str]:
+    with reading(path, "a file that can be read"), path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= WHOLE:
+            content = file.read()
+        else:
+            starts = (0, (size - PIECE) // 2, size - PIECE)
+            content = b"".join(os.pread(file.fileno(), PIECE, start) for start in starts)
+    return str(size), hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _read(path: Path) -> dict[str, tuple[str, str]]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+        return {row["file"]: (row["bytes"], row["digest"]) for row in rows}
+    except (csv.Error, KeyError):
+        raise DataError(f"{path}: damaged; remove it to go on without its check") from None
+
+
+def _write(path: Path, described: Mapping[str, tuple[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([name, *described[name]] for name in sorted(described))
+    write_atomically(path, text.getvalue())
