@@ -1,9 +1,8 @@
 """Reconstructions as HDF5, NIfTI and DICOM files, each written entirely or not at all."""
 
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import gzip
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -11,10 +10,12 @@ import numpy as np
 
 from datasets.bad_input import require
 from datasets.dicom import read_header
+from datasets.files import replacing, write_atomically
 from datasets.image_series import NiftiVolume
 from datasets.sample import DataError
 
 LARGEST_STORED = 2**16 - 1  # DICOM pixels are written as unsigned 16-bit numbers
+GZIP_LEVEL = 1  # as nibabel: higher ones take much longer for little
 DS_LENGTH = 16  # characters of a DICOM decimal string
 # of the source's pixels, and wrong or meaningless for others
 PIXEL_ELEMENTS = (
@@ -29,26 +30,15 @@ PIXEL_ELEMENTS = (
 )
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A ``with`` block that writes a temporary file, which then becomes `path`."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-", suffix=path.name)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_hdf5(
     path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | float | int]
 ) -> None:
-    """Arrays by name and attributes of the file; texts are stored as such."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    """Arrays by name, with checksums, and attributes of the file; texts are stored as such."""
+    with replacing(path) as target, h5py.File(target, "w") as file:
         for name, array in arrays.items():
-            file[name] = array
+            # a chunk a slice: HDF5 has checksums for chunks only
+            chunks = (1, *array.shape[1:])
+            file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
         for name, value in attributes.items():
             file.attrs[name] = value
 
@@ -65,8 +55,12 @@ def write_nifti(path: Path, images: np.ndarray, volume: NiftiVolume, *, first: i
         matrix, code = getattr(volume.header, f"get_{name}")(coded=True)
         if code:
             getattr(image, f"set_{name}")(matrix @ shift, code=int(code))
-    with replacing(path) as temporary:
-        nibabel.save(image, temporary)
+    _write_compressed(path, image)
+
+
+def _write_compressed(path: Path, image) -> None:
+    """A `nibabel` image as .nii.gz, the same bytes for the same image."""
+    write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=GZIP_LEVEL, mtime=0))
 
 
 def write_plain_nifti(
@@ -83,8 +77,7 @@ def write_plain_nifti(
     image = nibabel.Nifti1Image(array, None)  # readers then take i for right to left
     image.header.set_zooms((columns, rows, thickness))
     image.header.set_xyzt_units("mm" if voxel_size else "unknown")
-    with replacing(path) as temporary:
-        nibabel.save(image, temporary)
+    _write_compressed(path, image)
 
 
 def write_dicom(
@@ -127,8 +120,9 @@ def write_dicom(
         stored = np.clip(np.rint((image - intercept) / slope), 0, LARGEST_STORED)
         file.PixelData = stored.astype("<u2").tobytes()
         file["PixelData"].VR = "OW"
-        with replacing(folder / f"{number:04d}.dcm") as temporary:
-            file.save_as(temporary, enforce_file_format=True)
+        content = io.BytesIO()
+        file.save_as(content, enforce_file_format=True)
+        write_atomically(folder / f"{number:04d}.dcm", content.getvalue())
 
 
 def _derive(file, description: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from datasets.bad_input import reading, require
+from datasets.compressed import read_voxels
 from datasets.dicom import DICOM, MAGIC, MAGIC_AT, read_dicom, read_header
 from datasets.sample import DataError
 from datasets.volume import AXES, NIFTI
@@ -107,7 +108,7 @@ def _open_nifti(path: Path, axis: str) -> ImageSeries:
         shape = image.shape + (1,) * (3 - len(image.shape))
         if 0 in shape or set(shape[3:]) - {1}:
             raise ValueError(f"a shape of {shape}; take one volume out of a series over time")
-        array = np.asarray(image.dataobj).reshape(shape[:3])
+        array = read_voxels(path, image).reshape(shape[:3])
         if array.dtype.kind not in "fiu":
             raise ValueError(f"numbers of type {array.dtype}")
         volume = NiftiVolume(image.header, image.affine, AXES[axis])

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from datasets.bad_input import reading
-from datasets.hdf5 import get_array, open_hdf5
+from datasets.hdf5 import get_array, open_hdf5, read_array
 from datasets.ismrmrd import Encoding, find_group, parse_header, read_ismrmrd
 from datasets.sample import DataError
 
@@ -104,7 +104,7 @@ def _open_hdf5(file: h5py.File, path: Path, first_axis: str) -> Measured:
         file, path, kind, f"put the measurement into '{KSPACE}' or '{SINOGRAM}'; {VENDOR}"
     )
     shape, reshape = _layout(path, kind, data.shape, data.dtype, first_axis)
-    extras = {name: file[name][()] for name in EXTRAS if name in file}
+    extras = {name: read_array(file, path, name) for name in EXTRAS if name in file}
     image_shape = voxel_size = None
     if "ismrmrd_header" in file:
         encoding = parse_header(path, file["ismrmrd_header"][()])
@@ -126,12 +126,12 @@ def _open_numpy(path: Path, first_axis: str) -> Measured:
     with reading(path, "an intact NumPy file of numbers"):
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            extras = {name: arrays.pop(name) for name in EXTRAS if name in arrays}
-            named = [name for name in (KSPACE, SINOGRAM) if name in arrays] or list(arrays)
-            if len(named) != 1:
-                raise ValueError(f"the arrays {named}; keep one of them, as '{KSPACE}'")
-            data = arrays[named[0]]
+                others = [name for name in file.files if name not in EXTRAS]
+                named = [name for name in (KSPACE, SINOGRAM) if name in others] or others
+                if len(named) != 1:
+                    raise ValueError(f"the arrays {named}; keep one of them, as '{KSPACE}'")
+                extras = {name: file[name] for name in EXTRAS if name in file.files}
+                data = file[named[0]]
         else:
             data = np.load(path, mmap_mode="r", allow_pickle=False)
     kind = KSPACE if data.dtype.kind == "c" else SINOGRAM

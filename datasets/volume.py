@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.bad_input import Skips, reading, require
+from datasets.compressed import check_claim, read_voxels
 from datasets.dicom import parse_window, read_dicom, read_header
 from datasets.fit import check_fit, check_size, fit_square
 from datasets.image_folder import find_files
@@ -20,8 +21,6 @@ from datasets.splits import SPLITS, check_root, check_split, read_split_list, se
 
 NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # of an array along (right, anterior, superior)
-# gzip shrinks 1032-fold at most; a corrupt header can claim a volume of any size
-LARGEST_RATIO = 1032
 
 
 @dataclass(frozen=True)
@@ -213,8 +212,7 @@ def _shape(files: tuple[Path, ...]) -> tuple[int, int, int]:
             image = nibabel.load(files[0])
             shape, affine = _three_axes(image.shape), image.affine
             claimed = int(np.prod(shape, dtype=object)) * image.get_data_dtype().itemsize
-            if claimed > LARGEST_RATIO * files[0].stat().st_size:
-                raise ValueError(f"a header that claims the shape {shape}, too large for the file")
+            check_claim(files[0], claimed)
     else:
         header = read_header(files[0])
         with reading(files[0], "a DICOM slice with position and orientation"):
@@ -251,7 +249,7 @@ def _load(files: tuple[Path, ...]) -> np.ndarray:
     if files[0].name.lower().endswith(NIFTI):
         with reading(files[0], "an intact NIfTI volume"):
             image = nibabel.load(files[0])
-            volume = np.asarray(image.dataobj).reshape(_three_axes(image.shape))
+            volume = read_voxels(files[0], image).reshape(_three_axes(image.shape))
             if volume.dtype.kind not in "fiu":
                 raise ValueError(f"numbers of type {volume.dtype}")
             affine = image.affine
