@@ -9,6 +9,7 @@ units are in docs/reconstruct.md. Run again, it continues where it was stopped.
 import hashlib
 import io
 import json
+import logging
 import shutil
 import time
 from importlib.util import find_spec
@@ -24,7 +25,9 @@ from tqdm import tqdm
 
 import configs
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
-from evaluation.batching import check_alike, choose_size, in_batches
+from datasets.files import holding, remove_abandoned, write_atomically
+from evaluation.batching import check_alike, choose_size, in_batches, unfinished
+from evaluation.files import read_json
 from evaluation.inputs import Input, digest, open_input
 from evaluation.methods import (
     PRECISIONS,
@@ -37,12 +40,13 @@ from evaluation.methods import (
 from evaluation.metrics import all_metrics
 from evaluation.preview import preview
 from evaluation.provenance import code_version
-from evaluation.results import write_atomically
 from evaluation.slices import describe_error
 from models.checkpoint import load_prior, resolve_prior
 from operators.problem import Problem
 from samplers import SAMPLERS, Posterior
 from sde import VESDE, Score
+
+log = logging.getLogger(__name__)
 
 POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
 # by default; samplers of coil images apart have no place here: maps are given or estimated
@@ -105,23 +109,36 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, method):
         print(text)
+    with holding(out):
+        configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
+        return _reconstruct_missing(config, out, device, opened, settings, method)
+
+
+def _reconstruct_missing(
+    config: ConfigDict, out: Path, device: str, opened: Input, settings: ConfigDict, method: Method
+) -> dict:
+    """`reconstruct`, of what it has opened and checked."""
     summary = out / "summary.json"
     if summary.is_file():
         print(f"{out} is complete")
-        return json.loads(summary.read_text())
+        return read_json(summary)
 
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "config.json", configs.to_json(settings).encode())
+    for folder in (out, parts):
+        remove_abandoned(folder, older=0)
+    write_atomically(out / "config.json", configs.to_json(settings))
     items = range(len(opened.keys))
-    todo = [item for item in items if not _part(parts, item).is_file()]
+    size = choose_size(config.batch_size, device)
+    there = [_load_part(_part(parts, item)) is not None for item in items]
+    todo = unfinished(items, size, there.__getitem__)
     failures: dict[str, str] = {}
 
     def work(batch: list[int]) -> dict[str, str]:
         return _reconstruct_batch(opened, method, config.seed, batch, parts, device)
 
     with tqdm(total=len(items), initial=len(items) - len(todo), unit="slice") as bar:
-        for batch, outcome in in_batches(todo, choose_size(config.batch_size, device), work):
+        for batch, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
                 outcome = {opened.keys[batch[0]]: describe_error(outcome)}
             failures |= outcome
@@ -135,6 +152,8 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
             + "\n  ".join(f"{key}: {reason}" for key, reason in failures.items())
         )
     slices = [_load_part(_part(parts, item)) for item in items]
+    if None in slices:
+        raise ValueError(f"{parts}: slices have gone while others were done; run this again")
     result = write_results(out, opened, slices, settings, method)
     shutil.rmtree(parts)
     return result
@@ -261,7 +280,7 @@ def write_results(
         "direct": np.stack([_shown(s.direct) for s in slices]),
         "scale": np.array([s.scale for s in slices], dtype=np.float64),
         "slice": np.array(opened.numbers),
-        "key": np.array(opened.keys, dtype="S"),
+        "key": np.array([key.encode("utf-8", "surrogateescape") for key in opened.keys]),
     }
     if std is not None:
         arrays["std"] = std
@@ -306,7 +325,7 @@ def write_results(
     }
     if opened.truth(0) is not None:
         result["metrics"] = _metrics(opened, slices)
-    write_atomically(out / "summary.json", (json.dumps(result, indent=2) + "\n").encode())
+    write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -383,9 +402,16 @@ def _save_part(path: Path, part: Slice) -> None:
     write_atomically(path, content.getvalue())
 
 
-def _load_part(path: Path) -> Slice:
-    with np.load(path) as file:
-        return Slice(**file)
+def _load_part(path: Path) -> Slice | None:
+    """A finished slice; None if there is none, or a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Slice(**file)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # damaged files raise anything
+        log.warning("%s: damaged, and done again (%s)", path, error)
+        return None
 
 
 # --------------------------------------------------------------------------------------- settings

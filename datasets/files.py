@@ -22,6 +22,7 @@ ABANDONED = 600.0  # seconds without a write after which such a file is nobody's
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 LOCK = ".lock"  # in a folder that processes work on
+PATIENCE, PAUSE = 3.0, 0.1  # seconds: a process that has the folder may be about to leave it
 
 
 class FolderInUseError(ValueError):
@@ -210,7 +211,7 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
     try:
         if not _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
             if waiting:
-                log.warning("waiting for another process, which %s: %s", waiting, path.parent)
+                log.warning("waiting for another process that %s: %s", waiting, path.parent)
             _lock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -245,12 +246,15 @@ def holding(folder: Path, *, shared: bool = False) -> Iterator[Hold]:
     """
     descriptor = _open_lock(folder / LOCK)
     try:
-        mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        if _lock(descriptor, mode | fcntl.LOCK_NB) is False:
-            raise FolderInUseError(
-                f"{folder}: another process works on this folder; wait until it has ended, or "
-                "choose another folder"
-            )
+        mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+        end = time.monotonic() + PATIENCE
+        while _lock(descriptor, mode) is False:
+            if time.monotonic() > end:
+                raise FolderInUseError(
+                    f"{folder}: another process works on this folder; wait until it has ended, or "
+                    "choose another folder"
+                )
+            time.sleep(PAUSE)
         yield Hold(descriptor)
     finally:
         os.close(descriptor)

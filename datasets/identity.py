@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ COLUMNS = ("file", "bytes", "digest")
 WHOLE = 2**16  # bytes up to which a file is hashed whole
 PIECE = 2**14  # bytes of the start, the middle and the end of longer ones
 MOST_NAMED = 5
+
+Described = dict[str, tuple[str, str]]  # path -> size and digest
 
 
 def check_outside(folder: Path, data: Mapping[str, Any], flag: str) -> None:
@@ -40,44 +42,49 @@ def check_outside(folder: Path, data: Mapping[str, Any], flag: str) -> None:
         )
 
 
-def check_files(
-    path: Path, dataset: Dataset, data: Mapping[str, Any], *, growing: bool = False
-) -> None:
-    """Compare a data set's files with what the CSV file `path` says of them, or write it.
-
-    The file has the columns `COLUMNS`: path below data.root, size, and a hash of the content (of
-    files above 64 KiB, of 16 KiB of its start, middle and end). Where they lie, and their times,
-    do not matter.
+def check_files(path: Path, dataset: Dataset, data: Mapping[str, Any]) -> None:
+    """Compare a data set's files with the CSV file `path`, or write it.
 
     Args:
         path: in the folder of the run.
         dataset: its attribute `files` is read.
         data: as of `datasets.create_dataset`.
-        growing: other files may have been added or left out.
 
     Raises:
-        DataError: files have changed; names some.
+        DataError: files have changed, come or gone; names some.
     """
-    now = describe_files(dataset.files, dataset_options(data).get("root"))
-    old = _read(path) if path.is_file() else {}
+    old, now = read_files(path), describe_files(dataset, data)
     if old:
-        names = old.keys() & now.keys() if growing else old.keys() | now.keys()
-        changed = sorted(name for name in names if old.get(name) != now.get(name))
-        if changed:
-            more = f", and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-            raise DataError(
-                f"{path.parent} was made of other data ({path.name}): these files have changed, "
-                f"come or gone: {', '.join(changed[:MOST_NAMED])}{more}; bring the old ones back, "
-                "or choose another folder"
-            )
-    if old != old | now:
-        _write(path, old | now)
+        refuse_changed(path, changed_files(old, now))
+    if old != now:
+        write_files(path, now)
 
 
-def describe_files(files: list[Path], root: str | None) -> dict[str, tuple[str, str]]:
-    """Size and digest of files, by their paths below `root` (or what they have in common)."""
+def changed_files(old: Described, now: Described) -> list[str]:
+    """Files that are different, or only in one of both."""
+    return sorted(name for name in old.keys() | now.keys() if old.get(name) != now.get(name))
+
+
+def refuse_changed(path: Path, changed: Sequence[str]) -> None:
+    """Raise a DataError if something has `changed` since `path` was written; names some of it."""
+    if changed:
+        more = f", and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+        raise DataError(
+            f"{path.parent} was made of other data ({path.name}): these have changed, come or "
+            f"gone: {', '.join(changed[:MOST_NAMED])}{more}; bring the old ones back, or choose "
+            "another folder"
+        )
+
+
+def describe_files(dataset: Dataset, data: Mapping[str, Any]) -> Described:
+    """Size and digest of a data set's files, by their paths below data.root.
+
+    Where the root lies, and the files' times, do not matter. Of files above 64 KiB, 16 KiB each of
+    the start, the middle and the end are hashed.
+    """
+    root = dataset_options(data).get("root")
     base = os.path.abspath(Path(root).expanduser()) if root else ""
-    paths = [os.path.abspath(path) for path in files]
+    paths = [os.path.abspath(path) for path in dataset.files]
     if not base or not all(path.startswith(base) for path in paths):
         base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     return {os.path.relpath(path, base): _describe(Path(path)) for path in paths}
@@ -94,7 +101,14 @@ def _describe(path: Path) -> tuple[str, str]:
     return str(size), hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def _read(path: Path) -> dict[str, tuple[str, str]]:
+def read_files(path: Path) -> Described:
+    """What `write_files` wrote; nothing where there is no file.
+
+    Raises:
+        DataError: damaged.
+    """
+    if not path.is_file():
+        return {}
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path))))
         return {row["file"]: (row["bytes"], row["digest"]) for row in rows}
@@ -102,7 +116,8 @@ def _read(path: Path) -> dict[str, tuple[str, str]]:
         raise DataError(f"{path}: damaged; remove it to go on without its check") from None
 
 
-def _write(path: Path, described: Mapping[str, tuple[str, str]]) -> None:
+def write_files(path: Path, described: Described) -> None:
+    """Write a CSV file with the columns `COLUMNS`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

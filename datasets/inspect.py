@@ -6,6 +6,7 @@ prints what each split holds (counts, shapes, value ranges) and every problem fo
 the first images as a contact sheet. Bad files and slices are listed, not fatal.
 """
 
+import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from torch.utils.data import Dataset
 
 import configs
 from datasets import create_dataset
+from datasets.files import write_atomically
+from datasets.identity import check_outside
 from datasets.parallel import map_items, read_items
 from datasets.sample import DataError, Sample
 from datasets.splits import SPLITS
@@ -143,6 +146,7 @@ def inspect(config: ConfigDict, sheet: Path, most: int) -> dict[str, Report]:
         DataError: no split can be read at all.
     """
     data = config.data.to_dict()
+    check_outside(sheet, data, "--sheet")
     print(f"{data['name']} {data.get('subset') or ''} {data.get('root') or '(embedded)'}")
     reports = {}
     for split in SPLITS:
@@ -150,7 +154,10 @@ def inspect(config: ConfigDict, sheet: Path, most: int) -> dict[str, Report]:
         print(describe(split, reports[split]))
     if not any(report.shapes for report in reports.values()):
         raise DataError("no split has a usable image; see the problems above")
-    contact_sheet(reports).save(sheet)
+    content = io.BytesIO()
+    known = Image.registered_extensions()
+    contact_sheet(reports).save(content, known.get(sheet.suffix.lower(), "PNG"))
+    write_atomically(sheet.resolve(), content.getvalue())
     print(f"first images: {sheet}")
     return reports
 

@@ -28,6 +28,16 @@ def choose_size(asked: int, device: str) -> int:
     return asked or (CPU_BATCH if device == "cpu" else GPU_BATCH)
 
 
+def unfinished(items: Sequence[Item], size: int, is_finished: Callable[[Item], bool]) -> list[Item]:
+    """The items of all batches of `size` that are not finished as a whole.
+
+    The kernels of a network choose by the size of a batch, and so do its last digits: what is left
+    of a batch is done in that batch again, and comes out as in a run that was never interrupted.
+    """
+    batches = [items[i : i + size] for i in range(0, len(items), size)]
+    return [item for batch in batches if not all(map(is_finished, batch)) for item in batch]
+
+
 def in_batches(
     items: Sequence[Item], size: int, work: Callable[[list[Item]], Result]
 ) -> Iterator[tuple[list[Item], Result | Exception]]:

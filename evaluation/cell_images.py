@@ -7,11 +7,12 @@ from ml_collections import ConfigDict
 from torch.utils.data import Dataset
 
 from datasets import Sample, create_dataset
+from datasets.identity import describe_files, read_files
 from evaluation.baselines import direct
 from evaluation.cells import Cell
 from evaluation.measurements import build_operator
 from evaluation.recon_file import open_images
-from evaluation.slices import measure
+from evaluation.slices import measure, measurement_hash
 
 
 class CellImages:
@@ -31,6 +32,7 @@ class CellImages:
         self.config = ConfigDict(cell.config)
         self._dataset: Dataset | None = None
         self._items: dict[str, int] = {}
+        self._changed = False  # files of the data, since the results were made
 
     def reconstruction(self, key: str) -> np.ndarray:
         """The reconstruction of a slice."""
@@ -51,10 +53,20 @@ class CellImages:
         if self._dataset is None:
             # not prepare_dataset: a few slices are read, all of which were read before
             self._dataset = create_dataset(self.config.data, self.config.data.split)
+            old = read_files(self.cell.folder / "files.csv")
+            now = describe_files(self._dataset, self.config.data) if old else {}
+            self._changed = any(old.get(name, what) != what for name, what in now.items())
             self._items = {name: i for i, name in enumerate(self._dataset.keys)}
         if key not in self._items:
             raise ValueError(f"{key}: not in the data set of {self.cell.folder}; has it moved?")
-        return self._dataset[self._items[key]]
+        sample = self._dataset[self._items[key]]
+        hashed = self.cell.measured.get(key)
+        if self._changed and hashed and measurement_hash(self.config, sample) != hashed:
+            raise ValueError(
+                f"{key}: has changed since {self.cell.folder} was made of it; bring the old data "
+                "back, or evaluate again into another folder"
+            )
+        return sample
 
 
 def common_keys(folders: Sequence[CellImages]) -> list[str]:

@@ -3,14 +3,14 @@
 A grid is ROOT/DATA/MEASUREMENT/METHOD, such as results/mri/pd/gaussian1d_4x/natural_1_pc.
 """
 
-import csv
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from configs import ConfigError
 from configs.base import SIZES
+from evaluation.files import check_sums, read_csv, read_json
 from evaluation.results import read_rows
 
 
@@ -167,21 +167,22 @@ def read_cell(folder: Path, *, per: str = "slice") -> Cell:
         per: "slice", or "volume" for fastMRI's metrics over whole volumes.
 
     Raises:
-        ValueError: not a results folder.
+        ValueError: not a results folder, or a damaged one.
     """
     folder = folder.absolute()
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: expected a results folder of evaluation.evaluate")
+    check_sums(folder)
     info = folder / "info.json"
     rows = read_rows(folder)
-    slices = {row["key"]: _numbers(row) for row in rows}
+    slices = {row["key"]: _numbers(row, folder / "metrics.csv") for row in rows}
     return Cell(
         folder=folder,
         data=folder.parent.parent.name,
         measurement=folder.parent.name,
         method=parse_method(folder.name),
-        config=json.loads((folder / "config.json").read_text()),
-        info=json.loads(info.read_text()) if info.is_file() else {},
+        config=read_json(folder / "config.json"),
+        info=read_json(info) if info.is_file() else {},
         rows=slices if per == "slice" else _volumes(folder),
         measured={row["key"]: row.get("measurement_hash", "") for row in rows},
     )
@@ -206,10 +207,15 @@ def _volumes(folder: Path) -> dict[str, dict[str, float]]:
     path = folder / "volumes.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        return {row["volume"]: _numbers(row) for row in csv.DictReader(file)}
+    rows = read_csv(path)
+    if rows and "volume" not in rows[0]:
+        raise ConfigError(f"{path}: expected a column 'volume'; damaged, bring it back")
+    return {row["volume"]: _numbers(row, path) for row in rows}
 
 
-def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+def _numbers(row: Mapping[str, str], path: Path) -> dict[str, float]:
     """The columns that tables know, those that are filled."""
-    return {name: float(row[name]) for name in METRICS if row.get(name)}
+    try:
+        return {name: float(row[name]) for name in METRICS if row.get(name)}
+    except ValueError as error:
+        raise ConfigError(f"{path}: damaged ({error}); bring it back") from None

@@ -8,7 +8,7 @@
 
 Run again, it continues where it was stopped; `evaluation.results` describes the folder,
 `evaluation.shards` how processes share the work. Seeds follow from (config.seed, slice key): batch
-size, order, sharding and resuming never change a number.
+size, order and sharding change last digits at most, resuming not even these.
 
 A slice that cannot be read, measured or reconstructed is recorded with its error, and the others go
 on; the same command tries it again. Exit codes: 0, everything is there; 1, an error that concerns
@@ -32,10 +32,19 @@ from tqdm import tqdm
 
 import configs
 from datasets import DataError, create_dataset
+from datasets.files import holding, locked
+from datasets.identity import (
+    check_outside,
+    describe_files,
+    read_files,
+    refuse_changed,
+    write_files,
+)
 from datasets.parallel import fetch
 from datasets.prepare import prepare_dataset
-from evaluation.batching import check_alike, choose_size, in_batches
+from evaluation.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.figures import panel
+from evaluation.files import check_sums, write_sums
 from evaluation.measurements import build_operator
 from evaluation.methods import Method, create_method, prior_file, weights_file
 from evaluation.metrics import all_metrics
@@ -44,9 +53,9 @@ from evaluation.provenance import (
     describe,
     describe_prior,
 )
-from evaluation.results import Results
+from evaluation.results import WRITE_LOCK, Results, read_failures, read_rows
 from evaluation.shards import WHOLE, Shard, find_shard
-from evaluation.slices import Slice, describe_error, reconstruct
+from evaluation.slices import Slice, describe_error, measurement_hash, reconstruct
 from evaluation.volumes import write_volumes
 from operators import LinearOperator
 
@@ -96,10 +105,10 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     if config.protocol not in PROTOCOLS:
         raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
     size = choose_size(config.batch_size, device)
-    configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
+    check_outside(out, config.data, "--out")
     file = prior_file(config)
     prior = describe_prior(weights_file(config))
-    check_prior(out, prior)
+    check_settings(config, out, prior)
     with_file = config.copy_and_resolve_references()
     with_file.prior = str(file or "")  # that very file, though training may write a newer one
     method = create_method(with_file, device)
@@ -107,22 +116,66 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     keys = list(dataset.keys)[: config.limit or None]
     operator = first_operator(config, dataset, len(keys))
 
-    results = Results(out, configs.to_json(config), keys=keys, alone=shard == WHOLE)
-    skipped = list(getattr(dataset, "skipped", ()))
-    info = describe(out, operator=operator, prior=prior, skipped=skipped, device=device)
-    results.write_info(info)
-    if info["earlier"]:
-        log.warning("%s has slices of other versions: last digits may differ (info.json)", out)
-    todo = [i for i in shard.part(range(len(keys))) if keys[i] not in results.finished]
-    try:
-        failures = reconstruct_all(config, method, dataset, keys, todo, size, results, device)
-    finally:
-        results.publish()
-    results.gather()
-    if (out / "recon.h5").is_file() and not (out / "volumes.csv").is_file():
-        write_volumes(out, dataset, keys)
+    with holding(out, shared=True) as hold:
+        with locked(out / WRITE_LOCK):  # no other process begins between the check and the writing
+            check_settings(config, out, prior)
+            check_data(config, out, dataset)
+            results = Results(out, configs.to_json(config), keys=keys, alone=shard == WHOLE)
+            skipped = list(getattr(dataset, "skipped", ()))
+            info = describe(out, operator=operator, prior=prior, skipped=skipped, device=device)
+            results.write_info(info)
+        if info["earlier"]:
+            log.warning("%s has slices of other versions: last digits may differ (info.json)", out)
+        own = shard.part(range(len(keys)))
+        try:
+            failures = reconstruct_missing(
+                config, method, dataset, keys, own, size, results, device
+            )
+        finally:
+            results.publish()
+        results.gather()
+        if (out / "recon.h5").is_file() and not (out / "volumes.csv").is_file():
+            write_volumes(out, dataset, keys)
+        if hold.is_last():
+            write_sums(out)
     if failures:
         raise FailedSlicesError(out, failures)
+
+
+def check_settings(config: ConfigDict, out: Path, prior: dict | None) -> None:
+    """Raise a ConfigError if `out` is damaged, or was made with other settings."""
+    check_sums(out)
+    configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
+    check_prior(out, prior)
+
+
+def check_data(config: ConfigDict, out: Path, dataset: Dataset) -> None:
+    """Raise a DataError if finished slices of `out` were of other data; write ``files.csv``.
+
+    Slices are looked at only if files have changed: bad ones may have been repaired meanwhile.
+    """
+    path = out / "files.csv"
+    old, now = read_files(path), describe_files(dataset, config.data)
+    if any(old.get(name, what) != what for name, what in now.items()):
+        done = {row["key"]: row["measurement_hash"] for row in read_rows(out)}
+        refuse_changed(
+            path,
+            [
+                key
+                for i, key in enumerate(dataset.keys)
+                if key in done and hash_of(config, dataset, i) != done[key]
+            ],
+        )
+    if old != old | now:
+        write_files(path, old | now)
+
+
+def hash_of(config: ConfigDict, dataset: Dataset, i: int) -> str:
+    """The `measurement_hash` of an item; "" if it cannot be read."""
+    try:
+        return measurement_hash(config, dataset[i])
+    except DataError:
+        return ""
 
 
 def open_slices(config: ConfigDict) -> Dataset:
@@ -154,6 +207,30 @@ def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOp
     raise error
 
 
+def reconstruct_missing(
+    config: ConfigDict,
+    method: Method,
+    dataset: Dataset,
+    keys: Sequence[str],
+    own: Sequence[int],
+    size: int,
+    results: Results,
+    device: str,
+) -> dict[str, str]:
+    """Reconstruct those of the items `own` that are missing; what failed, by key.
+
+    For a network batches form as if none was there. Slices that failed before are tried again one
+    by one: they would take their whole batches with them each time.
+    """
+    failed = read_failures(results.folder)
+    together = size if prior_file(config) else 1  # baselines take slices one by one
+    todo = unfinished(own, together, lambda i: keys[i] in results.finished or keys[i] in failed)
+    given = (config, method, dataset, keys)
+    failures = reconstruct_all(*given, todo, size, results, device)
+    again = [i for i in own if keys[i] in failed and i not in set(todo)]
+    return failures | reconstruct_all(*given, again, 1, results, device)
+
+
 def reconstruct_all(
     config: ConfigDict,
     method: Method,
@@ -180,6 +257,8 @@ def reconstruct_all(
             if isinstance(outcome, Exception):
                 outcome = [Slice(keys[items[0]], error=describe_error(outcome))]
             for one in outcome:
+                if one.error and one.key in results.finished:  # done before, alone or otherwise
+                    continue
                 if one.error:
                     log.warning("failed: %s", named(one.key, one.error))
                     results.fail(one.key, one.error)

@@ -1,63 +1,105 @@
-"""Files that several processes share: replaced whole, never seen half-written."""
+"""Text files of a results folder: CSV, JSON, and the checksums that a finished folder has."""
 
 import csv
-import fcntl
+import hashlib
 import io
-import os
-import time
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ABANDONED = 600.0  # seconds without a write after which a temporary file is nobody's
+from configs import ConfigError
+from datasets.files import read_text, write_atomically
+
+SUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
+# small files that have a line in it; recon.h5 has checksums inside
+SEALED = (
+    "config.json",
+    "info.json",
+    "keys.txt",
+    "files.csv",
+    "metrics.csv",
+    "failures.csv",
+    "volumes.csv",
+)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A ``with`` block's temporary file, which becomes `path` at the end; after an error it goes.
+def write_sums(folder: Path) -> None:
+    """Write the checksums of the text files of a results folder that nobody writes to."""
+    there = [name for name in SEALED if (folder / name).is_file()]
+    write_atomically(folder / SUMS, "".join(f"{_sha256(folder / n)}  {n}\n" for n in there))
 
-    It lies in the same folder under a name of its own, and is flushed to the disk before it is
-    renamed: at any time `path` is the old file or the new one, whole.
+
+def check_sums(folder: Path) -> None:
+    """Compare the text files of a results folder with their checksums, if it has some.
+
+    Raises:
+        ConfigError: a file was damaged or edited.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.touch(exist_ok=False)  # readable by whom the umask says, unlike tempfile's
+    path = folder / SUMS
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        text = read_text(path)
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        digest, _, name = line.partition("  ")
+        if name not in SEALED or _sha256(folder / name) != digest:
+            if not path.is_file():  # a process has begun to write there meanwhile
+                return
+            file = name if name in SEALED else SUMS
+            raise ConfigError(
+                f"{folder / file}: not as it was written, by its checksum: damaged, or edited; "
+                f"bring it back, or remove {SUMS} to take it as it is"
+            )
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` entirely or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+def _sha256(path: Path) -> str:
+    """The checksum of a file, or "" where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
-def remove_abandoned(folder: Path, names: Iterable[str] = ("*",)) -> None:
-    """Remove what processes left that were killed in `replacing`.
+def read_json(path: Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+        ConfigError: damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: expected JSON with names and values, got a damaged file ({error}); bring it "
+            "back, or choose another folder"
+        ) from None
+    return content
+
+
+def read_csv(path: Path, *, growing: bool = False) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header.
 
     Args:
-        folder: where to look.
-        names: of the files that were to be replaced, as patterns.
+        path: the file.
+        growing: it may be written to: a last row that a kill has cut short is left out.
+
+    Raises:
+        ConfigError: damaged.
     """
-    for path in [path for name in names for path in folder.glob(f".{name}.*")]:
-        with suppress(FileNotFoundError):  # others clean up, too
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file in a ``with`` block; without effect on file systems that have no locks."""
-    with path.open("a") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    text = read_text(path)
+    whole = text[: text.rfind("\n") + 1] if growing else text
+    try:
+        rows = list(csv.DictReader(io.StringIO(whole)))
+    except csv.Error as error:
+        raise ConfigError(f"{path}: damaged ({error}); bring it back") from None
+    bad = [i for i, row in enumerate(rows) if None in row or None in row.values()]
+    if growing and bad == [len(rows) - 1]:
+        return rows[:-1]
+    if bad:
+        raise ConfigError(f"{path}: row {bad[0] + 1} is damaged; bring the file back")
+    return rows
 
 
 def to_csv(rows: Sequence[Mapping], columns: Sequence[str], *, header: bool = True) -> str:

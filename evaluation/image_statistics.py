@@ -10,6 +10,7 @@ streamed: memory does not depend on their number.
 import argparse
 import copy
 import csv
+import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,9 +26,10 @@ from tqdm import tqdm
 
 from configs import ConfigError, clear_errors, load_config
 from datasets import collate
+from datasets.files import write_atomically
 from datasets.prepare import prepare_dataset
 from datasets.system import cores
-from evaluation.style import STYLE, WIDTH, prior_colors, save
+from evaluation.style import STYLE, WIDTH, plain, prior_colors, save
 
 BINS = 501
 RANGE = 0.35  # gradients in [-0.35, 0.35], of images in [0, 1], a pixel
@@ -179,22 +181,23 @@ def open_data(spec: str, split: str) -> tuple[str, Dataset]:
 
 def write_csv(path: Path, statistics: Statistics) -> None:
     """Columns gradient, horizontal, vertical (counts), and their shifted negative logs."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["gradient", "horizontal", "vertical", "horizontal_neg_log", "vertical_neg_log"]
-        )
-        rows = zip(
-            bin_centres()[1:-1],
-            statistics.horizontal[1:-1],
-            statistics.vertical[1:-1],
-            negative_log(statistics.horizontal),
-            negative_log(statistics.vertical),
-            strict=True,
-        )
-        writer.writerows(
-            [f"{g:.6f}", int(h), int(v), f"{nh:.5f}", f"{nv:.5f}"] for g, h, v, nh, nv in rows
-        )
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(
+        ["gradient", "horizontal", "vertical", "horizontal_neg_log", "vertical_neg_log"]
+    )
+    rows = zip(
+        bin_centres()[1:-1],
+        statistics.horizontal[1:-1],
+        statistics.vertical[1:-1],
+        negative_log(statistics.horizontal),
+        negative_log(statistics.vertical),
+        strict=True,
+    )
+    writer.writerows(
+        [f"{g:.6f}", int(h), int(v), f"{nh:.5f}", f"{nv:.5f}"] for g, h, v, nh, nv in rows
+    )
+    write_atomically(path, text.getvalue())
 
 
 @rc_context(STYLE)
@@ -207,13 +210,14 @@ def draw(results: dict[str, Statistics]) -> Figure:
         np.atleast_1d(images.subplots(1, len(results))), results.items(), strict=True
     ):
         axis.imshow(statistics.mean, cmap="gray")
-        axis.set_title(f"{label}: mean of {statistics.count}")
+        axis.set_title(f"{plain(label)}: mean of {statistics.count}")
         axis.set_axis_off()
     pair = plots.subplots(1, 2, sharey=True)
     for axis, direction in zip(pair, ("horizontal", "vertical"), strict=True):
         for label, statistics in results.items():
             values = negative_log(getattr(statistics, direction))
-            axis.plot(bin_centres()[1:-1], values, label=label, color=colors[label], linewidth=0.8)
+            look = {"color": colors[label], "linewidth": 0.8}
+            axis.plot(bin_centres()[1:-1], values, label=plain(label), **look)
         axis.set_title(f"{direction} gradient")
         axis.set_xlabel("gradient of images in [0, 1], a pixel")
         axis.grid(axis="both")
@@ -238,10 +242,10 @@ def main(argv: list[str] | None = None) -> None:
     with clear_errors():
         opened = dict(open_data(spec, arguments.split) for spec in arguments.data)
         results = {label: image_statistics(stream(data, label)) for label, data in opened.items()}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for label, statistics in results.items():
-        write_csv(arguments.out / f"{label}.csv", statistics)
-    for path in save(draw(results), arguments.out, "image_statistics"):
+        for label, statistics in results.items():
+            write_csv(arguments.out / f"{label}.csv", statistics)
+        paths = save(draw(results), arguments.out, "image_statistics")
+    for path in paths:
         print(f"figure: {path}")
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import uniform_filter
 
-from evaluation.style import STYLE, WIDTH
+from evaluation.style import STYLE, WIDTH, plain, write_figure
 
 ERROR_RANGE = 0.2  # full scale of the error map in the panels of single slices, of images in [0, 1]
 ERROR_COLORS = "inferno"  # brighter is more, in grey, too
@@ -209,5 +209,5 @@ def panel(
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    figure.suptitle(plain(title))
+    write_figure(figure, path, dpi=110)

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.style import plain, write_figure
+
 PANEL = 2.6  # inches from image to image
 BAND = 0.3  # inches for the titles
 MARGIN = 0.12  # inches a panel that the slices' names take
@@ -46,5 +48,5 @@ def preview(path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) ->
                 figure.colorbar(drawn, ax=axis, fraction=0.046, format="%.3g")
             if number == 0:
                 axis.set_title(title, fontsize=10)
-        axes[0].set_ylabel(name, fontsize=8)
-    figure.savefig(path, dpi=110)
+        axes[0].set_ylabel(plain(name), fontsize=8)
+    write_figure(figure, path, dpi=110)

@@ -1,7 +1,6 @@
 """What computed a number, and from what: versions of the code, hashes of weights and data."""
 
 import hashlib
-import json
 import platform
 import resource
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from configs import ConfigError
+from evaluation.files import read_json
 from operators import LinearOperator
 from operators.masks import effective_acceleration
 
@@ -139,18 +139,6 @@ def describe(
 
 def _distinct(items: list[dict]) -> list[dict]:
     return [item for i, item in enumerate(items) if item not in items[:i]]
-
-
-def read_json(path: Path) -> dict:
-    """A JSON file.
-
-    Raises:
-        ConfigError: not readable as JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not readable as JSON ({error}); remove it") from None
 
 
 def reset_peak_memory(device: str) -> None:

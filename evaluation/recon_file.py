@@ -2,9 +2,12 @@
 
 ``key`` (n,) str; ``reconstruction`` (n, H, W) float32, or complex64 where images are complex;
 ``std`` (n, H, W) float32 with several posterior samples; ``shape`` (n, 2), for images of different
-sizes are padded with zeros at the end of each axis.
+sizes are padded with zeros at the end of each axis; ``digest`` (n, 8) bytes, BLAKE2b of each
+slice's key and images, which is compared when they are read. HDF5's own checksums (fletcher32) are
+there for other programs; they do not cover where things lie in the file.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,9 +15,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from evaluation.files import replacing
+from configs import ConfigError
+from datasets.files import replacing
 
 NAMES = ("reconstruction", "std")
+DIGEST_BYTES = 8
 
 
 class Images(Mapping[str, np.ndarray]):
@@ -22,7 +27,9 @@ class Images(Mapping[str, np.ndarray]):
 
     def __init__(self, file: h5py.File, name: str):
         self.file, self.name = file, name
-        self.places = {key: i for i, key in enumerate(file["key"].asstr()[()])}
+        with _intact(file.filename):
+            keys = file["key"].asstr(errors="surrogateescape")[()]
+            self.places = {key: i for i, key in enumerate(keys)}
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.all(key)[self.name]
@@ -36,9 +43,33 @@ class Images(Mapping[str, np.ndarray]):
     def all(self, key: str) -> dict[str, np.ndarray]:
         """One slice's images by their names, without padding."""
         place = self.places[key]
-        height, width = self.file["shape"][place]
-        names = [name for name in NAMES if name in self.file]
-        return {name: self.file[name][place, :height, :width] for name in names}
+        with _intact(self.file.filename):
+            height, width = self.file["shape"][place]
+            names = [name for name in NAMES if name in self.file]
+            images = {name: self.file[name][place, :height, :width] for name in names}
+            if "digest" in self.file and bytes(self.file["digest"][place]) != _digest(key, images):
+                raise ValueError(f"{key} does not fit its checksum")
+        return images
+
+
+@contextmanager
+def _intact(path: str) -> Iterator[None]:
+    """A ``with`` block that reads the file; what goes wrong in it becomes a ConfigError."""
+    try:
+        yield
+    except Exception as error:  # h5py raises anything on damaged bytes
+        raise ConfigError(
+            f"{path}: damaged ({error}); bring it back, or remove it and run evaluation.evaluate "
+            "again, which then does all slices again"
+        ) from error
+
+
+def _digest(key: str, images: Mapping[str, np.ndarray]) -> bytes:
+    total = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=DIGEST_BYTES)
+    for name, image in sorted(images.items()):
+        total.update(f"\0{name} {image.dtype.str} {image.shape}".encode())
+        total.update(np.ascontiguousarray(image))
+    return total.digest()
 
 
 @contextmanager
@@ -51,12 +82,15 @@ def open_images(folder: Path, name: str = "reconstruction") -> Iterator[Images]:
 
     Raises:
         FileNotFoundError: no recon.h5, for not every slice was tried yet.
+        ConfigError: it is damaged, at opening or while reading.
     """
     path = folder / "recon.h5"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there yet; run evaluation.evaluate to its end")
     # no locks: the file is only ever replaced as a whole
-    with h5py.File(path, locking=False) as file:
+    with _intact(str(path)):
+        file = h5py.File(path, locking=False)
+    with file:
         yield Images(file, name)
 
 
@@ -86,7 +120,7 @@ def rewrite(
             in memory.
     """
     path = folder / "recon.h5"
-    with replacing(path) as temporary, ExitStack() as stack:
+    with replacing(path) as target, ExitStack() as stack:
         # open throughout: another process may put a newer one in its place
         old = stack.enter_context(open_images(folder)) if path.is_file() else None
 
@@ -99,17 +133,30 @@ def rewrite(
             with open_images(folder) as newer:
                 return newer.all(key)
 
-        with h5py.File(temporary, "w", locking=False) as file:
-            file["shape"] = [_append(file, i, images(key)) for i, key in enumerate(keys)]
-            file["key"] = list(keys)
+        with h5py.File(target, "w") as file:
+            shapes, digests = [], []
+            for i, key in enumerate(keys):
+                new = images(key)
+                shapes.append(_append(file, i, new))
+                digests.append(list(_digest(key, new)))
+            file["shape"] = shapes
+            file["digest"] = np.array(digests, dtype=np.uint8)
+            names = [key.encode("utf-8", "surrogateescape") for key in keys]
+            file.create_dataset("key", data=names, dtype=h5py.string_dtype())
 
 
 def _append(file: h5py.File, i: int, images: Mapping[str, np.ndarray]) -> tuple[int, ...]:
     """Write the images of slice i; the data sets grow with them. Returns their shape."""
     for name, image in images.items():
         if name not in file:
-            limits, chunk = (None, None, None), (1, *image.shape)
-            file.create_dataset(name, (0, *image.shape), image.dtype, maxshape=limits, chunks=chunk)
+            file.create_dataset(
+                name,
+                (0, *image.shape),
+                image.dtype,
+                maxshape=(None, None, None),
+                chunks=(1, *image.shape),
+                fletcher32=True,
+            )
         data = file[name]
         data.resize((i + 1, *np.maximum(data.shape[1:], image.shape)))
         data[i, : image.shape[0], : image.shape[1]] = image

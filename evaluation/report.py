@@ -25,6 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from configs import clear_errors
+from datasets.files import write_atomically
 from evaluation.cell_images import CellImages, common_keys
 from evaluation.cells import IMAGE_METRICS, METRICS, Cell, label, read_cell, titles
 from evaluation.markup import Column, Text, html
@@ -204,8 +205,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with clear_errors():
         text = make_report(arguments.folders, limit=arguments.limit, title=arguments.title)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text)
+        write_atomically(arguments.out.resolve(), text.encode("utf-8", "replace"))
     print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
 
 

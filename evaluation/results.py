@@ -6,7 +6,9 @@ info.json       device and versions: ``device, python, torch, cuda, numpy, versi
                 (the last two in a git checkout); ``earlier``, those of earlier runs into the folder
                 that differed; ``prior``, its path and SHA-256; ``skipped``, what ``data.skip_bad``
                 left out; ``effective_acceleration`` of the first slice's mask
-keys.txt        the keys of the slices in the data set's order, one a line
+keys.txt        the keys of the slices in the data set's order, one a line; those with a line break
+                or the like, or not in Unicode, as a JSON string
+files.csv       ``file,bytes,digest`` of the files of the data (`datasets.identity`)
 metrics.csv     one row a slice, see below
 failures.csv    ``key,error`` of the slices that failed; the next run tries them again; not there
                 where none did
@@ -14,7 +16,9 @@ volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.volumes`); once ev
 recon.h5        ``key``, ``reconstruction`` and, with ``sampler.num_samples`` above 1, ``std``
                 (`evaluation.recon_file`); once every slice was tried
 parts/          until then: each tried slice's outcome, and its image if it has one
-.lock           held while recon.h5 is written, where the file system has locks
+SHA256SUMS      checksums of the text files above, while no process works on the folder
+.lock           held by the processes that work on the folder, where the file system has locks
+.lock.write     held while settings are compared or recon.h5 is written
 panels/         target, direct reconstruction, reconstruction and error as PNG
 ==============  ===================================================================================
 
@@ -34,9 +38,12 @@ measurement_hash  `provenance.fingerprint` of the measurement y: equal hashes, e
 memory_mib        MiB, peak: allocated on the GPU for the batch; without one, of the whole process
 ================  =================================================================================
 
-Everything but `seconds` and `memory_mib` is the same however often a run was killed, and whatever
-the number of its processes. Measurements are simulated on the CPU, so that their hashes do not
-depend on the GPU; another version or processor may change last digits, and with them the hash.
+Everything but `seconds` and `memory_mib` is the same, to the bit, however often a run was killed or
+how many slices were asked for at first: batches form as in a run that was not, and of a batch that
+was begun all slices are done again. Another batch size or number of processes makes other batches,
+and a network's kernels may then give other last digits; baselines do not. Measurements are
+simulated on the CPU, so that their hashes do not depend on the GPU; another version or processor
+may change last digits, and with them the hash.
 
 How it survives kills and many processes, on a shared file system without locks, too: a slice's
 outcome is one small file, written under another name and renamed after its image, and nobody
@@ -45,18 +52,26 @@ that is alone also appends each row as its slice finishes. Of several processes 
 finishes last gathers all images in recon.h5; running the command again does it, too.
 """
 
-import csv
 import hashlib
 import io
 import json
+import logging
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from configs import ConfigError
-from evaluation.files import locked, remove_abandoned, to_csv, write_atomically
+from datasets.files import locked, naming, read_text, remove_abandoned, write_atomically
+from evaluation.files import SUMS, read_csv, to_csv
 from evaluation.recon_file import rewrite, stored_keys
+
+log = logging.getLogger(__name__)
+
+WRITE_LOCK = ".lock.write"
+LONGEST_NAME = 200  # bytes of a picture's name: file systems take 255
 
 COLUMNS = (
     "key",
@@ -74,9 +89,25 @@ COLUMNS = (
 
 
 def read_keys(folder: Path) -> list[str]:
-    """The keys of ``keys.txt``, in the data set's order."""
+    """The keys of ``keys.txt``, in the data set's order.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     path = folder / "keys.txt"
-    return path.read_text().splitlines() if path.is_file() else []
+    if not path.is_file():
+        return []
+    lines = read_text(path).removesuffix("\n").split("\n")
+    try:
+        return [json.loads(line) if line.startswith('"') else line for line in lines if line]
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: damaged ({error}); bring it back") from None
+
+
+def _line(key: str) -> str:
+    """A key as a line of ``keys.txt``."""
+    plain = key.isprintable() and not key.startswith('"')
+    return (key if plain else json.dumps(key)) + "\n"
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
@@ -103,9 +134,10 @@ def _read_metrics(folder: Path) -> list[dict[str, str]]:
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
-    text = path.read_text()
-    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    return [row for row in rows if None not in row and None not in row.values()]
+    rows = read_csv(path, growing=True)
+    if rows and "key" not in rows[0]:
+        raise ConfigError(f"{path}: expected a column 'key'; damaged, bring it back")
+    return rows
 
 
 def _read_outcomes(folder: Path) -> dict[str, dict]:
@@ -113,11 +145,21 @@ def _read_outcomes(folder: Path) -> dict[str, dict]:
     outcomes = {}
     for path in (folder / "parts").glob("[!.]*.json"):
         try:
-            outcome = json.loads(path.read_text())
+            outcome = json.loads(path.read_bytes())
+            checksum = outcome.pop("checksum", None)
+            if checksum not in (None, _checksum(outcome)):  # older versions wrote none
+                raise ValueError("its checksum")
         except FileNotFoundError:  # another process has just gathered it
+            continue
+        except (ValueError, KeyError, AttributeError):
+            log.warning("%s: damaged, and left out; evaluate does that slice again", path)
             continue
         outcomes[outcome["key"]] = outcome
     return outcomes
+
+
+def _checksum(outcome: Mapping) -> int:
+    return zlib.crc32(json.dumps(outcome, sort_keys=True).encode())
 
 
 class Results:
@@ -146,16 +188,17 @@ class Results:
         _check_keys(folder, known, self.keys)
         (folder / "panels").mkdir(parents=True, exist_ok=True)
         self.parts.mkdir(exist_ok=True)
-        remove_abandoned(folder, ("*.json", "*.txt", "*.csv", "*.h5"))
-        remove_abandoned(self.parts)
-        write_atomically(folder / "config.json", config_json.encode())
+        (folder / SUMS).unlink(missing_ok=True)  # from now on files change
+        for place in (folder, self.parts, folder / "panels"):
+            remove_abandoned(place)
+        write_atomically(folder / "config.json", config_json)
         if len(self.keys) > len(known):
-            write_atomically(folder / "keys.txt", "".join(f"{k}\n" for k in self.keys).encode())
+            write_atomically(folder / "keys.txt", "".join(map(_line, self.keys)))
         stored = stored_keys(folder)
         self.finished = {
             row["key"]
             for row in read_rows(folder)
-            if row["key"] in stored or self._part(row["key"], ".npz").is_file()
+            if row["key"] in stored or self._part_images(row["key"]) is not None
         }
         self.publish()
 
@@ -170,33 +213,33 @@ class Results:
         """
         content = io.BytesIO()
         np.savez(content, reconstruction=image, **({} if std is None else {"std": std}))
-        self.parts.mkdir(exist_ok=True)  # another process may have gathered everything meanwhile
         write_atomically(self._part(key, ".npz"), content.getvalue())
         texts = {name: str({"key": key, **row}.get(name, "")) for name in COLUMNS}
         self._write_outcome(key, {"key": key, "row": texts})
         if self.alone:
-            with (self.folder / "metrics.csv").open("a", newline="") as file:
-                file.write(to_csv([texts], COLUMNS, header=False))
+            path = self.folder / "metrics.csv"
+            text = to_csv([texts], COLUMNS, header=False).encode("utf-8", "surrogateescape")
+            with naming(path), path.open("ab") as file:
+                file.write(text)
         self.finished.add(key)
 
     def fail(self, key: str, error: str) -> None:
         """Store that a slice could not be done."""
-        self.parts.mkdir(exist_ok=True)
         self._write_outcome(key, {"key": key, "error": error})
 
     def write_info(self, info: dict) -> None:
         """Write `info.json`."""
-        write_atomically(self.folder / "info.json", (json.dumps(info, indent=2) + "\n").encode())
+        write_atomically(self.folder / "info.json", json.dumps(info, indent=2) + "\n")
 
     def publish(self) -> None:
         """Write metrics.csv and failures.csv anew, of what all processes have done so far."""
         failures = read_failures(self.folder)
         rows = to_csv(read_rows(self.folder), COLUMNS)
-        write_atomically(self.folder / "metrics.csv", rows.encode())
+        write_atomically(self.folder / "metrics.csv", rows)
         path = self.folder / "failures.csv"
         if failures:
             lines = [{"key": key, "error": error} for key, error in failures.items()]
-            write_atomically(path, to_csv(lines, ("key", "error")).encode())
+            write_atomically(path, to_csv(lines, ("key", "error")))
         else:
             path.unlink(missing_ok=True)
 
@@ -206,7 +249,7 @@ class Results:
         Where there is something new volumes.csv is removed, to be made anew. Harmless to repeat,
         to interrupt, and to do in several processes at once.
         """
-        with locked(self.folder / ".lock"):
+        with locked(self.folder / WRITE_LOCK):
             outcomes = _read_outcomes(self.folder)
             fresh = {key for key, outcome in outcomes.items() if "row" in outcome}
             with_image = fresh | stored_keys(self.folder)
@@ -222,21 +265,38 @@ class Results:
                 self.parts.rmdir()
 
     def _part_images(self, key: str) -> dict[str, np.ndarray] | None:
+        """The new images of a slice; None where there are none, or damaged ones."""
+        path = self._part(key, ".npz")
         try:
-            with np.load(self._part(key, ".npz")) as file:
+            with np.load(path, allow_pickle=False) as file:
                 return dict(file)
         except FileNotFoundError:  # gathered before, or by another process just now
             return None
+        except Exception as error:  # damaged files raise anything
+            log.warning("%s: damaged, and left out (%s)", path, error)
+            return None
 
     def _write_outcome(self, key: str, outcome: dict) -> None:
-        write_atomically(self._part(key, ".json"), json.dumps(outcome).encode())
+        text = json.dumps(outcome | {"checksum": _checksum(outcome)})
+        write_atomically(self._part(key, ".json"), text)
 
     def _part(self, key: str, suffix: str) -> Path:
-        return self.parts / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}{suffix}"
+        return self.parts / f"{_digest(key, 12)}{suffix}"
 
     def panel(self, key: str) -> Path:
         """Where the picture of a slice lies."""
-        return self.folder / "panels" / f"{key.replace('/', '_').replace(':', '_')}.png"
+        name = re.sub(r"[/:\x00-\x1f]", "_", key)
+        if len(_bytes(name)) > LONGEST_NAME:
+            name = f"{name[: LONGEST_NAME // 4]}_{_digest(key, 8)}"
+        return self.folder / "panels" / f"{name}.png"
+
+
+def _digest(key: str, size: int) -> str:
+    return hashlib.blake2b(_bytes(key), digest_size=size).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as names of files that are not UTF-8
 
 
 def _check_keys(folder: Path, known: Sequence[str], keys: Sequence[str]) -> None:
@@ -244,6 +304,6 @@ def _check_keys(folder: Path, known: Sequence[str], keys: Sequence[str]) -> None
     for i, (old, new) in enumerate(zip(known, keys, strict=False)):
         if old != new:
             raise ConfigError(
-                f"{folder} was made with other slices: number {i} was {old}, now it is {new}; the "
-                "data have changed: choose another folder, or go back to the old data"
+                f"{folder} was made with other slices (keys.txt): number {i} was {old}, now it is "
+                f"{new}; the data have changed: choose another folder, or go back to the old data"
             )

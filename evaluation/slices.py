@@ -90,6 +90,12 @@ def measure(operator: LinearOperator, image: Tensor) -> Tensor:
     return torch.cat([operator[b].forward(image[b : b + 1]) for b in range(len(image))])
 
 
+def measurement_hash(config: ConfigDict, sample: Sample) -> str:
+    """The `fingerprint` of a slice's measurement, made again."""
+    operator = build_operator(config, tuple(sample.image.shape[-2:]), [sample.key])
+    return fingerprint(measure(operator, sample.image[None]))
+
+
 def check_finite(value: Tensor, keys: tuple[str, ...]) -> None:
     """Raise a ValueError that names the slices with NaN or infinite values."""
     bad = [k for k, v in zip(keys, value, strict=True) if not torch.isfinite(v).all()]

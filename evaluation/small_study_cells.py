@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.small_study import NAMES
+from datasets.files import write_atomically
 from evaluation.study import CCDF, JALAL, PC, Cell, Method, Overrides, baselines, combine
 
 MRI, CT = "gaussian1d_4x", "views_20"
@@ -112,8 +113,7 @@ class TestSets:
 
     def _add(self, label: str, volume: str, root: Path, fields: Overrides) -> None:
         path = self.inputs / f"{label}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{volume}\n")
+        write_atomically(path, f"{volume}\n")
         self.found[label] = fields | {"data.root": str(root), "data.split_list": str(path)}
 
     def _add_body(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from configs import clear_errors
 from configs.small_study import PRIORS, SIZES
+from datasets.files import write_atomically
 from evaluation import small_study_findings as findings
 from evaluation.cells import Cell, label, read_grid
 from evaluation.markup import MISSING, Column, Text, markdown
@@ -59,9 +60,8 @@ def make_summary(root: Path, out: Path) -> list[Path]:
     cells = [c for c in read_grid([root]) if c.rows and c.data in MEASURED]
     if not any(cell.method.prior for cell in cells):
         raise ValueError(f"{root}: no finished slice of a prior; run evaluation/small_study.sh")
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "summary.md"
-    path.write_text(summary(cells))
+    write_atomically(path, summary(cells))
     return [path, *save(draw_sizes(size_panels(Scores(cells))), out, "sizes")]
 
 

@@ -1,5 +1,6 @@
 """How figures look: sizes for print, colours that colour-blind readers can tell apart."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from configs.base import SIZES
+from datasets.files import write_atomically
 
 WIDTH = 7.0  # inches, of a page; a column has half of it
 STYLE = {
@@ -53,8 +55,26 @@ def shade(color: str, size: str) -> np.ndarray:
 @rc_context(STYLE)
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """`name`.pdf and `name`.png in `folder`, which is made; without a date, so that they repeat."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
-    figure.savefig(paths[0], metadata={"CreationDate": None})
-    figure.savefig(paths[1], dpi=PNG_DPI)
+    write_figure(figure, paths[0], metadata={"CreationDate": None})
+    write_figure(figure, paths[1], dpi=PNG_DPI)
     return paths
+
+
+def write_figure(
+    figure: Figure, path: Path, *, dpi: int | None = None, metadata: dict | None = None
+) -> None:
+    """Draw a figure and write it whole, in the format of the path's ending."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], dpi=dpi or "figure", metadata=metadata)
+    write_atomically(path, content.getvalue())
+
+
+def plain(name: str) -> str:
+    """A name from outside as matplotlib shows it as it is: it takes ``$`` for mathematics.
+
+    Line breaks and other characters that cannot be seen are escaped.
+    """
+    shown = name.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    return shown.replace("$", r"\$")

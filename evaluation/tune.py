@@ -22,8 +22,9 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 import configs
+from datasets.files import write_atomically
 from evaluation.evaluate import evaluate
-from evaluation.results import read_rows, write_atomically
+from evaluation.results import read_rows
 
 COLUMNS = ("value", "psnr", "seconds", "slices")
 

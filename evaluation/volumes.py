@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
+from datasets.files import write_atomically
 from datasets.parallel import fetch
-from evaluation.files import to_csv, write_atomically
+from evaluation.files import to_csv
 from evaluation.metrics import volume_metrics
 from evaluation.recon_file import open_images
 
@@ -47,4 +48,4 @@ def write_volumes(folder: Path, dataset: Dataset, keys: Sequence[str]) -> None:
             image = np.stack([images[keys[i]] for i in items])  # (S, H, W)
             metrics = volume_metrics(target, image)
             rows.append({"volume": volume, "slices": len(items), **metrics})
-    write_atomically(folder / "volumes.csv", to_csv(rows, COLUMNS).encode())
+    write_atomically(folder / "volumes.csv", to_csv(rows, COLUMNS))

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from configs import is_out_of_memory
+from datasets.files import ABANDONED, remove_abandoned, replacing, write_atomically
 from evaluation.batching import in_batches
 from evaluation.evaluate import wait_for_others
-from evaluation.files import ABANDONED, remove_abandoned, replacing, write_atomically
 from evaluation.provenance import ROOT, code_version, fingerprint, peak_memory, sampling
 from evaluation.recon_file import open_images, read_images, rewrite
 from evaluation.results import Results, read_rows
@@ -216,8 +216,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     write_atomically(path, b"old")
 
     def fail_halfway():
-        with replacing(path) as temporary:
-            temporary.write_bytes(b"half")
+        with replacing(path) as file:
+            file.write(b"half")
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -233,14 +233,14 @@ def test_written_files_have_the_usual_permissions(tmp_path):
 
 
 def test_only_old_temporary_files_are_removed(tmp_path):
-    dead, alive, other = (tmp_path / name for name in (".a.csv.x", ".b.csv.y", ".mine"))
+    dead, alive, other = (tmp_path / name for name in (".new-x", ".new-y", ".mine"))
     for path in (dead, alive, other):
         path.write_text("")
     past = time.time() - 2 * ABANDONED
     os.utime(dead, (past, past))
     os.utime(other, (past, past))
     remove_abandoned(tmp_path)
-    assert sorted(tmp_path.iterdir()) == [alive, other]
+    assert sorted(tmp_path.iterdir()) == [other, alive]
 
 
 def test_rows_stand_in_the_order_of_the_data_set(tmp_path):
