@@ -11,6 +11,7 @@ Run again, it continues. Seconds compare within one run on a quiet machine only.
 
 import argparse
 import csv
+import io
 import statistics
 import sys
 import time
@@ -22,8 +23,10 @@ import torch
 from ml_collections import ConfigDict
 
 import configs
+from datasets.files import write_atomically
 from evaluation.evaluate import evaluate
 from evaluation.results import read_rows
+from evaluation.style import write_figure
 from models import create_model
 from models.checkpoint import load, load_prior, resolve_prior
 
@@ -148,7 +151,7 @@ def draw(points: list[Point], path: Path) -> None:
         row[0].set_ylabel(f"{measurement}\nPSNR (dB)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     figure.set_layout_engine("constrained")
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path, dpi=150)
     plt.close(figure)
 
 
@@ -216,8 +219,9 @@ def main() -> None:
                 f"{point.seconds:.2f} s, {point.psnr:.2f} dB, SSIM {point.ssim:.4f}",
                 flush=True,
             )
-    with (args.out / "points.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *points])
+    text = io.StringIO()
+    csv.writer(text).writerows([COLUMNS, *points])
+    write_atomically(args.out / "points.csv", text.getvalue())
     draw(points, args.out / "samplers.png")
     sys.exit(0 if judge(points) else 1)
 

@@ -4,6 +4,7 @@ Every file of results, runs and caches is written by `replacing` or `write_atomi
 above may import this module, `models` for its checkpoints, too; it knows none of them.
 """
 
+import csv
 import errno
 import fcntl
 import io
@@ -11,7 +12,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -165,6 +166,19 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 def read_text(path: Path) -> str:
     """The text that `write_atomically` wrote; bytes that are not UTF-8 are kept as surrogates."""
     return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def to_csv(rows: Iterable[Mapping], columns: Sequence[str], *, header: bool = True) -> str:
+    """Rows as the text of a CSV file; missing values are empty."""
+    text = io.StringIO()
+    how = {"restval": "", "lineterminator": "\n", "extrasaction": "ignore"}
+    writer = csv.DictWriter(text, columns, **how)
+    careful = csv.DictWriter(text, columns, quoting=csv.QUOTE_ALL, **how)
+    if header:
+        writer.writeheader()
+    for row in rows:  # csv itself quotes line feeds, but not carriage returns
+        (careful if any("\r" in str(value) for value in row.values()) else writer).writerow(row)
+    return text.getvalue()
 
 
 def remove_abandoned(folder: Path, older: float = ABANDONED) -> None:

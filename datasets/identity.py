@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from datasets import dataset_options
 from datasets.bad_input import reading
-from datasets.files import read_text, write_atomically
+from datasets.files import read_text, to_csv, write_atomically
 from datasets.sample import DataError
 
 COLUMNS = ("file", "bytes", "digest")
@@ -118,8 +118,5 @@ def read_files(path: Path) -> Described:
 
 def write_files(path: Path, described: Described) -> None:
     """Write a CSV file with the columns `COLUMNS`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([name, *described[name]] for name in sorted(described))
-    write_atomically(path, text.getvalue())
+    rows = [dict(zip(COLUMNS, (name, *described[name]), strict=True)) for name in sorted(described)]
+    write_atomically(path, to_csv(rows, COLUMNS))

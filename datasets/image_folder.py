@@ -8,6 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets.bad_input import Skips, reading
+from datasets.compressed import check_picture
 from datasets.fit import check_fit, check_size, fit_square
 from datasets.sample import DataError, Sample, make_sample
 from datasets.splits import SPLITS, check_root, check_split, read_split_list, seeded_split
@@ -77,6 +78,8 @@ def read_grey(path: Path) -> np.ndarray:
     Raises:
         DataError: the file cannot be decoded.
     """
+    with reading(path, PICTURE):
+        check_picture(path)
     with reading(path, PICTURE), Image.open(path) as picture:
         if picture.mode in ("1", "L", "F") or picture.mode.startswith("I"):
             return np.asarray(picture, dtype=np.float32)

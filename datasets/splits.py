@@ -22,6 +22,13 @@ def check_root(root: str | Path) -> Path:
     if not str(root):
         raise DataError("no data folder given; set data.root to where the data set lies")
     path = Path(root).expanduser()
+    try:
+        path.is_dir()
+    except OSError as error:  # a folder on the way to it
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); allow it (chmod +x on the folders above "
+            "it), or set data.root"
+        ) from error
     if not path.is_dir():
         state = "it is not a folder" if path.exists() else "it does not exist"
         raise DataError(f"expected a data folder at '{root}', but {state}; set data.root")

@@ -196,11 +196,19 @@ def read_grid(roots: Sequence[Path], *, per: str = "slice") -> list[Cell]:
     """
     cells = []
     for root in roots:
-        folders = sorted(path.parent for path in root.glob("*/*/*/config.json"))
+        folders = [f for f in _below(root, 3) if (f / "config.json").is_file()]
         if not folders:
             raise ValueError(f"{root}: expected results folders {root}/DATA/MEASUREMENT/METHOD")
         cells += [read_cell(folder, per=per) for folder in folders]
     return cells
+
+
+def _below(root: Path, depth: int) -> list[Path]:
+    """The folders `depth` levels below; unreadable ones are an error, unlike in `Path.glob`."""
+    if not depth or not root.is_dir():
+        return [] if depth else [root]
+    inside = sorted(path for path in root.iterdir() if path.is_dir())
+    return [folder for path in inside for folder in _below(path, depth - 1)]
 
 
 def _volumes(folder: Path) -> dict[str, dict[str, float]]:

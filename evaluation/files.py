@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs import ConfigError
@@ -83,7 +82,7 @@ def read_csv(path: Path, *, growing: bool = False) -> list[dict[str, str]]:
 
     Args:
         path: the file.
-        growing: it may be written to: a last row that a kill has cut short is left out.
+        growing: it is being written to: rows that a kill has cut short are left out.
 
     Raises:
         ConfigError: damaged.
@@ -95,18 +94,8 @@ def read_csv(path: Path, *, growing: bool = False) -> list[dict[str, str]]:
     except csv.Error as error:
         raise ConfigError(f"{path}: damaged ({error}); bring it back") from None
     bad = [i for i, row in enumerate(rows) if None in row or None in row.values()]
-    if growing and bad == [len(rows) - 1]:
-        return rows[:-1]
+    if bad and growing:
+        return [row for i, row in enumerate(rows) if i not in set(bad)]
     if bad:
         raise ConfigError(f"{path}: row {bad[0] + 1} is damaged; bring the file back")
     return rows
-
-
-def to_csv(rows: Sequence[Mapping], columns: Sequence[str], *, header: bool = True) -> str:
-    """Rows as the text of a CSV file; missing values are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n", extrasaction="ignore")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

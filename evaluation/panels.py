@@ -141,7 +141,7 @@ def _show(axis: Axes, image: np.ndarray, title: str, inset: Inset, corner: tuple
     look = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
     axis.imshow(image, **look)
     axis.add_patch(_frame(inset))
-    axis.set_title(title, pad=3)
+    axis.set_title("\n".join(map(plain, title.split("\n"))), pad=3)
     enlarged = axis.inset_axes([*corner, INSET_SIZE, INSET_SIZE])
     enlarged.imshow(inset.cut(image), **look)
     enlarged.set_xticks([])

@@ -11,9 +11,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from configs.base import SIZES
-from evaluation.cells import IMAGE_METRICS, METRICS, SAMPLERS, Cell, label
+from evaluation.cells import IMAGE_METRICS, METRICS, SAMPLERS, Cell
+from evaluation.cells import label as in_words
 from evaluation.statistics import Interval, mean_interval
-from evaluation.style import COLORS, LINES, MARKERS, STYLE, WIDTH, prior_colors, shade
+from evaluation.style import COLORS, LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
 
 ROW = 2.1  # inches, height of a row of axes
 FEWEST_BOXES = 8  # a measurement that a box's width is made for
@@ -74,6 +75,11 @@ def draw_boxplots(cells: Sequence[Cell], metric: str) -> Figure:
     return figure
 
 
+def label(name: str) -> str:
+    """A name of a folder or method in words, for matplotlib."""
+    return plain(in_words(name))
+
+
 def _box(axis: Axes, cell: Cell, metric: str, place: float, width: float, colors: dict) -> None:
     drawn = axis.boxplot(
         [list(cell.values(metric).values())],
@@ -110,7 +116,7 @@ def draw_summary(cells: Sequence[Cell], names: Sequence[str]) -> Figure:
         axis.set_xlabel(METRICS[metric].title)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="x")
-    axes[0].set_yticks(range(1, len(cells) + 1), names)
+    axes[0].set_yticks(range(1, len(cells) + 1), [plain(name) for name in names])
     axes[0].invert_yaxis()
     return figure
 

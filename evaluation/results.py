@@ -64,8 +64,15 @@ from pathlib import Path
 import numpy as np
 
 from configs import ConfigError
-from datasets.files import locked, naming, read_text, remove_abandoned, write_atomically
-from evaluation.files import SUMS, read_csv, to_csv
+from datasets.files import (
+    locked,
+    naming,
+    read_text,
+    remove_abandoned,
+    to_csv,
+    write_atomically,
+)
+from evaluation.files import SUMS, read_csv
 from evaluation.recon_file import rewrite, stored_keys
 
 log = logging.getLogger(__name__)
@@ -130,11 +137,11 @@ def read_failures(folder: Path) -> dict[str, str]:
 
 
 def _read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The whole rows of metrics.csv; a last line that a kill cut short is not one."""
+    """The whole rows of metrics.csv; a line that a kill cut short is not one."""
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
-    rows = read_csv(path, growing=True)
+    rows = read_csv(path, growing=(folder / "parts").is_dir())  # where all rows are, too
     if rows and "key" not in rows[0]:
         raise ConfigError(f"{path}: expected a column 'key'; damaged, bring it back")
     return rows

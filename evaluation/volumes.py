@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from datasets.files import write_atomically
+from datasets.files import to_csv, write_atomically
 from datasets.parallel import fetch
-from evaluation.files import to_csv
 from evaluation.metrics import volume_metrics
 from evaluation.recon_file import open_images
 

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import torch
 
-from datasets.files import naming, read_text, remove_abandoned, write_atomically
+from datasets.files import naming, read_text, remove_abandoned, to_csv, write_atomically
 from models import checkpoint
 from models.checkpoint import CheckpointError
 
@@ -92,20 +92,12 @@ class CsvLog:
         self.path, self.columns = path, columns
         rows = _good_rows(path) if path.is_file() else []
         kept = [row for row in rows if int(row["step"]) <= start]
-        write_atomically(path, self._text(kept, header=True))
+        write_atomically(path, to_csv(kept, columns))
 
     def write(self, rows: Iterable[Mapping]) -> None:
         """Append rows; they are in the file at once."""
         with naming(self.path), self.path.open("a", newline="") as file:
-            file.write(self._text(rows))
-
-    def _text(self, rows: Iterable[Mapping], *, header: bool = False) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+            file.write(to_csv(rows, self.columns, header=False))
 
 
 def _good_rows(path: Path) -> list[dict[str, str]]:
