@@ -32,6 +32,7 @@ from sde import VESDE, Score, score_function
 FORMAT = "score-priors/1"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 SUFFIX = ".pt"
+SMALL = 64  # numbers in a network's config up to this need no weights to match
 
 
 class CheckpointError(ValueError):
@@ -222,9 +223,7 @@ def load_prior(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    payload, config, sde = _load_trained(path)
-    net = create_model(config)
-    load_weights(net, payload["ema"], path)
+    _, config, sde, net = _load_trained(path)
     # channels last: convolutions forwards are faster in it on CPUs, and tensor cores want it
     net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     fast = torch.compile(net) if compiled else net
@@ -234,8 +233,8 @@ def load_prior(
     return score, sde
 
 
-def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE]:
-    """A trained prior's checkpoint, its config and SDE, before any network of that size is made.
+def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE, nn.Module]:
+    """A trained prior's checkpoint, its config and SDE, and its network with the averaged weights.
 
     Raises:
         CheckpointError: it is of something else, or weights and config do not fit.
@@ -250,17 +249,25 @@ def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE]:
         config = ConfigDict(payload["config"])
         config.data.get("flip")
         sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
-        with torch.device("meta"):  # without memory: a file may claim any size
-            net = create_model(config)
+        _check_size(config, payload["ema"])
+        net = create_model(config)
     except Exception as error:  # values of any kind, from a file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{path}: expected the config of a trained prior, got one that no network can be "
-            f"made of: {reason}"
+            f"{path}: expected the config and weights of a trained prior, got some that no "
+            f"network can be made of: {reason}"
         ) from error
-    with warnings.catch_warnings(action="ignore"):  # that loading into it is "a no-op"
-        load_weights(net, payload["ema"], path)
-    return payload, config, sde
+    load_weights(net, payload["ema"], path)
+    return payload, config, sde, net
+
+
+def _check_size(config: ConfigDict, state: dict[str, Tensor]) -> None:
+    """Raise a ValueError for a network far larger than its weights, before memory is asked for."""
+    largest = max([SMALL, len(state), *(max(w.shape, default=0) for w in state.values())])
+    for name, value in config.model.items():
+        numbers = value if isinstance(value, tuple | list) else [value]
+        if any(isinstance(n, int) and n > largest for n in numbers):
+            raise ValueError(f"{name} = {value}, and no weights have more than {largest} a side")
 
 
 def resolve_prior(name_or_path: str | Path) -> Path:
@@ -299,11 +306,9 @@ def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
         FileNotFoundError, CheckpointError: as `load_prior`.
         ValueError: a weight that is not finite in float16.
     """
-    payload, config, _ = _load_trained(resolve_prior(run))
+    payload, _, _, net = _load_trained(resolve_prior(run))
     weights = payload["ema"]
     if half:
-        with torch.device("meta"):
-            net = create_model(config)
         # buffers stay: rounded Fourier frequencies would be other frequencies
         learnt = {name for name, _ in net.named_parameters()}
         weights = {name: w.half() if name in learnt else w for name, w in weights.items()}
