@@ -42,11 +42,11 @@ def catch_signals() -> Callable[[], bool]:
         number = getattr(signal, name, None)  # Windows has not all
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, note)
-    sys.stdout, sys.stderr = (_Lasting(s, received.append) for s in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (Lasting(s, received.append) for s in (sys.stdout, sys.stderr))
     return lambda: bool(received)
 
 
-class _Lasting:
+class Lasting:
     """A text stream that goes on, to nowhere, when nobody reads it any more, and tells it."""
 
     def __init__(self, stream: TextIO, tell: Callable[[int], None]):

@@ -167,6 +167,72 @@ def test_processes_at_the_same_time(knee, tmp_path, shards):
     assert not (tmp_path / "shared" / "parts").exists()
 
 
+def test_other_settings_at_the_same_moment_are_refused(knee, tmp_path):
+    """Whoever comes second is refused, though there was nothing when it looked first."""
+    barrier = multiprocessing.get_context("fork").Barrier(2)
+
+    def work(acceleration, shard):
+        config = config_of(knee, **MRI, **{"operator.acceleration": acceleration})
+        real = evaluation.holding
+
+        def holding(*given, **how):
+            barrier.wait()  # both have checked, and written nothing
+            return real(*given, **how)
+
+        evaluation.holding = holding
+        try:
+            evaluate(config, tmp_path / "out", "cpu", shard)
+        except ConfigError as error:
+            sys.exit(7 if "made with another config" in str(error) else 1)
+
+    processes = [fork(work, 4.0, Shard(0, 2)), fork(work, 2.0, Shard(1, 2))]
+    for process in processes:
+        process.join(60)
+    assert sorted(process.exitcode for process in processes) == [0, 7]
+    assert len(read_rows(tmp_path / "out")) == 5
+
+
+@pytest.mark.parametrize("first", [1, 3, 6])
+def test_a_continued_run_has_the_same_bits(knee, prior, tmp_path, first):
+    """Whatever was there before: batches form as in a run that was not interrupted."""
+    config = config_of(knee, prior=str(prior), batch_size=4)
+    evaluate(config, tmp_path / "whole", "cpu")
+    config.limit = first
+    evaluate(config, tmp_path / "parts", "cpu")
+    config.limit = 0
+    evaluate(config, tmp_path / "parts", "cpu")
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+
+
+def test_slices_of_a_begun_batch_are_done_again_and_none_is_lost(
+    knee, prior, tmp_path, monkeypatch
+):
+    config = config_of(knee, prior=str(prior), batch_size=4)
+    config.limit = 6
+    evaluate(config, tmp_path, "cpu")
+    before = read_rows(tmp_path)
+    config.limit = 0
+    calls, real = [], evaluation.reconstruct
+
+    def fails(config, method, samples, *more):
+        calls.append([sample.key for sample in samples])
+        if "file2.h5:2" in calls[-1] or len(samples) == 1:
+            raise KeyError("broken")
+        return real(config, method, samples, *more)
+
+    monkeypatch.setattr(evaluation, "reconstruct", fails)
+    with pytest.raises(FailedSlicesError):
+        evaluate(config, tmp_path, "cpu")
+    assert [len(keys) for keys in calls] == [4, 2, 1, 1]
+    assert len(read_rows(tmp_path)) == 8
+    calls.clear()
+    monkeypatch.setattr(evaluation, "reconstruct", lambda *given: calls.append(1) or real(*given))
+    evaluate(config, tmp_path, "cpu")
+    assert len(calls) == 2  # those that have failed, one by one
+    assert len(read_rows(tmp_path)) == 10
+    assert {row["key"] for row in before} <= {row["key"] for row in read_rows(tmp_path)}
+
+
 # ---- kills
 
 

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from configs import load_config
@@ -25,7 +26,8 @@ from evaluation.panels import (
     quiet_corner,
 )
 from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
-from evaluation.style import NATURAL, prior_colors, shade
+from evaluation.preview import preview
+from evaluation.style import NATURAL, plain, prior_colors, shade
 from tests.conftest import ROOT
 from tests.grids import slices, write_results
 
@@ -264,3 +266,24 @@ def test_panels_from_folders(evaluated, tmp_path, capsys):
     unfinished = write_results(tmp_path / "a", slices(30))
     with pytest.raises(SystemExit, match=r"recon\.h5: not there yet; run evaluation\.evaluate"):
         main(["panels", str(unfinished)])
+
+
+@pytest.mark.parametrize("name", [r"cost_$5_\x_$6", "a\nb", "\udcff", r"\$", "$$", "plain"])
+def test_names_are_shown_as_they_are(tmp_path, name):
+    shown = plain(name)
+    text = Figure().text(0, 0, shown)
+    assert text._preprocess_math(shown)[1] is False  # no mathematics
+    if "$" in name:
+        assert text._preprocess_math(shown)[0] == name
+    look = np.zeros((8, 8))
+    captions = ("a", "b", "c")
+    panel(
+        tmp_path / "panel.png",
+        target=look,
+        baseline=look,
+        image=look,
+        captions=captions,
+        title=name,
+    )
+    preview(tmp_path / "preview.png", [(name, [("reconstruction", look)])])
+    assert (tmp_path / "panel.png").read_bytes()[:4] == (tmp_path / "preview.png").read_bytes()[:4]

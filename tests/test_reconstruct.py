@@ -1,6 +1,7 @@
 """reconstruct.py from files to files: numbers, scales, resuming, and what it refuses."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from matplotlib.image import imread
 
 import reconstruct as command
 from configs import ConfigError, load_config
+from datasets.files import holding
 from datasets.sample import DataError
 from evaluation.inputs import open_input
 from evaluation.methods import draw_samples
@@ -474,6 +476,49 @@ def test_an_interrupted_run_continues(tmp_path, settings, monkeypatch):
     assert not (tmp_path / "pieces" / "parts").exists()
     run(config, tmp_path / "k.h5", tmp_path / "pieces")  # complete: nothing is computed
     assert len(calls) == 4
+
+
+def test_a_damaged_part_is_done_again(tmp_path, settings, monkeypatch):
+    np.save(tmp_path / "k.npy", kspace_of(complex_images(3)))
+    config = settings(**{"data.first_axis": "slices", "sampler.num_steps": 2})
+    _, expected = run(config, tmp_path / "k.npy", tmp_path / "whole")
+
+    def stop(*_):
+        raise KeyError("stopped")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "write_results", stop)
+        with pytest.raises(KeyError):
+            command.reconstruct(config, tmp_path / "k.npy", out, "cpu")
+    part = out / "parts" / "00001.npz"
+    content = part.read_bytes()
+    part.write_bytes(content[:999] + bytes([content[999] ^ 1]) + content[1000:])
+    _, found = run(config, tmp_path / "k.npy", out)
+    assert np.array_equal(found["reconstruction"], expected["reconstruction"])
+
+
+def hold(folder, pipe):
+    with holding(folder):
+        pipe.send("held")
+        pipe.recv()
+
+
+def test_two_processes_do_not_work_on_one_folder(tmp_path, settings, monkeypatch):
+    np.save(tmp_path / "k.npy", kspace_of(complex_images(1)))
+    monkeypatch.setattr("datasets.files.PATIENCE", 0.0)
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=hold, args=(tmp_path / "out", theirs))
+    process.start()
+    try:
+        assert ours.recv() == "held"
+        with pytest.raises(ValueError, match="another process works on this folder"):
+            command.reconstruct(settings(), tmp_path / "k.npy", tmp_path / "out", "cpu")
+    finally:
+        process.kill()
+        process.join()
+    assert not (tmp_path / "out" / "config.json").exists()
 
 
 def test_a_slice_that_fails_leaves_the_others(tmp_path, settings, monkeypatch):

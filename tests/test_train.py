@@ -22,7 +22,7 @@ import configs
 import train as module
 from datasets import DataError
 from models import checkpoint, create_model
-from models.run import CsvLog
+from models.run import CsvLog, Lasting, catch_signals
 from sde import VESDE, noise_level_bins, score_matching_loss, validation_loss
 from train import REQUEUE, train
 
@@ -186,6 +186,40 @@ def test_an_unreadable_checkpoint_is_named_and_passed_over(tiny_config, tmp_path
     assert_same_state(last_state(tmp_path / "two"), expected)
 
 
+def test_with_damaged_checkpoints_only_nothing_is_thrown_away(tiny_config, tmp_path):
+    config = copy(tiny_config, keep_checkpoints=1)
+    path = train(config, tmp_path, "cpu")
+    path.write_bytes(path.read_bytes()[:-500])
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with (
+        pytest.warns(UserWarning, match="passed over"),
+        pytest.raises(checkpoint.CheckpointError, match="none of 1 checkpoints can be read; bring"),
+    ):
+        train(config, tmp_path, "cpu")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_newest_checkpoint_does_not_count_as_kept(tiny_config, tmp_path):
+    config = copy(tiny_config, num_steps=6, keep_checkpoints=3)
+    newest = train(config, tmp_path, "cpu")
+    newest.write_bytes(newest.read_bytes()[:-500])
+    (tmp_path / "checkpoints" / "step_best.pt").write_bytes(b"mine")
+    config = copy(config, num_steps=5, keep_checkpoints=1)
+    with pytest.warns(UserWarning, match="passed over .*step_00000006.pt"):
+        last = train(config, tmp_path, "cpu")
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == [last.name, f"{newest.name}.damaged", "step_best.pt"]
+
+
+def test_damaged_rows_of_a_log_are_named_and_kept_aside(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"step,loss\n1,2.5\n\xff,2\n3,\x00\n4,nan\n5,")
+    with pytest.warns(UserWarning, match=r"log\.csv: 2 damaged rows.*log\.csv\.damaged"):
+        CsvLog(path, ("step", "loss"), 9)
+    assert path.read_text() == "step,loss\n1,2.5\n4,nan\n"
+    assert b"\xff" in (tmp_path / "log.csv.damaged").read_bytes()
+
+
 def last_row(log: Path) -> int:
     """The last step in a log that is being written, 0 before there is one."""
     lines = log.read_text().split("\n")[1:-1] if log.is_file() else []
@@ -234,7 +268,7 @@ def test_kill_9_at_random_points_changes_nothing(tiny_config, tmp_path):
     assert not list((folder / "checkpoints").glob(".*"))  # no remains of interrupted saving
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"])
 def test_a_signal_saves_and_exits_with_the_code_to_requeue(tmp_path, name):
     flags = ("--config.training.num_steps=100000", "--config.training.checkpoint_every=100000")
     # loader processes get the signal, too, as SLURM sends it to all
@@ -256,6 +290,61 @@ def test_a_signal_saves_and_exits_with_the_code_to_requeue(tmp_path, name):
     assert process.returncode == REQUEUE
     step = last_state(tmp_path)["step"]
     assert f"interrupted after step {step}; the same command continues" in output
+
+
+def test_a_reader_that_has_gone_is_an_interruption():
+    """As in ``| head``, and as in a terminal that is closed."""
+    reader, writer = os.pipe()
+    stream, told = os.fdopen(writer, "w"), []
+    lasting = Lasting(stream, told.append)
+    lasting.write("read")
+    lasting.flush()
+    assert os.read(reader, 10) == b"read"
+    assert lasting.name == stream.name
+    os.close(reader)
+    lasting.write("gone")
+    lasting.flush()
+    assert told == [errno.EPIPE]
+    for _ in range(3):  # goes nowhere, and fails no more
+        lasting.write("x" * 10_000)
+    stream.close()
+    assert told == [errno.EPIPE]
+
+
+def test_what_is_ignored_stays_ignored_and_a_second_ctrl_c_ends(monkeypatch):
+    """Of `nohup`, and of a shell's ``&``."""
+    handlers = {signal.SIGHUP: signal.SIG_IGN}
+    monkeypatch.setattr(signal, "getsignal", lambda number: handlers.get(number))
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # both are put back
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    interrupted = catch_signals()
+    assert handlers[signal.SIGHUP] == signal.SIG_IGN
+    assert not interrupted()
+    handlers[signal.SIGINT](signal.SIGINT, None)
+    assert interrupted()
+    assert handlers[signal.SIGINT] is signal.default_int_handler
+
+
+def test_a_second_run_on_the_same_folder_is_refused(tiny_config, tmp_path):
+    """And takes nothing from the first one, whose log it would have cut."""
+    config = copy(tiny_config, num_steps=100_000)
+    process = multiprocessing.get_context("fork").Process(
+        target=train_quietly, args=(config.to_dict(), tmp_path)
+    )
+    process.start()
+    try:
+        while last_row(tmp_path / "log.csv") < 3:
+            time.sleep(0.01)
+        before = (tmp_path / "log.csv").stat().st_ino
+        with pytest.raises(ValueError, match="another process works on this folder"):
+            train(config, tmp_path, "cpu")
+        assert (tmp_path / "log.csv").stat().st_ino == before
+        assert process.is_alive()
+    finally:
+        process.kill()
+        process.join()
+    train(copy(config, num_steps=2), tmp_path, "cpu")  # nothing blocks
 
 
 # ---- the number of processes and pieces
@@ -533,6 +622,39 @@ def test_errors_about_the_config_come_first(tiny_config, tmp_path):
     with pytest.raises(configs.ConfigError, match=r"training\.log_every of at least 1, got 0"):
         train(copy(tiny_config, log_every=0), tmp_path, "cpu")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_want_of_memory_is_one_line_that_says_what_to_do():
+    with (
+        pytest.raises(SystemExit, match=r"^error: out of memory; set training\.accumulation"),
+        configs.clear_errors(module.MEMORY),
+    ):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 7 bytes")
+    with pytest.raises(RuntimeError, match="shapes"), configs.clear_errors():
+        raise RuntimeError("shapes do not fit")  # the program's own fault
+    with pytest.raises(KeyError), configs.clear_errors():
+        raise KeyError("x")
+    with pytest.raises(SystemExit) as ended, configs.clear_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+
+
+def test_replaced_data_and_a_run_among_its_data_are_refused(tiny_config, tmp_path):
+    for i in range(4):
+        image = np.random.default_rng(i).integers(0, 255, (16, 16), np.uint8)
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    config = copy(tiny_config, num_steps=2)
+    root = str(tmp_path / "pictures")
+    config.data.update({"name": "image_folder", "subset": "", "root": root, "crop": 0})
+    config.data.image_size = 16
+    with pytest.raises(DataError, match="would become data; choose another --workdir"):
+        train(config, tmp_path / "pictures" / "run", "cpu")
+    train(config, tmp_path / "run", "cpu")
+    kept = (tmp_path / "run" / "files.csv").read_text().split("\n")[1].split(",")[0]
+    Image.fromarray(image[::-1]).save(tmp_path / "pictures" / kept)
+    with pytest.raises(DataError, match=rf"run was made of other data.*gone: {kept}; bring"):
+        train(copy(config, num_steps=4), tmp_path / "run", "cpu")
 
 
 def test_missing_held_out_images_say_what_to_set(tiny_config, tmp_path, monkeypatch):
