@@ -31,8 +31,8 @@ def derive_seed(seed: int, *keys: str | int) -> int:
     that batch size, order and sharding never change a number.
     """
     text = "\x1f".join([str(int(seed)), *(f"{type(k).__name__}:{k}" for k in keys)])
-    content = text.encode("utf-8", "surrogateescape")  # keys may be names of files in any encoding
-    digest = hashlib.blake2b(content, digest_size=8).digest()
+    # names of files that are not UTF-8 have their bytes as surrogates
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
