@@ -6,7 +6,6 @@ above may import this module, `models` for its checkpoints, too; it knows none o
 
 import csv
 import errno
-import fcntl
 import io
 import logging
 import os
@@ -15,6 +14,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: weights are loaded all the same
+    fcntl = None
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class NewFile(io.RawIOBase):
         super().__init__()
         self.name = str(path)
         self.error: OSError | None = None
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         self.descriptor = os.open(path, flags, 0o666)
 
     def write(self, data) -> int:
@@ -128,6 +132,7 @@ def replacing(path: str | Path) -> Iterator[NewFile]:
                 raise  # else it follows from the disk's error
         with naming(path):
             file.finish()
+            file.close()
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -223,10 +228,10 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
     """
     descriptor = _open_lock(path)
     try:
-        if not _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        if _lock(descriptor) is False:
             if waiting:
                 log.warning("waiting for another process that %s: %s", waiting, path.parent)
-            _lock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
@@ -240,7 +245,7 @@ class Hold:
 
     def is_last(self) -> bool:
         """Whether no other process works on the folder; from then on none can begin to."""
-        return _lock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) is True
+        return _lock(self._descriptor) is True
 
 
 @contextmanager
@@ -260,9 +265,8 @@ def holding(folder: Path, *, shared: bool = False) -> Iterator[Hold]:
     """
     descriptor = _open_lock(folder / LOCK)
     try:
-        mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
         end = time.monotonic() + PATIENCE
-        while _lock(descriptor, mode) is False:
+        while _lock(descriptor, shared=shared) is False:
             if time.monotonic() > end:
                 raise FolderInUseError(
                     f"{folder}: another process works on this folder; wait until it has ended, or "
@@ -276,7 +280,7 @@ def holding(folder: Path, *, shared: bool = False) -> Iterator[Hold]:
 
 def _open_lock(path: Path) -> int:
     """The descriptor of a lock file: its content is never touched, and no link is followed."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -287,14 +291,17 @@ def _open_lock(path: Path) -> int:
             raise
 
 
-def _lock(descriptor: int, mode: int) -> bool | None:
+def _lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool | None:
     """Whether the lock is held now; None where the file system has none.
 
     Locks of `lockf` belong to the process: a child that outlives a killed parent does not keep
     them, as it would those of `flock`.
     """
     try:
-        fcntl.lockf(descriptor, mode)
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, "no locks")
+        mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.lockf(descriptor, mode if wait else mode | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
