@@ -27,6 +27,22 @@ def bias_free_conv(in_channels: int, out_channels: int, *, scale: float = 1.0) -
     return layer
 
 
+def mirrored_on(x: Tensor, multiple: int) -> Tensor:
+    """Images ``(B, C, H, W)`` continued below and at the right until their sides are multiples.
+
+    Mirrored about the last row and column, as often as it takes, so that noise goes on as noise:
+    a repeated row would be a pattern to a denoiser.
+    """
+    for axis in (2, 3):
+        size = x.shape[axis]
+        missing = -size % multiple
+        if missing:
+            period = max(2 * size - 2, 1)
+            position = torch.arange(size + missing, device=x.device) % period
+            x = x.index_select(axis, torch.minimum(position, period - position))
+    return x
+
+
 class PlainBlock(nn.Module):
     """x + conv(relu(conv(x)))."""
 
@@ -50,37 +66,52 @@ class BiasFreeUNet(nn.Module):
         nf: channels that the multipliers count in.
         ch_mult: channel multiplier of each level, from full resolution down, each half the one
             before.
-        num_res_blocks: residual blocks a level, on the way down and on the way up.
+        num_res_blocks: residual blocks a level, on the way down and on the way up; one number for
+            all levels, or one for each.
         num_channels: image channels.
+
+    Raises:
+        ValueError: as many numbers of blocks as levels are expected.
     """
 
     def __init__(
-        self, *, nf: int, ch_mult: Sequence[int], num_res_blocks: int, num_channels: int = 1
+        self,
+        *,
+        nf: int,
+        ch_mult: Sequence[int],
+        num_res_blocks: int | Sequence[int],
+        num_channels: int = 1,
     ):
         super().__init__()
         widths = [nf * m for m in ch_mult]
+        blocks = num_res_blocks
+        blocks = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
+        if len(blocks) != len(widths):
+            raise ValueError(
+                f"expected model.num_res_blocks for each of {len(widths)} levels, got {blocks}"
+            )
         self.num_channels = num_channels
         self.stride = 1  # of image sides: any will do
         self.halvings = len(widths) - 1
 
-        def level(width: int) -> nn.Sequential:
-            return nn.Sequential(*[PlainBlock(width) for _ in range(num_res_blocks)])
+        def level(i: int) -> nn.Sequential:
+            return nn.Sequential(*[PlainBlock(widths[i]) for _ in range(blocks[i])])
 
         steps = list(pairwise(widths))
         self.input = bias_free_conv(num_channels + 1, widths[0])
-        self.down = nn.ModuleList(level(width) for width in widths[:-1])
+        self.down = nn.ModuleList(level(i) for i in range(self.halvings))
         self.downsample = nn.ModuleList(nn.Conv2d(a, b, 2, 2, bias=False) for a, b in steps)
-        self.middle = level(widths[-1])
+        self.middle = level(self.halvings)
         self.upsample = nn.ModuleList(
             nn.ConvTranspose2d(b, a, 2, 2, bias=False) for a, b in reversed(steps)
         )
-        self.up = nn.ModuleList(level(width) for width in reversed(widths[:-1]))
+        self.up = nn.ModuleList(level(i) for i in reversed(range(self.halvings)))
         self.output = bias_free_conv(widths[0], num_channels, scale=OUTPUT_SCALE)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The score, grad_x log p_sigma(x).
 
-        Images of any size: the sides are continued until they can be halved at each level. Under
+        Images of any size: the sides are mirrored on until they can be halved at each level. Under
         `torch.autocast` the first and the last convolution stay in the weights' precision.
 
         Args:
@@ -96,8 +127,7 @@ class BiasFreeUNet(nn.Module):
         self._check(x, sigma)
         height, width = x.shape[2:]
         level = sigma[:, None, None, None]
-        multiple = 2**self.halvings
-        padded = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        padded = mirrored_on(x, 2**self.halvings)
         levels = level.expand(-1, 1, *padded.shape[2:])
         with full_precision(x):  # bfloat16 would round away the smallest noise levels
             h = self.input(torch.cat([padded, levels], dim=1))  # (B, nf ch_mult[0], H', W')
