@@ -192,9 +192,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="rows with torch.compile on the CPU")
+    parser.add_argument("--gpu", action="store_true", help="the GPU's rows only")
     arguments = parser.parse_args(argv)
     print(f"PyTorch {torch.__version__}, {platform.machine()}")
-    on_cpu(arguments.repeats, arguments.compile)
+    if not arguments.gpu:
+        on_cpu(arguments.repeats, arguments.compile)
     if torch.cuda.is_available():
         on_gpu(arguments.repeats)
     else:

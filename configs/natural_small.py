@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             "name": "bias_free_unet",
             "nf": 8,
             "ch_mult": (4, 5, 6, 6),
-            "num_res_blocks": 2,
+            "num_res_blocks": (2, 2, 2, 2),
             "num_channels": 1,
         }
     )

@@ -1,0 +1,20 @@
+"""The prior `natural_base`: `natural_small`'s photographs in a network eight times as large."""
+
+from ml_collections import ConfigDict
+
+from configs import natural_small
+
+
+def get_config() -> ConfigDict:
+    """A bias-free U-Net of 3.9 million parameters, made for a short time on a GPU.
+
+    training_scripts/gpu.sh trains it; weights/natural_base.md has time and losses of that run.
+    """
+    config = natural_small.get_config()
+    config.model.ch_mult = (8, 12, 16, 16)
+    config.model.num_res_blocks = (2, 2, 3, 4)
+    config.training.batch_size = 64
+    config.training.channels_last = "auto"
+    config.data.num_workers = 12
+    config.optim.ema_decay = 0.9995
+    return config
