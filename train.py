@@ -376,6 +376,7 @@ def create_stream(config: ConfigDict) -> TrainingStream:
         shrink=config.data.shrink,
         flip=config.data.flip,
         rotate=config.data.rotate,
+        background=config.data.background,
     )
 
 

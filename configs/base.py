@@ -63,6 +63,7 @@ def get_config(size: str = "1") -> ConfigDict:
     data.shrink = 1.0  # with crop: scaled by a random factor in [shrink, 1] first; 1: off
     data.flip = False  # random horizontal and vertical flips
     data.rotate = False  # random rotations by multiples of 90 degrees
+    data.background = 0.0  # probability of an empty background beyond a random outline; 0: off
     data.cache = "none"  # or "memory", "disk": decode each image once (disk: once for all runs)
     data.cache_dir = ""  # of "disk" and of coil maps; "": score-priors in the user's cache folder
     data.num_workers = 4  # loader processes

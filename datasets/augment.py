@@ -1,12 +1,17 @@
-"""Random scales, crops, flips and rotations of training images."""
+"""Random scales, crops, flips, rotations and empty backgrounds of training images."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from datasets.sample import DataError
+
+# of the outline of an empty background, for an image whose sides go from -1 to 1
+CURVATURES = (0.2, 1.7)
+EDGES = (1.0, 3.0)  # its width in pixels
 
 
 def augment(
@@ -17,6 +22,7 @@ def augment(
     shrink: float = 1.0,
     flip: bool = False,
     rotate: bool = False,
+    background: float = 0.0,
 ) -> Tensor:
     """A random variant of one image; random numbers come from `generator` only.
 
@@ -28,14 +34,17 @@ def augment(
             factor is uniform in [shrink, 1], but never makes the image smaller than the crop.
         flip: flip left-right and, independently, up-down, with probability 1/2 each.
         rotate: rotate by 0, 90, 180 or 270 degrees; needs a square image or `crop`.
+        background: probability of an empty background beyond a curved edge, see `cut_out`.
 
     Returns:
         ``(1, crop, crop)``, or ``(1, H, W)`` without `crop`.
 
     Raises:
         DataError: the image is smaller than `crop`, or `rotate` of an image that is not square.
-        ValueError: `shrink` without `crop` or not in (0, 1].
+        ValueError: `shrink` without `crop` or not in (0, 1], or a `background` outside [0, 1].
     """
+    if not 0 <= background <= 1:
+        raise ValueError(f"expected data.background in [0, 1], got {background}")
     if not 0 < shrink <= 1 or (shrink < 1 and not crop):
         raise ValueError(
             f"expected data.shrink in (0, 1], below 1 with data.crop only, got shrink={shrink}, "
@@ -65,7 +74,31 @@ def augment(
         image = image.flip(axes)
     if rotate:
         image = image.rot90(_below(4, generator), dims=(-2, -1))
+    if background and _uniform(0, 1, generator) < background:
+        image = image * cut_out(image.shape[-2:], generator)
     return image.contiguous()
+
+
+def cut_out(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """A mask of 1 on one side of a random parabola and 0 on the other: ``(H, W)`` float32.
+
+    Medical images show a body on nothing, which photographs lack: a convex or straight outline, as
+    sharp as a pixel or three, with nothing beyond it.
+
+    Args:
+        shape: H and W.
+        generator: a CPU generator.
+    """
+    height, width = shape
+    angle = _uniform(0, 2 * math.pi, generator)
+    offset = _uniform(-0.5, 0.5, generator)  # of the vertex from the centre, in half sides
+    curvature = _uniform(*CURVATURES, generator)
+    softness = _uniform(*EDGES, generator)  # pixels
+    y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
+    along = x * math.cos(angle) + y * math.sin(angle)  # (H, W)
+    across = y * math.cos(angle) - x * math.sin(angle)
+    inside = along - offset - 0.5 * curvature * across**2
+    return torch.sigmoid(inside * max(height, width) / softness)
 
 
 def _scale(image: Tensor, side: int) -> Tensor:

@@ -28,6 +28,7 @@ class TrainingStream(Dataset):
         shrink: smallest random scale before the crop; 1 for none.
         flip: random flips.
         rotate: random rotations by multiples of 90 degrees.
+        background: probability of an empty background.
     """
 
     def __init__(
@@ -40,12 +41,19 @@ class TrainingStream(Dataset):
         flip: bool,
         rotate: bool,
         shrink: float = 1.0,
+        background: float = 0.0,
     ):
         self.dataset = dataset
         self.seed = seed
         self.shuffle = shuffle
-        self.augmentation = {"crop": crop or None, "shrink": shrink, "flip": flip, "rotate": rotate}
-        self.is_augmented = bool(crop or flip or rotate or shrink != 1)
+        self.augmentation = {
+            "crop": crop or None,
+            "shrink": shrink,
+            "flip": flip,
+            "rotate": rotate,
+            "background": background,
+        }
+        self.is_augmented = bool(crop or flip or rotate or background or shrink != 1)
         self._epoch, self._order = -1, torch.empty(0)
 
     def __getitem__(self, n: int) -> Tensor:

@@ -381,6 +381,24 @@ def test_augment_crops_anywhere():
     assert corners == {0, 1, 2, 8, 9, 10, 16, 17, 18}
 
 
+def test_augment_puts_some_images_on_nothing():
+    image = torch.full((1, 40, 40), 0.7)
+    parts = []
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        result = augment(image, generator, background=0.5)
+        parts.append(float((result > 0.35).float().mean()))
+        assert result.max() <= 0.7
+        edge = ((result > 0.07) & (result < 0.63)).sum()
+        assert parts[-1] == 1 or 0 < edge < 0.3 * 40 * 40  # a sharp outline
+    whole = parts.count(1.0)
+    assert 18 <= whole <= 42  # 30 +- 3 standard deviations
+    assert min(parts) < 0.3
+    assert torch.equal(augment(image, torch.Generator(), background=0.0), image)
+    with pytest.raises(ValueError, match=r"data.background in \[0, 1\]"):
+        augment(image, torch.Generator(), background=-0.1)
+
+
 def test_augment_shrinks_by_random_factors():
     ramp = torch.arange(64.0).expand(1, 64, 64) / 64  # its slope tells the factor
     slopes = []
