@@ -376,6 +376,9 @@ def create_stream(config: ConfigDict) -> TrainingStream:
         shrink=config.data.shrink,
         flip=config.data.flip,
         rotate=config.data.rotate,
+        gamma=config.data.gamma,
+        invert=config.data.invert,
+        shading=config.data.shading,
         background=config.data.background,
     )
 

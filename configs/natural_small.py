@@ -30,6 +30,9 @@ def get_config() -> ConfigDict:
     config.data.shrink = 0.4  # finer texture, and less of the JPEG compression
     config.data.flip = True
     config.data.rotate = True
+    config.data.gamma = 0.5  # tissues have other contrasts than photographs
+    config.data.invert = 0.3
+    config.data.shading = 0.5
     config.data.background = 0.3  # as around a head or a body
     config.data.cache = "memory"
     config.data.num_workers = 0

@@ -1,4 +1,4 @@
-"""Random scales, crops, flips, rotations and empty backgrounds of training images."""
+"""Random scales, crops, flips, rotations, contrasts and backgrounds of training images."""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from datasets.sample import DataError
 # of the outline of an empty background, for an image whose sides go from -1 to 1
 CURVATURES = (0.2, 1.7)
 EDGES = (1.0, 3.0)  # its width in pixels
+LEAST_PEAK = 1e-3  # of an image that shading scales
 
 
 def augment(
@@ -22,6 +23,9 @@ def augment(
     shrink: float = 1.0,
     flip: bool = False,
     rotate: bool = False,
+    gamma: float = 0.0,
+    invert: float = 0.0,
+    shading: float = 0.0,
     background: float = 0.0,
 ) -> Tensor:
     """A random variant of one image; random numbers come from `generator` only.
@@ -34,6 +38,10 @@ def augment(
             factor is uniform in [shrink, 1], but never makes the image smaller than the crop.
         flip: flip left-right and, independently, up-down, with probability 1/2 each.
         rotate: rotate by 0, 90, 180 or 270 degrees; needs a square image or `crop`.
+        gamma: intensities to the power of a random number in [exp(-gamma), exp(gamma)], uniform in
+            its logarithm.
+        invert: probability of a negative, 1 - image.
+        shading: multiply with a smooth field, see `shade`: e to the power of at most +-`shading`.
         background: probability of an empty background beyond a curved edge, see `cut_out`.
 
     Returns:
@@ -41,10 +49,17 @@ def augment(
 
     Raises:
         DataError: the image is smaller than `crop`, or `rotate` of an image that is not square.
-        ValueError: `shrink` without `crop` or not in (0, 1], or a `background` outside [0, 1].
+        ValueError: `shrink` without `crop` or not in (0, 1], a probability outside [0, 1], or
+            `gamma` or `shading` below 0.
     """
-    if not 0 <= background <= 1:
-        raise ValueError(f"expected data.background in [0, 1], got {background}")
+    for name, value, most in (
+        ("gamma", gamma, math.inf),
+        ("invert", invert, 1),
+        ("shading", shading, math.inf),
+        ("background", background, 1),
+    ):
+        if not 0 <= value <= most:
+            raise ValueError(f"expected data.{name} in [0, {most}], got {value}")
     if not 0 < shrink <= 1 or (shrink < 1 and not crop):
         raise ValueError(
             f"expected data.shrink in (0, 1], below 1 with data.crop only, got shrink={shrink}, "
@@ -74,9 +89,36 @@ def augment(
         image = image.flip(axes)
     if rotate:
         image = image.rot90(_below(4, generator), dims=(-2, -1))
+    if gamma:
+        image = image.clamp(0, 1) ** math.exp(_uniform(-gamma, gamma, generator))
+    if invert and _uniform(0, 1, generator) < invert:
+        image = 1 - image
+    if shading:
+        image = shade(image, shading, generator)
     if background and _uniform(0, 1, generator) < background:
         image = image * cut_out(image.shape[-2:], generator)
     return image.contiguous()
+
+
+def shade(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """`image` times a smooth random field, scaled to a maximum of 1 again (unless it is empty).
+
+    As coils and x-ray spectra shade: the field is exp(a f) with f a sum of two waves of at most one
+    period a side in each direction, within [-1, 1], and a uniform in [0, strength].
+
+    Args:
+        image: ``(1, H, W)``, 0 or more.
+        strength: largest a.
+        generator: a CPU generator.
+    """
+    height, width = image.shape[-2:]
+    y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
+    field = torch.zeros(height, width)
+    for _ in range(2):
+        rows, columns, phase = (2 * math.pi * _uniform(-0.5, 0.5, generator) for _ in range(3))
+        field = field + 0.5 * torch.cos(2 * (rows * y + columns * x + phase))  # (H, W)
+    shaded = image * torch.exp(_uniform(0, strength, generator) * field)
+    return shaded / shaded.max().clamp(min=LEAST_PEAK)
 
 
 def cut_out(shape: Sequence[int], generator: torch.Generator) -> Tensor:

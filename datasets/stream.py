@@ -28,7 +28,7 @@ class TrainingStream(Dataset):
         shrink: smallest random scale before the crop; 1 for none.
         flip: random flips.
         rotate: random rotations by multiples of 90 degrees.
-        background: probability of an empty background.
+        gamma, invert, shading, background: see `augment`; 0 for none.
     """
 
     def __init__(
@@ -41,6 +41,9 @@ class TrainingStream(Dataset):
         flip: bool,
         rotate: bool,
         shrink: float = 1.0,
+        gamma: float = 0.0,
+        invert: float = 0.0,
+        shading: float = 0.0,
         background: float = 0.0,
     ):
         self.dataset = dataset
@@ -51,9 +54,14 @@ class TrainingStream(Dataset):
             "shrink": shrink,
             "flip": flip,
             "rotate": rotate,
+            "gamma": gamma,
+            "invert": invert,
+            "shading": shading,
             "background": background,
         }
-        self.is_augmented = bool(crop or flip or rotate or background or shrink != 1)
+        self.is_augmented = shrink != 1 or any(
+            (crop, flip, rotate, gamma, invert, shading, background)
+        )
         self._epoch, self._order = -1, torch.empty(0)
 
     def __getitem__(self, n: int) -> Tensor:

@@ -399,6 +399,33 @@ def test_augment_puts_some_images_on_nothing():
         augment(image, torch.Generator(), background=-0.1)
 
 
+def test_augment_changes_contrast_as_said():
+    image = torch.linspace(0.05, 0.95, 30).expand(1, 30, 30)
+
+    def variants(**options):
+        return [augment(image, torch.Generator().manual_seed(s), **options) for s in range(60)]
+
+    powers = torch.stack([x.log() / image.log() for x in variants(gamma=0.5)])  # (60, 1, 30, 30)
+    assert torch.allclose(powers, powers[..., :1, :1].expand_as(powers), atol=1e-4)
+    logarithms = powers[:, 0, 0, 0].log()
+    assert -0.5 <= logarithms.min() < -0.4 < 0.4 < logarithms.max() <= 0.5
+    negatives = [torch.equal(x, 1 - image) for x in variants(invert=0.4)]
+    assert 12 <= sum(negatives) <= 36  # 24 +- 3 standard deviations
+    assert all(
+        n or torch.equal(x, image) for n, x in zip(negatives, variants(invert=0.4), strict=True)
+    )
+    fields = torch.stack(variants(shading=0.6)) / image  # up to a factor
+    ratios = fields.flatten(1).amax(1) / fields.flatten(1).amin(1)
+    assert 1 < ratios.min() < 1.3
+    assert 1.6 < ratios.max() <= float(torch.tensor(1.2).exp()) * 1.001
+    steps = (fields.diff(dim=-1) / fields[..., 1:]).abs().max()
+    assert steps < 0.6 * 2 * torch.pi / 29 * 1.1  # smooth: its slope is bounded
+    assert torch.stack(variants(shading=0.6)).amax((1, 2, 3)).allclose(torch.ones(60))
+    for name in ("gamma", "invert", "shading"):
+        with pytest.raises(ValueError, match=f"data.{name} in"):
+            augment(image, torch.Generator(), **{name: -0.1})
+
+
 def test_augment_shrinks_by_random_factors():
     ramp = torch.arange(64.0).expand(1, 64, 64) / 64  # its slope tells the factor
     slopes = []
