@@ -12,6 +12,10 @@ from datasets.sample import DataError
 log = logging.getLogger(__name__)
 
 
+# how files begin whose content git-annex or Git LFS keeps elsewhere
+STAND_INS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull"}
+
+
 class Skips:
     """What is left out of a data set, and whether leaving out is allowed at all.
 
@@ -29,6 +33,11 @@ class Skips:
             raise error
         log.warning("data.skip_bad leaves out: %s", error)
         self.reasons.append(str(error))
+
+    def leave_out(self, reason: str) -> None:
+        """Log and count what is no part of the data set, and no fault."""
+        log.warning("left out: %s", reason)
+        self.reasons.append(reason)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -54,15 +63,44 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); check that it exists and may be read (chmod +r)"
-        ) from error
     except Exception as error:
-        raise DataError(
-            f"{path}: expected {what}, got: {error or type(error).__name__}; probably truncated "
-            "or corrupt, copy or download it again, or take it out"
-        ) from error
+        raise DataError(f"{path}: {_explain(path, what, error)}") from error
+
+
+def _explain(path: Path, what: str, error: Exception) -> str:
+    """What probably is wrong with a file, and the remedy."""
+    stand_in = _stand_in(path)
+    if stand_in:
+        return f"expected {what}, got {stand_in}"
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return f"cannot be read ({error}); check that it exists and may be read (chmod +r)"
+    if isinstance(error, OSError) and "unable to lock" in str(error):
+        return (
+            f"is locked, another program is writing it ({error}); close that, or set "
+            "HDF5_USE_FILE_LOCKING=FALSE where the disk does not know locks"
+        )
+    return (
+        f"expected {what}, got: {error or type(error).__name__}; probably truncated "
+        "or corrupt, copy or download it again, or take it out"
+    )
+
+
+def _stand_in(path: Path) -> str:
+    """What lies in place of a file whose content was not downloaded; "" where that is not so."""
+    if path.is_symlink() and not path.exists():
+        return (
+            f"a link to {path.readlink()}, which is not there; restore it (in a clone by DataLad "
+            "or git-annex: 'datalad get' in its folder)"
+        )
+    try:
+        with path.open("rb") as file:
+            first = file.read(64)
+    except OSError:
+        return ""
+    for mark, command in STAND_INS.items():
+        if mark in first:
+            return f"a pointer to content that was not downloaded; run '{command}' in its folder"
+    return ""
 
 
 def require(module: str) -> ModuleType:

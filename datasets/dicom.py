@@ -1,4 +1,4 @@
-"""Reading DICOM files of CT (and other grey) slices; needs pydicom, of the extra `io`."""
+"""Reading DICOM files of one grey slice each; needs pydicom, of the extra `io`."""
 
 from pathlib import Path
 
@@ -9,10 +9,19 @@ from datasets.sample import DataError
 
 DICOM = "a DICOM file with one grey image"
 MAGIC_AT, MAGIC = 128, b"DICM"
+WORDS = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}  # bytes of a word, by value representation
 # CT files that claim unsigned 12-bit numbers and an intercept of 0 but hold signed ones around
 # -1000 that wrapped around 4096; they are common in the RSNA haemorrhage data.
 WRAPPED_BITS, WRAPPED_SHIFT = 12, 1000
 WRAPPED_INTERCEPT = -100  # any true CT intercept for unsigned numbers is far below
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether `path` is a file that begins as DICOM does."""
+    if not path.is_file():
+        return False
+    with reading(path, DICOM), path.open("rb") as file:
+        return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
 
 
 def check_dicom(path: Path) -> None:
@@ -36,6 +45,8 @@ def read_header(path: Path):
 def read_dicom(path: Path, *, fix_wrapped: bool = False) -> np.ndarray:
     """A slice in the unit of its rescale slope and intercept (CT: Hounsfield), ``(H, W)`` float32.
 
+    What says how to show values (window, MONOCHROME1) leaves them as they are.
+
     Args:
         path: the file.
         fix_wrapped: undo the wrap-around of `WRAPPED_BITS`.
@@ -48,17 +59,39 @@ def read_dicom(path: Path, *, fix_wrapped: bool = False) -> np.ndarray:
         header = pydicom.dcmread(path)
         stored = header.pixel_array
         if stored.ndim != 2:
-            raise ValueError(f"an array of shape {stored.shape}")
-        slope = float(header.get("RescaleSlope", 1))
-        intercept = float(header.get("RescaleIntercept", 0))
+            raise DataError(f"{path}: {_no_single_image(header, stored.shape)}")
+        slope = _number(header, "RescaleSlope", 1.0)
+        intercept = _number(header, "RescaleIntercept", 0.0)
         stored = stored.astype(np.float32)
         if fix_wrapped and _is_wrapped(header, intercept):
             stored = (stored + WRAPPED_SHIFT) % 2**WRAPPED_BITS
             intercept = -WRAPPED_SHIFT
         image = stored * np.float32(slope) + np.float32(intercept)
-        if header.get("PhotometricInterpretation") == "MONOCHROME1":  # white is low
-            image = image.max() + image.min() - image
     return image
+
+
+def _number(header, name: str, default: float) -> float:
+    """A number of the header; `default` where it is missing or empty."""
+    value = header.get(name)
+    return default if value is None or value == "" else float(value)
+
+
+def _no_single_image(header, shape: tuple[int, ...]) -> str:
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames > 1:
+        return (
+            f"expected one image a file, got {frames} frames (multi-frame or enhanced DICOM); "
+            "convert it to NIfTI (dcm2niix) or to one file a frame (dcm4che's emf2sf)"
+        )
+    return f"expected a grey image, got colours, shape {shape}; take the file out"
+
+
+def swap_words(header) -> None:
+    """Turn round the bytes of what pydicom keeps as bytes: words in a big-endian file."""
+    for element in header.iterall():
+        size = WORDS.get(element.VR)
+        if size and element.value:
+            element.value = np.frombuffer(element.value, f">u{size}").byteswap().tobytes()
 
 
 def parse_window(window: str, default: str = "") -> tuple[float, float] | None:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from datasets.bad_input import require
-from datasets.dicom import read_header
+from datasets.dicom import read_header, swap_words
 from datasets.files import replacing, write_atomically
 from datasets.image_series import NiftiVolume
 from datasets.sample import DataError
@@ -121,7 +121,8 @@ def write_dicom(
         file.PixelData = stored.astype("<u2").tobytes()
         file["PixelData"].VR = "OW"
         content = io.BytesIO()
-        file.save_as(content, enforce_file_format=True)
+        # unlike save_as, this also writes what was big-endian
+        pydicom.dcmwrite(content, file, enforce_file_format=True)
         write_atomically(folder / f"{number:04d}.dcm", content.getvalue())
 
 
@@ -141,11 +142,11 @@ def _derive(file, description: str) -> None:
     for name in PIXEL_ELEMENTS:
         if name in file:
             delattr(file, name)
-    if file.get("PhotometricInterpretation") == "MONOCHROME1":  # was inverted when it was read
-        for name in ("WindowCenter", "WindowWidth"):
-            if name in file:
-                delattr(file, name)
-    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    if file.original_encoding[1] is False:
+        swap_words(file)
+    if file.get("PhotometricInterpretation") != "MONOCHROME1":  # shown as the source is
+        file.PhotometricInterpretation = "MONOCHROME2"
+    file.SamplesPerPixel = 1
     file.BitsAllocated = file.BitsStored = 16
     file.HighBit, file.PixelRepresentation = 15, 0
 

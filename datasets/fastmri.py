@@ -15,8 +15,7 @@ for accelerated MRI"; Tibrewala et al. 2024, "FastMRI Prostate".
 coils out of `kspace` (`fastmri_kspace`).
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from datasets.bad_input import Skips
+from datasets.discovery import find_files
 from datasets.fastmri_kspace import KSPACE_KEY, FastMRIKspace, check_kspace
 from datasets.fit import centre_crop
 from datasets.hdf5 import open_hdf5, read_slices, volume_shape
@@ -33,6 +33,8 @@ from datasets.splits import (
     check_root,
     check_split,
     files_by_name,
+    folder_of_split,
+    known_people,
     read_split_list,
     seeded_split,
 )
@@ -45,9 +47,6 @@ NO_TARGET = (
 PD, PDFS = "CORPD_FBK", "CORPDFS_FBK"  # `acquisition` of the knee volumes without, with fat sat.
 MODES = ("magnitude", "complex", "multicoil")
 
-# singlecoil_train (knee), multicoil_val (knee, brain), multicoil_test_full (brain),
-# training_T2_1, validation_T2, training (prostate, by the archive and by its own tools)
-FOLDER = re.compile(r"(?:(singlecoil|multicoil)_)?(train|val|test)(?:ing|idation)?(?:_.*)?", re.I)
 OTHER_CONTRAST = "file_prostate_AXDIFF"  # diffusion: not an image per slice
 
 
@@ -115,10 +114,11 @@ def open_fastmri(
     """Find the volumes of a split and check every file that is used.
 
     With two or more of the public folders ``{singlecoil,multicoil}_{train,val,test}``,
-    ``training*``, ``validation*``, ``test*`` somewhere below `root` the folders are the splits
-    (where single- and multi-coil are both there, single-coil: their images are the same; for mode
-    "multicoil" multi-coil). With one of them, or with files elsewhere, all files are split by
-    `split_seed`.
+    ``training*``, ``validation*``, ``test*`` somewhere below `root` (also with the archive's name
+    before, ``knee_singlecoil_train``) the folders are the splits (where single- and multi-coil are
+    both there, single-coil: their images are the same; for mode "multicoil" multi-coil). With one
+    of them, or with files elsewhere, all files are split by `split_seed`, those of one `patient_id`
+    together.
 
     Args:
         root: folder of the data set.
@@ -187,7 +187,7 @@ def _choose(
     items: list[tuple[Path, int]] = []
     for path in paths:
         with skips.guard(), open_hdf5(path) as file:
-            name = _acquisition(file)
+            name = _attribute(file, "acquisition")
             found[name] = found.get(name, 0) + 1
             if acquisition in ("", name):
                 items += [(path, i) for i in choose_slices(slices, check(file, path), path)]
@@ -209,7 +209,9 @@ def _split_paths(
         named = files_by_name(files, skips)
         if split_list:
             return [named[name] for name in read_split_list(split_list, split, named, skips)]
-        return [named[name] for name in seeded_split(sorted(named), split, seed, root)]
+        people = _people(named, root)
+        chosen = seeded_split(sorted(named), split, seed, root, people=people)
+        return [named[name] for name in chosen]
     paths = list(files_by_name(folders.get(split, ()), skips).values())
     if not paths:
         filled = sorted(name for name in folders if folders[name])
@@ -223,32 +225,37 @@ def _split_paths(
 def _find(root: Path, preferred: str) -> tuple[list[Path], dict[str, list[Path]]]:
     """All files that count, and those of each split that has a folder."""
     by_folder: dict[tuple[str, str], list[Path]] = {}
-    for path in root.rglob("*.h5"):
-        if not path.name.startswith((".", OTHER_CONTRAST)):
-            by_folder.setdefault(_folder(path.relative_to(root).parts[:-1]), []).append(path)
+    for name in find_files(root, (".h5",)):
+        *folders, file = name.split("/")
+        if not file.startswith(OTHER_CONTRAST):
+            by_folder.setdefault(folder_of_split(folders), []).append(root / name)
     if not by_folder:
         raise DataError(
             f"{root}: expected .h5 files in it or in singlecoil_train, multicoil_val, ..., got "
             "none; set data.root to the folder of the unpacked archives"
         )
-    folders: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for coils, split in sorted(by_folder, key=lambda key: key[0] != preferred):
         if split:
-            folders.setdefault(split, by_folder[coils, split])  # the preferred ones come first
+            by_split.setdefault(split, by_folder[coils, split])  # the preferred ones come first
     loose = [path for (_, split), paths in by_folder.items() if not split for path in paths]
-    return loose + [path for paths in folders.values() for path in paths], folders
+    return loose + [path for paths in by_split.values() for path in paths], by_split
 
 
-def _folder(parts: Sequence[str]) -> tuple[str, str]:
-    """(coils, split) of a file's folders below the root, "" where they do not say."""
-    for part in parts:
-        if match := FOLDER.fullmatch(part):
-            return (match[1] or "").lower(), match[2].lower()
-    return "", ""
+def _people(named: Mapping[str, Path], root: Path) -> dict[str, str]:
+    """File name -> person, by the files' attribute `patient_id`."""
+    identities = {}
+    for name, path in named.items():
+        try:
+            with open_hdf5(path) as file:
+                identities[name] = _attribute(file, "patient_id")
+        except DataError:  # what is wrong with a file is said where its split is read
+            identities[name] = ""
+    return known_people(identities, root)
 
 
-def _acquisition(file: h5py.File) -> str:
-    value = file.attrs.get("acquisition", "")
+def _attribute(file: h5py.File, name: str) -> str:
+    value = file.attrs.get(name, "")
     return value.decode() if isinstance(value, bytes) else str(value)
 
 

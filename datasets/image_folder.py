@@ -9,9 +9,16 @@ from torch.utils.data import Dataset
 
 from datasets.bad_input import Skips, reading
 from datasets.compressed import check_picture
+from datasets.discovery import find_files
 from datasets.fit import check_fit, check_size, fit_square
 from datasets.sample import DataError, Sample, make_sample
-from datasets.splits import SPLITS, check_root, check_split, read_split_list, seeded_split
+from datasets.splits import (
+    check_root,
+    check_split,
+    folder_split,
+    read_split_list,
+    seeded_split,
+)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # red, green, blue: ITU-R BT.601-2
@@ -98,8 +105,8 @@ def open_image_folder(
 ) -> ImageFolder:
     """Find the pictures of a split anywhere below `root` and check that each can be opened.
 
-    With folders ``train`` and ``val`` (and ``test``) in `root` these are the splits; otherwise all
-    pictures are split by `split_seed`.
+    With folders ``train`` and ``val`` (and ``test``; also ``training``, ``DIV2K_valid_HR``) below
+    `root` these are the splits; otherwise all pictures are split by `split_seed`.
 
     Args:
         root: folder of the pictures (jpg, png, tif, webp, bmp); hidden files are ignored.
@@ -125,10 +132,9 @@ def open_image_folder(
         )
     if split_list:
         names = read_split_list(split_list, split, names, skips)
-    elif (folder / "train").is_dir() and (folder / "val").is_dir():
-        names = _folder_split(folder, names, split)
     else:
-        names = seeded_split(names, split, split_seed, folder)
+        by_folder = folder_split(names, split, folder)
+        names = by_folder or seeded_split(names, split, split_seed, folder)
     names = check_pictures(folder, names, image_size, fit, skips)
     return ImageFolder(folder, names, image_size=image_size, fit=fit, skipped=skips.reasons)
 
@@ -163,15 +169,6 @@ def open_celeba_hq(
     return ImageFolder(folder, names, image_size=image_size, skipped=skips.reasons)
 
 
-def find_files(folder: Path, suffixes: Sequence[str]) -> list[str]:
-    """Sorted paths below `folder` of the files with one of `suffixes`; hidden ones are ignored."""
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
-
-
 def check_pictures(
     folder: Path, names: Sequence[str], image_size: int | None, fit: str, skips: Skips
 ) -> list[str]:
@@ -190,14 +187,3 @@ def check_pictures(
     if not good:
         raise DataError(f"{folder}: every picture was left out: {skips.reasons[0]}")
     return good
-
-
-def _folder_split(folder: Path, names: Sequence[str], split: str) -> list[str]:
-    chosen = [name for name in names if name.startswith(f"{split}/")]
-    if not chosen:
-        there = [name for name in SPLITS if (folder / name).is_dir()]
-        raise DataError(
-            f"{folder}: expected pictures in its folder '{split}', got none (folders: {there}); "
-            "use another split, add the folder, or name the pictures with data.split_list"
-        )
-    return chosen

@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 
 from datasets.bad_input import reading, require
-from datasets.compressed import read_voxels
-from datasets.dicom import DICOM, MAGIC, MAGIC_AT, read_dicom, read_header
+from datasets.dicom import is_dicom, read_dicom
+from datasets.dicom_stacks import (
+    describe_stacks,
+    find_dicom,
+    group_by_series,
+    read_slice,
+    split_stacks,
+)
+from datasets.nifti import is_nifti, read_nifti
 from datasets.sample import DataError
-from datasets.volume import AXES, NIFTI
+from datasets.volume import AXES
 
 CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])  # nibabel's orientation (right, anterior, superior)
 
@@ -42,11 +49,13 @@ class NiftiVolume:
         header: `nibabel.Nifti1Header` of the file.
         affine: of the file, voxel to mm.
         axis: 0, 1 or 2 along (right, anterior, superior): slices are across it.
+        shape: of the file's array, with three axes.
     """
 
     header: Any
     affine: np.ndarray
     axis: int
+    shape: tuple[int, int, int]
 
     @property
     def orientation(self) -> np.ndarray:
@@ -71,14 +80,13 @@ class NiftiVolume:
         matrix = np.eye(4)
         j = int(np.flatnonzero(self.orientation[:, 0] == self.axis)[0])
         along = self.orientation[j, 1] > 0
-        total = int(self.header.get_data_shape()[j])
-        matrix[j, 3] = first if along else total - first - count
+        matrix[j, 3] = first if along else self.shape[j] - first - count
         return matrix
 
 
 def is_image_path(path: Path) -> bool:
     """Whether `path` is a NIfTI file, a DICOM file (by its first bytes) or a folder."""
-    return path.is_dir() or path.name.lower().endswith(NIFTI) or _is_dicom(path)
+    return path.is_dir() or is_nifti(path) or is_dicom(path)
 
 
 def open_images(path: Path, *, axis: str = "") -> ImageSeries:
@@ -92,7 +100,7 @@ def open_images(path: Path, *, axis: str = "") -> ImageSeries:
     Raises:
         DataError: nothing readable, several series, slices of different sizes, or not finite.
     """
-    if path.is_dir() or not path.name.lower().endswith(NIFTI):
+    if path.is_dir() or not is_nifti(path):
         if axis:
             raise DataError(f"{path}: expected no data.axis for DICOM, got '{axis}'; set it to ''")
         return _open_dicom(path)
@@ -102,16 +110,9 @@ def open_images(path: Path, *, axis: str = "") -> ImageSeries:
 def _open_nifti(path: Path, axis: str) -> ImageSeries:
     if axis not in AXES:
         raise DataError(f"unknown data.axis '{axis}'; known: {', '.join(AXES)}")
-    nibabel = require("nibabel")
-    with reading(path, "an intact NIfTI volume"):
-        image = nibabel.load(path)
-        shape = image.shape + (1,) * (3 - len(image.shape))
-        if 0 in shape or set(shape[3:]) - {1}:
-            raise ValueError(f"a shape of {shape}; take one volume out of a series over time")
-        array = read_voxels(path, image).reshape(shape[:3])
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"numbers of type {array.dtype}")
-        volume = NiftiVolume(image.header, image.affine, AXES[axis])
+    array, image = read_nifti(path)
+    with reading(path, "a NIfTI volume with an orientation"):
+        volume = NiftiVolume(image.header, image.affine, AXES[axis], array.shape)
         slices = volume.slices(array.astype(np.float32))
     keys = [f"{path.name}:{i}" for i in range(len(slices))]
     return ImageSeries(_finite(slices, path), keys, (path,), volume)
@@ -132,39 +133,22 @@ def _open_dicom(path: Path) -> ImageSeries:
 
 
 def _series(folder: Path) -> tuple[Path, ...]:
-    """The files of the one series below `folder`, along the slices' normal."""
-    series: dict[str, list[tuple[float, int, Path]]] = {}
-    for path in sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and _is_dicom(p)):
-        header = read_header(path)
-        if "Rows" not in header:  # DICOMDIR, structured reports
-            continue
-        with reading(path, DICOM):
-            series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(
-                (*_place(header), path)
-            )
-    if len(series) != 1:
-        named = "; ".join(f"{len(v)} files as {v[0][-1]}" for v in list(series.values())[:4])
+    """The files of the one stack below `folder`, along the slices' normal."""
+    images = [read_slice(folder / name) for name in find_dicom(folder)]
+    series = group_by_series(image for image in images if image is not None)
+    stacks = {
+        f"{' of series ' + uid if len(series) > 1 else ''}{label}": stack
+        for uid, slices in series.items()
+        for label, stack in split_stacks(slices).items()
+    }
+    if len(stacks) != 1:
+        what = f"{len(series)} series" if len(series) != 1 else f"{len(stacks)} stacks of a series"
         raise DataError(
-            f"{folder}: expected the files of one DICOM series, got {len(series)} series"
-            f"{': ' + named if named else ''}; give the folder or a file of one"
+            f"{folder}: expected the files of one DICOM series, got {what}"
+            f"{': ' if stacks else ''}{describe_stacks(stacks)}; give a folder with one of them, "
+            "or a file"
         )
-    return tuple(path for *_, path in sorted(next(iter(series.values()))))
-
-
-def _place(header) -> tuple[float, int]:
-    """Position along the slices' normal (0 where a header does not say), then instance number."""
-    number = int(header.get("InstanceNumber") or 0)
-    if "ImagePositionPatient" not in header or "ImageOrientationPatient" not in header:
-        return 0.0, number
-    row, column = np.split(np.array(header.ImageOrientationPatient, dtype=float), 2)
-    return float(np.cross(row, column) @ np.array(header.ImagePositionPatient, dtype=float)), number
-
-
-def _is_dicom(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
+    return tuple(image.path for image in next(iter(stacks.values())))
 
 
 def _finite(images: np.ndarray, path: Path) -> np.ndarray:

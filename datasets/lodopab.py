@@ -6,12 +6,14 @@ low-dose computed tomography reconstruction".
 """
 
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 from skimage.transform import resize
 
 from datasets.bad_input import Skips
+from datasets.discovery import find_files
 from datasets.hdf5 import open_hdf5, read_slices, volume_shape
 from datasets.sample import DataError, Sample, make_sample
 from datasets.slices import SliceDataset, check_normalize, choose_slices
@@ -86,8 +88,9 @@ def open_lodopab(
     check_split(split)
     check_normalize(normalize)
     skips = Skips(skip_bad)
-    pattern = f"ground_truth_{PARTS[split]}_*.hdf5"
-    paths = files_by_name(check_root(root).rglob(pattern), skips).values()
+    folder, pattern = check_root(root), f"ground_truth_{PARTS[split]}_*.hdf5"
+    found = [folder / name for name in find_files(folder, (".hdf5",))]
+    paths = files_by_name([p for p in found if fnmatch(p.name, pattern)], skips).values()
     if not paths:
         raise DataError(
             f"{root}: expected files {pattern} in it or below, got none; set data.root to the "

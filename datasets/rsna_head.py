@@ -13,7 +13,8 @@ import numpy as np
 
 from datasets.bad_input import Skips, require
 from datasets.dicom import check_dicom, parse_window, read_dicom
-from datasets.image_folder import ImageFolder, check_pictures, find_files
+from datasets.discovery import find_files
+from datasets.image_folder import ImageFolder, check_pictures
 from datasets.sample import DataError
 from datasets.slices import check_normalize
 from datasets.splits import check_root, check_split, read_split_list, seeded_split

@@ -1,14 +1,32 @@
 """Which files belong to which split, the same on every machine."""
 
-from collections.abc import Iterable, Sequence
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from datasets.bad_input import Skips
 from datasets.sample import DataError
 from operators.batch import derive_seed
 
+log = logging.getLogger(__name__)
+
 SPLITS = ("train", "val", "test")
-FRACTION = 0.1  # of the files, for validation and for testing each
+FRACTION = 0.1  # of the people (or files), for validation and for testing each
+
+# singlecoil_train (knee), multicoil_val (knee, brain), multicoil_test_full (brain),
+# training_T2_1, validation_T2, training (prostate, by the archive and by its own tools)
+_COILS, _SPLIT = r"(?:(singlecoil|multicoil)[_-])?", r"(train|val|test)(?:ing|id|idation)?"
+FOLDER = re.compile(rf"{_COILS}{_SPLIT}(?:[_-].*)?", re.I)
+# with the archive's name before it: knee_singlecoil_train, DIV2K_valid_HR
+LONG_FOLDER = re.compile(rf"(?:.*?[_-])?{FOLDER.pattern}", re.I)
+# sub-01/ses-2 of BIDS, patient01_study1_T1.nii.gz, subject_12
+PERSON = re.compile(
+    r"(?:^|/)(?:sub-([a-z0-9]+)|(?:subj|subject|patient|participant|person)[-_ ]?([0-9]+))"
+    r"(?![a-z0-9])",
+    re.I,
+)
 
 
 def check_split(split: str) -> None:
@@ -58,24 +76,100 @@ def files_by_name(paths: Iterable[Path], skips: Skips) -> dict[str, Path]:
     return files
 
 
-def seeded_split(names: Sequence[str], split: str, seed: int, where: Path) -> list[str]:
-    """The `names` of one split, sorted: a tenth each for val and test (at least one), rest train.
+def folder_of_split(parts: Sequence[str]) -> tuple[str, str]:
+    """What a file's folders say, outermost first: (coils, split), "" where they do not.
 
-    Each name is ranked by a hash of it and `seed`: no random state, the same on every machine.
+    As the public archives name them: coils "singlecoil" or "multicoil", split one of `SPLITS`.
+    """
+    matches = [FOLDER.fullmatch(part) for part in parts]
+    # a longer name counts for less, and the less the farther it is from the file
+    matches += [LONG_FOLDER.fullmatch(part) for part in reversed(parts)]
+    for match in filter(None, matches):
+        return (match[1] or "").lower(), match[2].lower()
+    return "", ""
+
+
+def folder_split(names: Sequence[str], split: str, where: Path) -> list[str] | None:
+    """The `names` (paths) of one split by their folders; None unless there are train and val.
 
     Raises:
-        DataError: fewer than three names.
+        DataError: there are folders of other splits only.
     """
-    if len(names) < len(SPLITS):
+    by_split: dict[str, list[str]] = {}
+    for name in names:
+        by_split.setdefault(folder_of_split(name.split("/")[:-1])[1], []).append(name)
+    if not {"train", "val"} <= by_split.keys():
+        return None
+    if split not in by_split:
+        there = [name for name in SPLITS if name in by_split]
         raise DataError(
-            f"{where}: expected at least 3 files to split into train, val and test, "
-            f"got {len(names)}; add files, or give lists of names with data.split_list"
+            f"{where}: expected files in its folder '{split}', got none (folders: {there}); use "
+            "another split, add the folder, or name the files with data.split_list"
         )
-    ranked = sorted(names, key=lambda name: (derive_seed(seed, "split", name), name))
-    part = max(1, round(FRACTION * len(names)))
-    bounds = {"val": (0, part), "test": (part, 2 * part), "train": (2 * part, len(names))}
-    first, last = bounds[split]
-    return sorted(ranked[first:last])
+    return by_split[split]
+
+
+def seeded_split(
+    names: Sequence[str],
+    split: str,
+    seed: int,
+    where: Path,
+    *,
+    people: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The `names` of one split, sorted: a tenth each for val and test (at least one), rest train.
+
+    All files of a person are in one split: those that `people` says, or whose path names the same
+    one (``sub-01`` of BIDS, ``patient01``, see `PERSON`); other files are taken as a person each.
+    Each person is ranked by a hash of the name and `seed`: no random state, the same on every
+    machine.
+
+    Args:
+        names: of the files, paths below the data's root.
+        split: "train", "val" or "test".
+        seed: chooses the people of a split.
+        where: the files lie, for errors.
+        people: file -> person, where the files say, see `known_people`.
+
+    Raises:
+        DataError: fewer than three people.
+    """
+    person = {name: (people or {}).get(name) or person_in(name) or name for name in names}
+    everyone = set(person.values())
+    if len(everyone) < len(SPLITS):
+        what = "files" if len(everyone) == len(names) else "people"
+        raise DataError(
+            f"{where}: expected at least 3 {what} to split into train, val and test, got "
+            f"{len(everyone)}; add files, or give lists of names with data.split_list"
+        )
+    ranked = sorted(everyone, key=lambda name: (derive_seed(seed, "split", name), name))
+    part = max(1, round(FRACTION * len(ranked)))
+    bounds = {"val": (0, part), "test": (part, 2 * part), "train": (2 * part, len(ranked))}
+    chosen = set(ranked[slice(*bounds[split])])
+    return sorted(name for name in names if person[name] in chosen)
+
+
+def person_in(path: str) -> str:
+    """The person that a path names, such as "01" in ``sub-01/ses-1/anat/T1.nii.gz``; else ""."""
+    match = PERSON.search(path)
+    return "" if match is None else f"person {match[1] or match[2]}"
+
+
+def known_people(identities: Mapping[str, str], where: Path) -> dict[str, str]:
+    """File -> person out of identities in the files' headers, without what anonymisers leave.
+
+    Empty ones, those of zeros alone and one that all files share do not tell people apart.
+    """
+    known = {name: text.strip() for name, text in identities.items() if text.strip(" 0\0")}
+    if len(identities) > 1 and len(known) == len(identities) and len(set(known.values())) == 1:
+        log.warning(
+            "%s: all files have the patient identity '%s'; taken as a placeholder, so that files "
+            "of a person may be in different splits (data.split_list decides)",
+            where,
+            next(iter(known.values())),
+        )
+        return {}
+    return {name: f"identity {text}" for name, text in known.items()}
 
 
 def read_split_list(
@@ -83,11 +177,14 @@ def read_split_list(
 ) -> list[str]:
     """The names in a text file, one a line, in its order; ``#`` starts a comment.
 
+    Within a line a comment begins after a space: names may contain ``#``.
+
     Args:
         template: path of the list; ``{split}`` in it is replaced by the split's name. Only the
             test split may go without: one list for both train and val would be the same files.
         split: "train", "val" or "test".
-        files: names of the files there are; a line may leave out the name's ending.
+        files: names of the files there are; a line may leave out the name's ending where that
+            leaves no doubt.
         skips: takes the names without a file; None: they are an error.
 
     Raises:
@@ -99,12 +196,12 @@ def read_split_list(
             f"the split's name belongs, such as 'lists/{{split}}.txt' for 'lists/{split}.txt'"
         )
     path = Path(template.replace("{split}", split)).expanduser()
+    known = _by_short_name(list(files))
     try:
-        lines = [line.split("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
+        text = path.read_text("utf-8-sig")  # a byte order mark is no part of a name
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the split list ({error}); check it") from error
-    names = list(files)
-    known = {str(Path(name).with_suffix("")): name for name in names} | {n: n for n in names}
+    lines = [_without_comment(line, known) for line in text.splitlines()]
     missing = [line for line in lines if line and line not in known]
     if missing:
         (skips or Skips(False)).add(
@@ -120,3 +217,15 @@ def read_split_list(
         fault = f"it names {', '.join(twice)} more than once" if twice else "it is empty"
         raise DataError(f"{path}: expected one name a line, but {fault}; correct the list")
     return chosen
+
+
+def _by_short_name(names: Sequence[str]) -> dict[str, str]:
+    """Each name by itself, and without its ending where no other name is the same then."""
+    short = {name: name[: len(name) - len(Path(name).suffix)] for name in names}
+    number = Counter(short.values())
+    return {s: name for name, s in short.items() if number[s] == 1} | {n: n for n in names}
+
+
+def _without_comment(line: str, known: Mapping[str, str]) -> str:
+    line = line.strip()
+    return line if line in known else re.split(r"(?:^|\s)#", line)[0].strip()

@@ -11,25 +11,48 @@ from pathlib import Path
 import numpy as np
 
 from datasets.bad_input import Skips, reading, require
-from datasets.compressed import check_claim, read_voxels
+from datasets.compressed import check_claim
 from datasets.dicom import parse_window, read_dicom, read_header
+from datasets.dicom_stacks import (
+    SUFFIXES,
+    DicomSlice,
+    find_dicom,
+    group_by_series,
+    read_slice,
+    split_stacks,
+)
+from datasets.discovery import find_files
 from datasets.fit import check_fit, check_size, fit_square
-from datasets.image_folder import find_files
+from datasets.nifti import NIFTI, is_nifti, open_nifti, read_nifti
 from datasets.sample import DataError, Sample, make_sample
 from datasets.slices import SliceDataset, check_normalize, choose_slices
-from datasets.splits import SPLITS, check_root, check_split, read_split_list, seeded_split
+from datasets.splits import (
+    check_root,
+    check_split,
+    folder_split,
+    known_people,
+    read_split_list,
+    seeded_split,
+)
 
-NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # of an array along (right, anterior, superior)
 
 
 @dataclass(frozen=True)
 class VolumeSource:
-    """The files of one volume: a NIfTI file, or the slices of a DICOM series in order."""
+    """The files of one volume: a NIfTI file, or the slices of a DICOM stack in order."""
 
     name: str
     files: tuple[Path, ...]
     shape: tuple[int, int, int]  # along (right, anterior, superior)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in the folder of the data: the files of each volume, and whose they are."""
+
+    files: dict[str, tuple[Path, ...]]
+    identities: dict[str, str]
 
 
 class Volumes(SliceDataset):
@@ -98,10 +121,13 @@ def open_volume(
 ) -> Volumes:
     """Find the volumes of a split anywhere below `root` and check each one's header.
 
-    NIfTI files (``.nii``, ``.nii.gz``) count where there are any, else DICOM series (``.dcm``,
-    ``.ima``; a series is told by its SeriesInstanceUID and named after its folder). With folders
-    ``train``, ``val``, ``test`` in `root` these are the splits; otherwise volumes are split by
-    `split_seed`.
+    NIfTI files (``.nii``, ``.nii.gz``) count where there are any, else DICOM files (``.dcm``,
+    ``.ima``, and others that begin as DICOM does). A volume is a stack of parallel slices of one
+    series, echo and part (see `dicom_stacks.split_stacks`), named after its folder and, where
+    there are others in it, ``#`` and what tells them apart. Phase, real and imaginary parts are
+    left out where there are magnitudes. With folders ``train``, ``val``, ``test`` below `root`
+    these are the splits; otherwise volumes are split by `split_seed`, all of a person together
+    (DICOM: PatientID; see `splits.seeded_split`).
 
     Args:
         root: folder of the data.
@@ -114,7 +140,8 @@ def open_volume(
         fit: how slices become square, see `fit.fit_square`.
         normalize: "slice" or "volume", scaled over what (after clipping).
         split_seed: chooses the volumes of a split where folders do not.
-        split_list: path of a text file of names (paths below `root`; DICOM: of the folder).
+        split_list: path of a text file of names (paths below `root`; DICOM: of the folder, see
+            above; "." is `root` itself).
         skip_bad: leave out volumes that cannot be used.
 
     Raises:
@@ -129,20 +156,24 @@ def open_volume(
     bounds, percents = parse_window(window), _parse_percentiles(percentiles)
     folder, skips = check_root(root), Skips(skip_bad)
     require("nibabel")
-    found = _find_nifti(folder) or _find_series(folder, skips)
-    if not found:
+    found = _find_nifti(folder)
+    if not found.files:
+        found = _find_stacks(folder, skips)
+    if not found.files:
+        reason = f"; left out: {skips.reasons[0]}" if skips.reasons else ""
         raise DataError(
-            f"{root}: expected {', '.join(NIFTI + DICOM)} files in it or below, got none; set "
-            "data.root to their folder"
+            f"{root}: expected {', '.join(NIFTI + SUFFIXES)} files in it or below, got none; set "
+            f"data.root to their folder{reason}"
         )
     items: list[tuple[VolumeSource, int]] = []
-    for name in _split_names(folder, sorted(found), split, split_seed, split_list, skips):
+    for name in _split_names(folder, found, split, split_seed, split_list, skips):
         with skips.guard():
-            source = VolumeSource(name, found[name], _shape(found[name]))
+            files = found.files[name]
+            source = VolumeSource(name, files, _shape(files))
             plane = tuple(n for i, n in enumerate(source.shape) if i != AXES[axis])
-            check_size(found[name][0], plane, image_size, fit)
+            check_size(files[0], plane, image_size, fit)
             count = source.shape[AXES[axis]]
-            items += [(source, i) for i in choose_slices(slices, count, found[name][0])]
+            items += [(source, i) for i in choose_slices(slices, count, files[0])]
     if not items:
         raise DataError(f"{root}: every volume was left out: {skips.reasons[0]}")
     return Volumes(
@@ -157,47 +188,71 @@ def open_volume(
     )
 
 
-def _find_nifti(folder: Path) -> dict[str, tuple[Path, ...]]:
-    names = [n for n in find_files(folder, (".nii", ".gz")) if n.lower().endswith(NIFTI)]
-    return {name: (folder / name,) for name in names}
+def _find_nifti(folder: Path) -> Found:
+    return Found({name: (folder / name,) for name in find_files(folder, NIFTI)}, {})
 
 
-def _find_series(folder: Path, skips: Skips) -> dict[str, tuple[Path, ...]]:
-    """DICOM series by name, their files along the slices' normal."""
-    series: dict[tuple[str, str], list[tuple[float, Path]]] = {}
-    for name in find_files(folder, DICOM):
+def _find_stacks(folder: Path, skips: Skips) -> Found:
+    """DICOM stacks by name."""
+    by_folder: dict[str, list[DicomSlice]] = {}
+    for name in find_dicom(folder):
         with skips.guard():
-            path, header = folder / name, read_header(folder / name)
-            with reading(path, "a DICOM slice with position and orientation"):
-                where = float(_normal(header) @ _vector(header.ImagePositionPatient))
-                parent = path.parent.relative_to(folder).as_posix()
-                uid = str(header.SeriesInstanceUID)
-                series.setdefault((parent, uid), []).append((where, path))
-    folders = [parent for parent, _ in series]
-    found = {}
-    for (parent, uid), slices in series.items():
-        name = f"{parent}#{uid}" if folders.count(parent) > 1 else parent
-        found[name] = tuple(path for _, path in sorted(slices))
-    return found
+            image = read_slice(folder / name)
+            if image is not None:
+                _check_place(image)
+                parent = Path(name).parent.as_posix()
+                by_folder.setdefault(parent, []).append(image)
+    stacks: dict[str, tuple[DicomSlice, ...]] = {}
+    for parent, images in by_folder.items():
+        series = group_by_series(images)
+        for uid, slices in series.items():
+            name = f"{parent}#{uid}" if len(series) > 1 else parent
+            with skips.guard():
+                stacks |= {name + label: stack for label, stack in split_stacks(slices).items()}
+    stacks = _only_magnitudes(stacks, skips)
+    return Found(
+        {name: tuple(image.path for image in stack) for name, stack in stacks.items()},
+        {name: stack[0].person for name, stack in stacks.items()},
+    )
+
+
+def _check_place(image: DicomSlice) -> None:
+    if image.position is None:
+        raise DataError(
+            f"{image.path}: expected a DICOM slice with position and orientation "
+            "(ImagePositionPatient, ImageOrientationPatient), got none, as of screenshots and "
+            "scanned documents; take it out"
+        )
+
+
+def _only_magnitudes(
+    stacks: dict[str, tuple[DicomSlice, ...]], skips: Skips
+) -> dict[str, tuple[DicomSlice, ...]]:
+    """Without the other parts of complex images, if there are magnitudes."""
+    kept = {name: stack for name, stack in stacks.items() if stack[0].part == "magnitude"}
+    if not kept:
+        return stacks
+    for name, stack in stacks.items():
+        if name not in kept:
+            skips.leave_out(f"{name}: {len(stack)} slices of the {stack[0].part}, not magnitude")
+    return kept
 
 
 def _split_names(
-    folder: Path, names: list[str], split: str, seed: int, split_list: str, skips: Skips
+    folder: Path, found: Found, split: str, seed: int, split_list: str, skips: Skips
 ) -> list[str]:
+    names = sorted(found.files)
     if split_list:
         stems = {name.removesuffix(".gz").removesuffix(".nii"): name for name in names}
         known = stems | {name: name for name in names}
         return [known[name] for name in read_split_list(split_list, split, known, skips)]
-    if not all((folder / name).is_dir() for name in ("train", "val")):
-        return seeded_split(names, split, seed, folder)
-    chosen = [name for name in names if name.split("/")[0] == split]
-    if not chosen:
-        there = [name for name in SPLITS if (folder / name).is_dir()]
-        raise DataError(
-            f"{folder}: expected volumes in its folder '{split}', got none (folders: {there}); "
-            "use another split, add the folder, or name the volumes with data.split_list"
-        )
-    return chosen
+    # the folder of a DICOM stack is a part of its name
+    paths = {f"{name}/" if found.identities else name: name for name in names}
+    by_folder = folder_split(list(paths), split, folder)
+    if by_folder is not None:
+        return [paths[path] for path in by_folder]
+    people = known_people(found.identities, folder)
+    return seeded_split(names, split, seed, folder, people=people)
 
 
 def _shape(files: tuple[Path, ...]) -> tuple[int, int, int]:
@@ -207,10 +262,10 @@ def _shape(files: tuple[Path, ...]) -> tuple[int, int, int]:
         DataError: not three-dimensional, or implausibly large for the file.
     """
     nibabel = require("nibabel")
-    if files[0].name.lower().endswith(NIFTI):
+    if is_nifti(files[0]):
+        image, shape = open_nifti(files[0])
         with reading(files[0], "a NIfTI volume"):
-            image = nibabel.load(files[0])
-            shape, affine = _three_axes(image.shape), image.affine
+            affine = image.affine
             claimed = int(np.prod(shape, dtype=object)) * image.get_data_dtype().itemsize
             check_claim(files[0], claimed)
     else:
@@ -221,13 +276,6 @@ def _shape(files: tuple[Path, ...]) -> tuple[int, int, int]:
     with reading(files[0], "a volume with an orientation"):
         axes = nibabel.orientations.io_orientation(affine)[:, 0]
         return tuple(shape[list(axes).index(i)] for i in range(3))
-
-
-def _three_axes(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The first three axes, if the others are of length 1."""
-    if len(shape) < 3 or 0 in shape or set(shape[3:]) - {1}:
-        raise ValueError(f"a shape of {shape}; take out series over time, they are not volumes")
-    return tuple(shape[:3])
 
 
 @lru_cache(maxsize=1)
@@ -246,13 +294,9 @@ def _load_clipped(
 
 def _load(files: tuple[Path, ...]) -> np.ndarray:
     nibabel = require("nibabel")
-    if files[0].name.lower().endswith(NIFTI):
-        with reading(files[0], "an intact NIfTI volume"):
-            image = nibabel.load(files[0])
-            volume = read_voxels(files[0], image).reshape(_three_axes(image.shape))
-            if volume.dtype.kind not in "fiu":
-                raise ValueError(f"numbers of type {volume.dtype}")
-            affine = image.affine
+    if is_nifti(files[0]):
+        volume, image = read_nifti(files[0])
+        affine = image.affine
     else:
         volume, affine = _stack_series(files), _dicom_affine(files)
     orientation = nibabel.orientations.io_orientation(affine)
