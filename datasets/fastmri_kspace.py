@@ -13,12 +13,12 @@ from datasets.bad_input import reading
 from datasets.coil_maps import cached_coil_maps
 from datasets.fit import centre_crop
 from datasets.hdf5 import get_array, open_hdf5
+from datasets.ismrmrd import ANY
 from datasets.sample import DataError, Sample, make_complex_sample
 from datasets.slices import SliceDataset
 from operators.fourier import fft2c, ifft2c
 
 KSPACE_KEY, MASK_KEY, HEADER_KEY = "kspace", "mask", "ismrmrd_header"
-NAMESPACE = "{http://www.ismrm.org/ISMRMRD}"
 NO_KSPACE = "set data.mode to magnitude, or data.root to files with k-space"
 RANKS = {3: "single-coil", 4: "multi-coil", 5: "prostate (averages first)"}
 
@@ -69,7 +69,7 @@ class FastMRIKspace(SliceDataset):
     def _read_slice(self, source: Path, index: int) -> Sample:
         key = f"{source.name}:{index}"
         with open_hdf5(source) as file:
-            mask = _read_mask(file)
+            mask = _read_mask(file, source)
             kspace = _read_kspace(file, source, index)  # (C, H, W)
             crop = None if mask is not None else self.image_size or _image_shape(file, source)
         if not torch.isfinite(torch.view_as_real(kspace)).all():
@@ -125,7 +125,8 @@ def check_kspace(file: h5py.File, path: Path, image_size: int | None, *, multico
             f"{path}: expected k-space of at least {image_size} x {image_size}, got {height} x "
             f"{width}; set data.image_size to at most {min(height, width)}"
         )
-    _image_shape(file, path)  # so that an unreadable header is found here
+    _image_shape(file, path)  # so that an unreadable header is found here, and mask
+    _read_mask(file, path)
     return data.shape[1] if data.ndim == 5 else data.shape[0]
 
 
@@ -148,12 +149,18 @@ def _merge_averages(kspace: np.ndarray) -> np.ndarray:
     return (kspace.sum(axis=0) / np.maximum(count, 1)).astype(np.complex64)
 
 
-def _read_mask(file: h5py.File) -> Tensor | None:
+def _read_mask(file: h5py.File, path: Path) -> Tensor | None:
     """Which positions of k-space were measured ``(H, W)``, of a prospective file; else None."""
     if MASK_KEY not in file:
         return None
-    columns = torch.from_numpy(np.asarray(file[MASK_KEY]).astype(bool)).reshape(-1)  # (W,)
-    return columns.expand(*file[KSPACE_KEY].shape[-2:]).clone()  # (H, W)
+    shape = tuple(file[KSPACE_KEY].shape[-2:])
+    mask = torch.from_numpy(np.asarray(file[MASK_KEY]).astype(bool)).squeeze()  # (W,) or (H, W)
+    if tuple(mask.shape) not in (shape, shape[1:]):
+        raise DataError(
+            f"{path}: expected '{MASK_KEY}' of the {shape[1]} columns of k-space, or of shape "
+            f"{shape}, got {tuple(mask.shape)}; correct it"
+        )
+    return mask.expand(shape).clone()  # (H, W)
 
 
 def _padded_shape(file: h5py.File, path: Path) -> tuple[int, int]:
@@ -192,11 +199,11 @@ def _image_shape(file: h5py.File, path: Path) -> tuple[int, int] | None:
 
 def _header(file: h5py.File, path: Path, *names: str) -> int | None:
     """A number of the file's XML header; None where there is none."""
-    if HEADER_KEY not in file:
+    if HEADER_KEY not in file or not file[HEADER_KEY][()]:  # emptied by an anonymiser
         return None
     with reading(path, f"an XML text in '{HEADER_KEY}'"):
         root = ElementTree.fromstring(file[HEADER_KEY][()])
-        tags = "/".join(f"{NAMESPACE}{name}" for name in ("encoding", *names))
+        tags = "/".join(f"{ANY}{name}" for name in ("encoding", *names))
         text = root.findtext(tags)
         return None if text is None else int(text)
 

@@ -1,10 +1,12 @@
 """Raw MRI data in the ISMRMRD (MRD) format: Cartesian slices as k-space on a grid.
 
-A file holds one group (`dataset`) with `xml`, a text about the measurement, and `data`, a record
-for each readout: `head` (counters, flags), `traj` and `data` (real and imaginary part, sample by
+A file holds a group (`dataset`; converters also write `dataset_1`, ... for the measurements of one
+raw file, adjustments first) with `xml`, a text about the measurement, and `data`, a record for
+each readout: `head` (counters, flags), `traj` and `data` (real and imaginary part, sample by
 sample, coil by coil). Inati et al., Magn. Reson. Med. 77 (2017) 411-421.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -15,7 +17,7 @@ import numpy as np
 from datasets.bad_input import reading
 from datasets.sample import DataError
 
-NAMESPACE = "{http://www.ismrm.org/ISMRMRD}"
+ANY = "{*}"  # namespace: some writers leave it out
 # bit numbers from 1, as ismrmrd.h counts: noise, navigator, phase correction, feedback, dummy, ...
 NOT_IMAGING = (19, 23, 24, 26, 27, 28, 29, 30, 31)
 CALIBRATION, REVERSE = 20, 22
@@ -23,6 +25,9 @@ CALIBRATION, REVERSE = 20, 22
 SAME_SCAN = ("embedded", "interleaved", "")
 # counters of which one value only makes a series of slices
 SINGLE = ("kspace_encode_step_2", "contrast", "phase", "repetition", "set")
+OVERSAMPLED = 1.25  # samples a line over the encoded matrix, from which the header counts no more
+STRAY = 1 / 8  # part of the lines that may lie beyond the encoded matrix
+PARALLEL = 0.02  # of direction cosines: one degree
 
 
 class Encoding(NamedTuple):
@@ -38,13 +43,30 @@ class Encoding(NamedTuple):
     calibration: str
 
 
-def find_group(file: h5py.File) -> str | None:
-    """The first group that looks like ISMRMRD data; None if there is none."""
+class Raw(NamedTuple):
+    """The slices of a measurement.
+
+    Attributes:
+        kspace: ``(slices, coils, x, y)`` complex64, 0 where nothing was measured.
+        encoding: of the header, its readout as it was sampled.
+        spacing: of the slices in mm, by the positions of the readouts; None: unknown.
+        notes: what is unusual.
+    """
+
+    kspace: np.ndarray
+    encoding: Encoding
+    spacing: float | None
+    notes: list[str]
+
+
+def find_groups(file: h5py.File) -> list[str]:
+    """The groups that look like ISMRMRD data, in the order of their numbers."""
+    found = []
     for name, group in file.items():
         data = group.get("data") if isinstance(group, h5py.Group) else None
         if isinstance(data, h5py.Dataset) and {"head", "data"} <= set(data.dtype.names or ()):
-            return name
-    return None
+            found.append(name)
+    return sorted(found, key=lambda name: (int(re.search(r"\d*$", name)[0] or 0), name))
 
 
 def parse_header(path: Path, text: bytes | str) -> Encoding:
@@ -56,8 +78,11 @@ def parse_header(path: Path, text: bytes | str) -> Encoding:
     with reading(path, "an ISMRMRD header in XML"):
         root = ElementTree.fromstring(text)
 
+        def text_of(name: str) -> str | None:
+            return root.findtext("/".join(ANY + n for n in f"encoding/{name}".split("/")))
+
         def number(name: str, kind: type) -> int | float | None:
-            found = root.findtext("/".join(NAMESPACE + n for n in f"encoding/{name}".split("/")))
+            found = text_of(name)
             return None if found is None else kind(found)
 
         def pair(name: str, kind: type) -> tuple | None:
@@ -67,9 +92,6 @@ def parse_header(path: Path, text: bytes | str) -> Encoding:
         matrix = pair("encodedSpace/matrixSize", int)
         if matrix is None:
             raise ValueError("no encodedSpace/matrixSize")
-        calibration = "/".join(
-            NAMESPACE + n for n in ("encoding", "parallelImaging", "calibrationMode")
-        )
         return Encoding(
             matrix=matrix,
             field_of_view=pair("encodedSpace/fieldOfView_mm", float),
@@ -77,35 +99,69 @@ def parse_header(path: Path, text: bytes | str) -> Encoding:
             image_field_of_view=pair("reconSpace/fieldOfView_mm", float),
             thickness=number("reconSpace/fieldOfView_mm/z", float),
             centre=number("encodingLimits/kspace_encoding_step_1/center", int),
-            trajectory=root.findtext(f"{NAMESPACE}encoding/{NAMESPACE}trajectory") or "cartesian",
-            calibration=root.findtext(calibration) or "",
+            trajectory=text_of("trajectory") or "cartesian",
+            calibration=text_of("parallelImaging/calibrationMode") or "",
         )
 
 
-def read_ismrmrd(file: h5py.File, path: Path) -> tuple[np.ndarray, Encoding]:
-    """All slices of a file as ``(slices, coils, x, y)`` complex64, 0 where nothing was measured.
+def read_ismrmrd(file: h5py.File, path: Path) -> Raw:
+    """All slices of the last measurement in a file that has images.
 
-    Repeated lines are averaged. Readout runs along the rows' index, as in fastMRI files.
+    Repeated lines are averaged. Readout runs along the rows' index, as in fastMRI files. Slices are
+    in the order of their positions.
 
     Raises:
         DataError: not Cartesian slices of one image each; says what there is.
     """
-    group = file[find_group(file)]
-    if "xml" not in group:
-        raise DataError(f"{path}: expected the ISMRMRD header in '{group.name}/xml', got none")
-    encoding = parse_header(path, np.atleast_1d(group["xml"][()])[0])
+    group, encoding, notes = _choose_group(file, path)
     if encoding.trajectory.lower() != "cartesian":
         raise DataError(
             f"{path}: expected Cartesian k-space, got trajectory '{encoding.trajectory}'; grid it, "
             "and save it as 'kspace' (see docs/reconstruct.md)"
         )
     records = group["data"][()]
+    records = records[_is_imaging(records["head"], encoding)]
     head = records["head"]
-    chosen = np.flatnonzero(_is_imaging(head, encoding))
-    if not len(chosen):
-        raise DataError(f"{path}: expected readouts of images, got {len(records)} of other kinds")
-    _check_counters(head[chosen], path)
-    return _fill_grid(records[chosen], encoding, path), encoding
+    _check_counters(head, path)
+    encoding, more = _as_sampled(head, encoding)
+    order, spacing, moved = _order_slices(head, path)
+    kspace, strays = _fill_grid(records, encoding, order, path)
+    return Raw(kspace, encoding, spacing, notes + more + moved + strays)
+
+
+def _choose_group(file: h5py.File, path: Path) -> tuple[h5py.Group, Encoding, list[str]]:
+    """The last group with readouts of images, its header, and which others there are."""
+    names = find_groups(file)
+    found: dict[str, Encoding] = {}
+    problems = []
+    for name in names:
+        try:
+            encoding = _header(file[name], path)
+            head = file[name]["data"].fields("head")[()]
+        except DataError as error:
+            problems.append(error)
+            continue
+        if _is_imaging(head, encoding).any():
+            found[name] = encoding
+        else:
+            count = f"{len(head)} of other kinds in '{name}'"
+            problems.append(DataError(f"{path}: expected readouts of images, got {count}"))
+    if not found:
+        raise problems[-1]
+    chosen = list(found)[-1]
+    notes = []
+    if len(names) > 1:
+        notes.append(
+            f"the file has {len(names)} measurements ({', '.join(names)}); read is '{chosen}', the "
+            "last one with images"
+        )
+    return file[chosen], found[chosen], notes
+
+
+def _header(group: h5py.Group, path: Path) -> Encoding:
+    if "xml" not in group:
+        raise DataError(f"{path}: expected the ISMRMRD header in '{group.name}/xml', got none")
+    return parse_header(path, np.atleast_1d(group["xml"][()])[0])
 
 
 def _flag(head: np.ndarray, bit: int) -> np.ndarray:
@@ -134,28 +190,106 @@ def _check_counters(head: np.ndarray, path: Path) -> None:
             f"{path}: got reversed readouts (echo-planar), whose phase has to be corrected first; "
             "save corrected lines as 'kspace' (see docs/reconstruct.md)"
         )
+    for name in ("read_dir", "phase_dir", "slice_dir"):
+        if np.abs(head[name] - head[name][0]).max() > PARALLEL:
+            raise DataError(
+                f"{path}: expected parallel slices, got several orientations ('{name}'), as of a "
+                "localizer; save one of them as 'kspace' (see docs/reconstruct.md)"
+            )
 
 
-def _fill_grid(records: np.ndarray, encoding: Encoding, path: Path) -> np.ndarray:
+def _centre(head: np.ndarray) -> np.ndarray:
+    """The sample of each line at the origin; 0 stands for a writer that did not say."""
+    samples = head["number_of_samples"].astype(int)
+    return np.where(head["center_sample"] == 0, samples // 2, head["center_sample"].astype(int))
+
+
+def _as_sampled(head: np.ndarray, encoding: Encoding) -> tuple[Encoding, list[str]]:
+    """The encoding with a readout as long as the lines are.
+
+    Samples are denser than the encoded matrix says where the header does not count the readout's
+    oversampling: more samples then are a larger field of view, not a higher resolution.
+    """
+    centre = _centre(head)
+    stop = head["number_of_samples"].astype(int) - head["discard_post"]
+    full = int(2 * max((centre - head["discard_pre"]).max(), (stop - centre).max()))
+    width, height = encoding.matrix
+    if full < OVERSAMPLED * width:
+        return encoding, []
+    view = encoding.field_of_view
+    sampled = encoding._replace(
+        matrix=(full, height),
+        field_of_view=view and (view[0] * full / width, view[1]),
+        image_field_of_view=encoding.image_field_of_view or view,
+    )
+    return sampled, [
+        f"lines are {full} samples long, the encoded matrix is {width}: taken as oversampled, "
+        "which the header does not count"
+    ]
+
+
+def _order_slices(head: np.ndarray, path: Path) -> tuple[dict[int, int], float | None, list[str]]:
+    """Where each slice's counter is in the stack, by the readouts' positions, and the spacing."""
+    counters, first = np.unique(head["idx"]["slice"], return_index=True)
+    order = {int(counter): z for z, counter in enumerate(counters)}
+    places = head["position"][first].astype(float)  # (S, 3) mm
+    normal = head["slice_dir"][first[0]].astype(float)
+    if len(places) < 2:
+        return order, None, []
+    if not normal.any():
+        normal = places[-1] - places[0]
+    if not normal.any():
+        return order, None, []
+    along = places @ normal / np.linalg.norm(normal)  # (S,)
+    steps = np.abs(np.diff(np.sort(along)))
+    if not steps.all():
+        return order, None, []
+    rank = np.argsort(along)
+    spacing = float(np.median(steps))
+    if list(rank) in (list(range(len(rank))), list(range(len(rank)))[::-1]):
+        return order, spacing, []
+    order = {int(counters[i]): z for z, i in enumerate(rank)}
+    return order, spacing, ["slices are put in the order of their positions, not of their counters"]
+
+
+def _fill_grid(
+    records: np.ndarray, encoding: Encoding, order: dict[int, int], path: Path
+) -> tuple[np.ndarray, list[str]]:
     head = records["head"]
     coils = int(head["active_channels"][0])
     width, height = encoding.matrix
-    centre = height // 2 if encoding.centre is None else encoding.centre
-    slices, index = np.unique(head["idx"]["slice"], return_inverse=True)
-    kspace = np.zeros((len(slices), coils, width, height), dtype=np.complex64)
-    count = np.zeros((len(slices), 1, width, height), dtype=np.float32)
+    middle = height // 2 if encoding.centre is None else encoding.centre
+    rows = height // 2 - middle + head["idx"]["kspace_encode_step_1"].astype(int)
+    notes = _check_lines(rows, height, path)
+    kspace = np.zeros((len(order), coils, width, height), dtype=np.complex64)
+    count = np.zeros((len(order), 1, width, height), dtype=np.float32)
     with reading(path, "readouts that fit the encoded matrix of the header"):
-        for record, z in zip(records, index, strict=True):
+        for record, y, centre in zip(records, rows, _centre(head), strict=True):
             line = record["head"]
-            samples = int(line["number_of_samples"])
+            z, samples = order[int(line["idx"]["slice"])], int(line["number_of_samples"])
             values = np.asarray(record["data"], dtype=np.float32).view(np.complex64)
             values = values.reshape(coils, samples)  # (C, samples)
             used = slice(int(line["discard_pre"]), samples - int(line["discard_post"]))
-            x = width // 2 - int(line["center_sample"])  # where sample 0 lies
-            y = height // 2 - centre + int(line["idx"]["kspace_encode_step_1"])
+            x = width // 2 - int(centre)  # where sample 0 lies
             first, last = max(used.start, -x), min(used.stop, width - x)
-            if not 0 <= y < height or first >= last:
-                raise ValueError(f"a line at {y} of {height}, its samples from {x} of {width}")
-            kspace[z, :, x + first : x + last, y] += values[:, first:last]
-            count[z, 0, x + first : x + last, y] += 1
-    return kspace / np.maximum(count, 1)
+            if first >= last:
+                raise ValueError(f"a line whose samples lie from {x} of {width}")
+            if 0 <= y < height:
+                kspace[z, :, x + first : x + last, y] += values[:, first:last]
+                count[z, 0, x + first : x + last, y] += 1
+    return kspace / np.maximum(count, 1), notes
+
+
+def _check_lines(rows: np.ndarray, height: int, path: Path) -> list[str]:
+    """A note about lines beyond the encoded matrix; an error where there are many."""
+    lines = np.unique(rows)
+    beyond = lines[(lines < 0) | (lines >= height)]
+    if len(beyond) > STRAY * len(lines):
+        raise DataError(
+            f"{path}: expected lines within the encoded matrix of {height}, got {len(beyond)} of "
+            f"{len(lines)} beyond it (lines {lines.min()} to {lines.max()}); correct encodedSpace "
+            "or encodingLimits in the header"
+        )
+    if not len(beyond):
+        return []
+    return [f"{len(beyond)} lines beyond the encoded matrix of {height} are left out"]

@@ -4,18 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
 from datasets.bad_input import reading
 from datasets.hdf5 import get_array, open_hdf5, read_array
-from datasets.ismrmrd import Encoding, find_group, parse_header, read_ismrmrd
+from datasets.ismrmrd import Encoding, Raw, find_groups, parse_header, read_ismrmrd
 from datasets.sample import DataError
 
 HDF5, NUMPY = (".h5", ".hdf5", ".mrd"), (".npy", ".npz")
+MAGIC = {"hdf5": b"\x89HDF\r\n\x1a\n", "npy": b"\x93NUMPY", "npz": b"PK\x03\x04"}
 KSPACE, SINOGRAM = "kspace", "sinogram"
 EXTRAS = ("mask", "sens_maps", "angles")  # further arrays that a file may hold
+GATHERED = 4  # times as much as along coils, energy gathers along an axis of k-space
 FIRST_AXES = ("", "slices", "coils")
 LAYOUT = (
     "complex k-space (H, W), (coils, H, W), (slices, H, W) or (slices, coils, H, W), or a real "
@@ -39,6 +42,7 @@ class Measured:
         extras: those of `EXTRAS` that the file holds.
         image_shape: rows and columns of the image that the file asks for; None: all.
         voxel_size: row, column and slice spacing in mm; None: unknown.
+        notes: what is unusual.
     """
 
     path: Path
@@ -48,6 +52,7 @@ class Measured:
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     image_shape: tuple[int, int] | None = None
     voxel_size: tuple[float, float, float] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def read(self, index: int) -> np.ndarray:
         """A slice, `index` from 0.
@@ -72,7 +77,9 @@ def open_measured(path: Path, *, first_axis: str = "") -> Measured:
       ``ismrmrd_header``; or an ISMRMRD file.
     - npz: the same names (or one array of any name); npy: the array alone.
 
-    Complex arrays are k-space, centred (origin at ``(H // 2, W // 2)``); real ones sinograms.
+    The format is told by the content where the file's ending says nothing. Arrays without one of
+    the two names are k-space if they are complex, sinograms if they are real. k-space is centred,
+    its origin at ``(H // 2, W // 2)``; coils after rows and columns are moved before them.
 
     Args:
         path: the file.
@@ -84,86 +91,153 @@ def open_measured(path: Path, *, first_axis: str = "") -> Measured:
     """
     if first_axis not in FIRST_AXES:
         raise DataError(f"expected data.first_axis in {FIRST_AXES}, got '{first_axis}'")
-    suffix = path.suffix.lower()
-    if suffix in HDF5:
+    kind = _format(path)
+    if kind == "hdf5":
         with open_hdf5(path) as file:
-            if KSPACE not in file and SINOGRAM not in file and find_group(file):
-                return _raw(*read_ismrmrd(file, path), path)
+            if KSPACE not in file and SINOGRAM not in file and find_groups(file):
+                return _raw(read_ismrmrd(file, path), path)
             return _open_hdf5(file, path, first_axis or "slices")
-    if suffix in NUMPY:
-        return _open_numpy(path, first_axis or "coils")
+    if kind:
+        return _open_numpy(path, first_axis or "coils", zipped=kind == "npz")
     raise DataError(
         f"{path}: unknown kind of file; expected {', '.join((*HDF5, *NUMPY))} for measurements "
         f"({LAYOUT}), or NIfTI or DICOM for images; {VENDOR}"
     )
 
 
+def _format(path: Path) -> str:
+    """ "hdf5", "npy" or "npz" by a file's first bytes, else by its ending; "": neither knows."""
+    with reading(path, "a file that can be read"), path.open("rb") as file:
+        first = file.read(max(map(len, MAGIC.values())))
+    for kind, magic in MAGIC.items():
+        if first.startswith(magic):
+            return kind
+    suffix = path.suffix.lower()
+    return "hdf5" if suffix in HDF5 else suffix.removeprefix(".") if suffix in NUMPY else ""
+
+
 def _open_hdf5(file: h5py.File, path: Path, first_axis: str) -> Measured:
+    if KSPACE in file and SINOGRAM in file:
+        raise DataError(f"{path}: expected '{KSPACE}' or '{SINOGRAM}', got both; keep one of them")
     kind = SINOGRAM if SINOGRAM in file else KSPACE
     data = get_array(
         file, path, kind, f"put the measurement into '{KSPACE}' or '{SINOGRAM}'; {VENDOR}"
     )
-    shape, reshape = _layout(path, kind, data.shape, data.dtype, first_axis)
+    layout = _layout(path, kind, data, first_axis)
     extras = {name: read_array(file, path, name) for name in EXTRAS if name in file}
     image_shape = voxel_size = None
     if "ismrmrd_header" in file:
-        encoding = parse_header(path, file["ismrmrd_header"][()])
-        image_shape = encoding.image_matrix
-        voxel_size = _voxel_size(encoding)
+        try:
+            encoding = parse_header(path, file["ismrmrd_header"][()])
+            image_shape, voxel_size = encoding.image_matrix, _voxel_size(encoding)
+        except DataError:
+            layout.notes.append(
+                "'ismrmrd_header' is empty or unreadable: the image is as large as k-space, unless "
+                "data.image_size says otherwise, and its voxels' size is unknown"
+            )
     for name in ("reconstruction_rss", "reconstruction_esc"):
         if name in file:
             image_shape = tuple(file[name].shape[-2:])
 
     def read(index: int) -> np.ndarray:
         with open_hdf5(path) as again:
-            return reshape(again[kind], index)
+            return layout.read(again[kind], index)
 
-    return Measured(path, kind, shape, read, extras, image_shape, voxel_size)
+    return Measured(
+        path, kind, layout.shape, read, extras, image_shape, voxel_size, notes=layout.notes
+    )
 
 
-def _open_numpy(path: Path, first_axis: str) -> Measured:
-    extras = {}
+def _open_numpy(path: Path, first_axis: str, *, zipped: bool) -> Measured:
+    extras, name = {}, ""
     with reading(path, "an intact NumPy file of numbers"):
-        if path.suffix.lower() == ".npz":
+        if zipped:
             with np.load(path, allow_pickle=False) as file:
-                others = [name for name in file.files if name not in EXTRAS]
-                named = [name for name in (KSPACE, SINOGRAM) if name in others] or others
+                others = [key for key in file.files if key not in EXTRAS]
+                named = [key for key in (KSPACE, SINOGRAM) if key in others] or others
                 if len(named) != 1:
-                    raise ValueError(f"the arrays {named}; keep one of them, as '{KSPACE}'")
-                extras = {name: file[name] for name in EXTRAS if name in file.files}
-                data = file[named[0]]
+                    raise DataError(
+                        f"{path}: expected one measurement, got the arrays {named}; keep one of "
+                        f"them, as '{KSPACE}' or '{SINOGRAM}'"
+                    )
+                extras = {key: file[key] for key in EXTRAS if key in file.files}
+                name, data = named[0], file[named[0]]
         else:
             data = np.load(path, mmap_mode="r", allow_pickle=False)
-    kind = KSPACE if data.dtype.kind == "c" else SINOGRAM
-    shape, reshape = _layout(path, kind, data.shape, data.dtype, first_axis)
-    return Measured(path, kind, shape, partial(reshape, data), extras)
+    by_type = KSPACE if data.dtype.kind == "c" else SINOGRAM
+    kind = name if name in (KSPACE, SINOGRAM) else by_type
+    layout = _layout(path, kind, data, first_axis)
+    return Measured(
+        path, kind, layout.shape, partial(layout.read, data), extras, notes=layout.notes
+    )
 
 
-def _layout(
-    path: Path, kind: str, shape: tuple[int, ...], dtype: np.dtype, first_axis: str
-) -> tuple[tuple[int, ...], Callable[[np.ndarray, int], np.ndarray]]:
-    """The full shape, and (array, index) -> slice."""
-    wanted = "c" if kind == KSPACE else "fiu"
-    ranks = (2, 3, 4) if kind == KSPACE else (2, 3)
-    if dtype.kind not in wanted or len(shape) not in ranks or 0 in shape:
-        raise DataError(f"{path}: expected {LAYOUT}, got {kind} {dtype} of shape {shape}")
+class _Layout(NamedTuple):
+    """How an array is read: its full shape, (array, index) -> slice, and what was unusual."""
+
+    shape: tuple[int, ...]
+    read: Callable[[np.ndarray, int], np.ndarray]
+    notes: list[str]
+
+
+def _layout(path: Path, kind: str, data: h5py.Dataset | np.ndarray, first_axis: str) -> _Layout:
+    shape, ranks = tuple(data.shape), (2, 3, 4) if kind == KSPACE else (2, 3)
+    if data.dtype.kind not in ("c" if kind == KSPACE else "fiu"):
+        remedy = ""
+        if kind == KSPACE and 2 in shape:
+            remedy = (
+                f"; join real and imaginary part (axis {shape.index(2)}): "
+                "kspace = real + 1j * imaginary"
+            )
+        raise DataError(
+            f"{path}: expected {LAYOUT}, got {kind} {data.dtype} of shape {shape}{remedy}"
+        )
+    if len(shape) not in ranks or 0 in shape:
+        raise DataError(f"{path}: expected {LAYOUT}, got {kind} {data.dtype} of shape {shape}")
     number = np.complex64 if kind == KSPACE else np.float32
     rank = 3 if kind == KSPACE else 2  # of a slice
-    if kind == KSPACE and (len(shape) == 2 or (len(shape) == 3 and first_axis == "slices")):
+    notes: list[str] = []
+    last = kind == KSPACE and len(shape) > 2 and coils_are_last(data)
+    if last:
+        notes.append(
+            f"k-space has the shape {shape}, and its last axis does not look like one of k-space: "
+            f"taken as {shape[-1]} coils"
+        )
+        shape = (*shape[:-3], shape[-1], *shape[-3:-1])
+    elif kind == KSPACE and (len(shape) == 2 or (len(shape) == 3 and first_axis == "slices")):
         shape = (*shape[:-2], 1, *shape[-2:])  # (slices, 1, H, W) or (1, H, W)
     several = len(shape) > rank
     full = shape if several else (1, *shape)
 
-    def read(data: np.ndarray, index: int) -> np.ndarray:
-        part = data[index] if several else data[()]
-        return np.asarray(part).astype(number).reshape(full[1:])
+    def read(array: np.ndarray, index: int) -> np.ndarray:
+        part = np.asarray(array[index] if several else array[()])
+        part = np.moveaxis(part, -1, 0) if last else part
+        return part.astype(number).reshape(full[1:])
 
-    return full, read
+    return _Layout(full, read, notes)
 
 
-def _raw(kspace: np.ndarray, encoding: Encoding, path: Path) -> Measured:
+def coils_are_last(data: h5py.Dataset | np.ndarray) -> bool:
+    """Whether k-space ``(..., A, B, D)`` is (H, W, coils), by its shape and its middle slice.
+
+    Energy gathers around the origin along the axes of k-space, and is spread over coils. Only asked
+    where D is less than A and B, as the number of coils is.
+    """
+    if not data.shape[-1] < min(data.shape[-3:-1]):
+        return False
+    part = np.asarray(data[len(data) // 2] if len(data.shape) > 3 else data[()])
+    energy = np.square(np.abs(np.nan_to_num(part).astype(np.complex128)))  # (A, B, D)
+    gathered = []
+    for axis in range(3):
+        profile = energy.sum(axis=tuple(i for i in range(3) if i != axis))
+        gathered.append(profile.max() / profile.mean() if profile.any() else 1.0)
+    first, _, last = gathered
+    return bool(first > GATHERED * last)
+
+
+def _raw(raw: Raw, path: Path) -> Measured:
     """An ISMRMRD file; the image is cropped to its field of view at the measured resolution."""
-    image_shape = None
+    encoding, image_shape = raw.encoding, None
     if encoding.field_of_view and encoding.image_field_of_view:
         image_shape = tuple(
             min(n, round(n * wanted / encoded))
@@ -174,15 +248,20 @@ def _raw(kspace: np.ndarray, encoding: Encoding, path: Path) -> Measured:
     return Measured(
         path,
         KSPACE,
-        kspace.shape,
-        lambda index: kspace[index],
+        raw.kspace.shape,
+        lambda index: raw.kspace[index],
         image_shape=image_shape,
-        voxel_size=_voxel_size(encoding),
+        voxel_size=_voxel_size(encoding, raw.spacing),
+        notes=raw.notes,
     )
 
 
-def _voxel_size(encoding: Encoding) -> tuple[float, float, float] | None:
-    if not encoding.field_of_view or not encoding.thickness:
+def _voxel_size(
+    encoding: Encoding, spacing: float | None = None
+) -> tuple[float, float, float] | None:
+    """Row, column and slice spacing in mm; slices touch each other where that is unknown."""
+    between = spacing or encoding.thickness
+    if not encoding.field_of_view or not between:
         return None
     rows, columns = (f / n for f, n in zip(encoding.field_of_view, encoding.matrix, strict=True))
-    return rows, columns, encoding.thickness
+    return rows, columns, between

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 RINGS = 32  # of k-space, between its centre and its corner
-LEAST = 64  # measured positions whose median is trusted: it is good to 9 % (standard deviation)
+LEAST = 64  # measured positions of a ring
+MEDIAN_SPREAD = 1 / (2 * math.log(2))  # of n Rayleigh numbers' median: this / sqrt(n), relative
+CHANCE = 2  # standard deviations that are no difference
 ORDER = 4  # of the differences along the detector
 NORMAL_MEDIAN = 0.6745  # of the magnitude of a standard normal number
 RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))  # of a complex one, parts of variance 1
@@ -24,12 +26,14 @@ def rings(height: int, width: int) -> Tensor:
 def kspace_noise(kspace: Tensor) -> Tensor:
     """Standard deviation of real and imaginary part: ``(B,)``, in the unit of `kspace`.
 
-    That of the quietest ring of k-space, commonly the outermost, where an image has the least
-    energy: the median over its measured positions, of which outliers (edges of the image along an
-    axis) are no part, averaged over the coils. What image there is counts as noise, so that the
-    estimate is too large for a measurement with less noise than that. Rings with few measured
-    positions are joined with the next ones inside; a sample with fewer than `LEAST` altogether gets
-    0, as there is nothing to tell noise from image by.
+    That of the quietest rings of k-space, commonly the outermost, where an image has the least
+    energy: the median over their measured positions, of which outliers (edges of the image along an
+    axis) are no part, averaged over the coils that measured anything. One half of the positions
+    chooses the rings and the other half measures, and the other way round: the quietest of many
+    rings is so by chance, too, and would measure too little. What image there is counts as noise,
+    so that the estimate is too large for a measurement with less noise than that. Rings with few
+    measured positions are joined with the next ones inside; a sample with fewer than `LEAST`
+    altogether gets 0, as there is nothing to tell noise from image by.
 
     White noise is meant: interpolated or filtered k-space has less where it is quietest.
 
@@ -42,12 +46,33 @@ def kspace_noise(kspace: Tensor) -> Tensor:
 
 def _quietest(size: Tensor, ring: Tensor) -> Tensor:
     """Noise of one sample's magnitudes ``(C, H W)``."""
+    alive = size[(size > 0).any(1)]
+    groups = list(_joined_rings((size > 0).any(0), ring))
+    if not groups:
+        return size.new_zeros(())
+    halves = [[here[first::2] for here in groups] for first in (0, 1)]
     levels = [
-        size[:, here].median(1).values.double().square().mean().sqrt()
-        for here in _joined_rings((size > 0).any(0), ring)
+        _level(alive, torch.cat([measures[g] for g in _quiet(alive, chooses)]))
+        for chooses, measures in (halves, halves[::-1])
     ]
-    least = torch.stack(levels).amin() if levels else size.new_zeros(())
-    return (least / RAYLEIGH_MEDIAN).to(size.dtype)
+    return (torch.stack(levels).square().mean().sqrt() / RAYLEIGH_MEDIAN).to(size.dtype)
+
+
+def _quiet(size: Tensor, groups: list[Tensor]) -> list[int]:
+    """The groups of positions that are no louder than the quietest one, but for chance."""
+    level = torch.stack([_level(size, here) for here in groups])
+    count = torch.tensor([len(here) * len(size) for here in groups]).to(level)
+    spread = MEDIAN_SPREAD / count.sqrt()  # relative
+    quietest = (level * (1 + CHANCE * spread)).argmin()
+    most = level[quietest] * (1 + CHANCE * torch.hypot(spread, spread[quietest]))
+    return (level <= most).nonzero()[:, 0].tolist()
+
+
+def _level(size: Tensor, here: Tensor) -> Tensor:
+    """Median magnitude at some positions, the root mean square over coils, float64."""
+    values = size[:, here]
+    middle = (values.median(1).values - (-values).median(1).values) / 2  # of an even number, too
+    return middle.double().square().mean().sqrt()
 
 
 def _joined_rings(measured: Tensor, ring: Tensor) -> Iterator[Tensor]:

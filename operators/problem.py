@@ -16,6 +16,7 @@ from operators.ct import FanBeamCT, ParallelBeamCT
 from operators.espirit import acs_width
 from operators.fbp import fbp
 from operators.fourier import fft2c, ifft2c
+from operators.kspace_peak import centre_peak, find_peak
 from operators.multicoil import MultiCoilMRI, rss
 from operators.noise import kspace_noise, sinogram_noise
 
@@ -66,7 +67,7 @@ def mri_problem(
 ) -> Problem:
     """Cartesian k-space of one or several coils.
 
-    The image's slowly varying phase, that of the centre of k-space, is made a part of the coil
+    The image's slowly varying phase, that of k-space around its peak, is made a part of the coil
     maps: what is left is nearly real and positive, as the images that priors are trained on. x
     stays complex, so that a wrong phase costs nothing but that.
 
@@ -153,18 +154,30 @@ def crop_readout(kspace: Tensor, mask: Tensor, shape: tuple[int, int]) -> tuple[
 
 
 def _slow_phase(kspace: Tensor, maps: Tensor) -> Tensor:
-    """exp(i phi) ``(B, 1, H, W)`` of the coils' combination at low resolution; 1 where it is 0."""
-    least, most = PHASE_WIDTH
-    widths = [min(max(acs_width(sample), least), most) for sample in kspace]
-    window = torch.stack([_hann(tuple(kspace.shape[-2:]), width) for width in widths])
-    coils = ifft2c(kspace * window[:, None].to(kspace.real))  # (B, C, H, W)
+    """exp(i phi) ``(B, 1, H, W)`` of the coils' combination at low resolution; 1 where it is 0.
+
+    Low are the frequencies around the peak of k-space, wherever it lies: an echo that was not in
+    the middle is a phase ramp of the image, and part of its slow phase.
+    """
+    coils = ifft2c(torch.stack([around_peak(sample) for sample in kspace]))  # (B, C, H, W)
     image = (maps.conj() * coils).sum(1, keepdim=True)  # (B, 1, H, W)
     size = image.abs()
     return torch.where(size > 0, image / torch.where(size > 0, size, 1.0), 1.0)
 
 
-def _hann(shape: tuple[int, int], width: int) -> Tensor:
-    """A window ``(H, W)`` around the origin that falls from 1 to 0 within `width` / 2."""
-    distance = [(torch.arange(n) - n // 2).abs() / (width / 2) for n in shape]
+def around_peak(kspace: Tensor) -> Tensor:
+    """k-space ``(C, H, W)``, windowed around its peak, as wide as it is measured there."""
+    peak, _ = find_peak(kspace)
+    least, most = PHASE_WIDTH
+    width = min(max(acs_width(centre_peak(kspace, peak)), least), most)
+    return kspace * _hann(tuple(kspace.shape[-2:]), width, peak).to(kspace.real)
+
+
+def _hann(shape: tuple[int, int], width: int, peak: tuple[int, int]) -> Tensor:
+    """A window ``(H, W)`` around `peak` that falls from 1 to 0 within `width` / 2."""
+    distance = [
+        (torch.remainder(torch.arange(n) - middle + n // 2, n) - n // 2).abs() / (width / 2)
+        for n, middle in zip(shape, peak, strict=True)
+    ]
     rows, columns = (torch.cos(math.pi / 2 * d.clamp(max=1)) ** 2 for d in distance)
     return rows[:, None] * columns

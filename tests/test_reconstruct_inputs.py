@@ -205,7 +205,7 @@ def test_ismrmrd_calibration_of_another_scan_is_left_out(tmp_path):
         ({"flags": ["reverse"]}, "reversed readouts"),
         ({"kspace_encode_step_2": 3}, "2 values of 'kspace_encode_step_2'"),
         ({"contrast": 1}, "2 values of 'contrast'"),
-        ({"kspace_encode_step_1": 99}, "readouts that fit the encoded matrix"),
+        ({"kspace_encode_step_1": 99}, "expected lines within the encoded matrix of 6, got 1 of 6"),
     ],
 )
 def test_ismrmrd_that_is_no_stack_of_slices(tmp_path, options, message):

@@ -24,12 +24,19 @@ from evaluation.inputs.base import (
     load_array,
 )
 from operators.espirit import acs_width, espirit_maps
+from operators.fourier import ifft2c
+from operators.kspace_peak import PROMINENT, centre_peak, find_peak
 from operators.masks import effective_acceleration
 from operators.noise import kspace_noise
-from operators.problem import Problem, crop_readout, mri_problem
+from operators.problem import Problem, around_peak, crop_readout, mri_problem
 from operators.prospective import recover_mask
 
 SILENT = 0.1  # part of the positions said to be measured that may be 0 without a note
+CONTRADICTED = 0.5  # part of them that may be 0 at all
+BESIDE = 1 / 64  # part of an axis that the peak of k-space may lie beside the origin without a note
+CORNER = 1 / 8  # part of an axis, from its first position on either side, that is no echo shift
+NEAR = 1 / 16  # part of an axis around the peak that a mask is expected to cover
+EXPLAINED = 0.7  # part of the energy of low-resolution coil images that given maps should explain
 
 
 @dataclass
@@ -74,7 +81,8 @@ class KspaceInput(Input):
             return None
         if not kspace.any():
             return torch.zeros_like(kspace)
-        return espirit_maps(kspace, calib_width=self._calibration(kspace, item))
+        centred = _for_calibration(kspace)
+        return espirit_maps(centred, calib_width=self._calibration(centred, item))
 
     def _calibration(self, kspace: Tensor, item: int) -> int:
         width = min(CALIB_WIDTH, acs_width(kspace))
@@ -104,14 +112,16 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
         direct="zero-filled",
         sources=(measured.path,),
         others=tuple(Path(p) for p in (config.data.mask, config.data.sens_maps) if p),
+        notes=list(measured.notes),
         voxel_size=measured.voxel_size,
         measured=measured,
-        image_shape=choose_shape(config.data.image_size, measured.image_shape, shape),
+        image_shape=_image_shape(config.data.image_size, measured, tuple(shape)),
     )
     given = measured.extras.get("mask")
     if config.data.mask:
         given = load_array(config.data.mask, "data.mask")
-    mask = None if given is None else _line_mask(given, tuple(shape))
+    mask = None if given is None else _given_mask(opened, given)
+    _check_peaks(opened, mask)
     if config.operator.mask:
         drawn = draw_mask(config, tuple(shape))
         mask = drawn if mask is None else mask & drawn
@@ -121,11 +131,12 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
         maps = load_array(config.data.sens_maps, "data.sens_maps")
     if maps is not None:
         opened.sens_maps = _check_maps(maps, (measured.shape[0], coils, *shape))
+        _compare_maps(opened)
     elif coils > 1:  # so that a missing calibration region is found now
         for item in range(len(numbers)):
             kspace = torch.from_numpy(measured.read(numbers[item])) * opened.masks[item]
             if kspace.any():
-                opened._calibration(kspace, item)
+                opened._calibration(_for_calibration(kspace), item)
     accelerations = [round(effective_acceleration(m), 3) for m in opened.masks]
     opened.facts |= {
         "coils": coils,
@@ -154,7 +165,6 @@ def _check_slices(opened: KspaceInput, mask: Tensor | None, *, drawn: bool) -> T
         if not (measured & there).any():
             raise DataError(f"{key}: k-space is 0 wherever the mask says that it was measured")
         silent = max(silent, float((measured & ~there).sum() / measured.sum()))
-        _check_centred(kspace * measured, key)
         masks.append(measured)
     if empty == len(masks):
         raise DataError(f"{opened.measured.path}: k-space is 0 in every chosen slice")
@@ -178,51 +188,199 @@ def _recover(kspace: Tensor, notes: list[str], *, quiet: bool) -> Tensor:
     return mask
 
 
-def _check_centred(kspace: Tensor, key: str) -> None:
-    """Raise a DataError if the corners hold more than the centre."""
-    energy = kspace.abs().square().sum(0)  # (H, W)
-    rows, columns = (max(1, n // 8) for n in energy.shape)
-    shifted = torch.fft.fftshift(energy)
-    corners, middle = (centre(e, (2 * rows, 2 * columns)).sum() for e in (shifted, energy))
-    if corners > middle:
-        raise DataError(
-            f"{key}: expected k-space with its origin at (H // 2, W // 2), got more in the corners "
-            "than there; apply numpy.fft.fftshift to its last two axes"
+def _first_measured(opened: KspaceInput) -> Tensor | None:
+    """k-space ``(C, H, W)`` of the first chosen slice that is not 0; None: there is none."""
+    for number in opened.numbers:
+        kspace = torch.from_numpy(opened.measured.read(number))
+        if kspace.any():
+            return kspace
+    return None
+
+
+def _for_calibration(kspace: Tensor) -> Tensor:
+    """k-space ``(C, H, W)`` for calibration: rolled where its peak lies far beside the origin.
+
+    Coil maps do not change by that. It stays where less would be left to calibrate with.
+    """
+    peak, prominence = find_peak(kspace)
+    rolled = centre_peak(kspace, peak)
+    beside = max(abs(p - n // 2) for p, n in zip(peak, kspace.shape[-2:], strict=True))
+    far = prominence >= PROMINENT and beside > CALIB_WIDTH // 4
+    return rolled if far and acs_width(rolled) >= LEAST_WIDTH else kspace
+
+
+def _check_peaks(opened: KspaceInput, mask: Tensor | None) -> None:
+    """Look where k-space has its peak, in the slices that have one: not in air, that is.
+
+    Raises:
+        DataError: it is where the origin of numpy.fft lies, or where `mask` has no centre.
+    """
+    beside, flat, masked = [0, 0], 0, False
+    for key, number in zip(opened.keys, opened.numbers, strict=True):
+        kspace = torch.from_numpy(opened.measured.read(number))
+        peak, prominence = find_peak(kspace)
+        if prominence < PROMINENT:
+            flat += 1
+            continue
+        sides = kspace.shape[-2:]
+        corner = [min(p, n - p) <= CORNER * n for p, n in zip(peak, sides, strict=True)]
+        if any(corner):
+            axes = " and ".join(
+                name for name, there in zip(("rows", "columns"), corner, strict=True) if there
+            )
+            raise DataError(
+                f"{key}: expected k-space with its origin at (H // 2, W // 2) = "
+                f"{tuple(n // 2 for n in sides)}, got its peak at {peak}, where the origin lies "
+                f"without a shift of the {axes}; apply numpy.fft.fftshift to k-space, and to an "
+                "image transformed by numpy.fft.fft2 numpy.fft.ifftshift before that"
+            )
+        beside = [max(b, abs(p - n // 2)) for b, p, n in zip(beside, peak, sides, strict=True)]
+        masked |= mask is not None and not _covers_peak(mask, peak, key)
+    if any(b > max(1, BESIDE * n) for b, n in zip(beside, opened.measured.shape[-2:], strict=True)):
+        opened.notes.append(
+            f"the peak of k-space lies up to {beside[0]} rows and {beside[1]} columns beside "
+            "(H // 2, W // 2): an echo shift? It stays, as a phase of the image"
         )
+    if masked:
+        opened.notes.append("the mask leaves out the peak of k-space in some slice")
+    if flat == len(opened.keys):
+        opened.notes.append("k-space has no peak: is there only noise, or are these images?")
 
 
-def _line_mask(mask: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """A mask ``(H, W)``, or of columns ``(W,)`` (of rows ``(H,)`` where H and W differ)."""
-    mask = np.asarray(mask).squeeze()
+def _covers_peak(mask: Tensor, peak: tuple[int, int], key: str) -> bool:
+    """Whether a given mask ``(H, W)`` has the peak; a DataError if its own centre is elsewhere."""
+    shifted = torch.fft.fftshift(mask)
+    here, there = (_near(m, peak) for m in (mask, shifted))
+    if there > 0.9 and here < 0.5:
+        raise DataError(
+            f"{key}: expected a mask with its origin at (H // 2, W // 2), as k-space has, got one "
+            f"that has {100 * here:.0f} % of the centre of k-space and all of its corners; apply "
+            "numpy.fft.fftshift to the mask"
+        )
+    return bool(mask[peak])
+
+
+def _near(mask: Tensor, peak: tuple[int, int]) -> float:
+    """Part of the positions around `peak` that a mask has."""
+    rows, columns = (max(1, round(NEAR * n / 2)) for n in mask.shape)
+    moved = torch.roll(mask, (rows - peak[0], columns - peak[1]), (0, 1))
+    return float(moved[: 2 * rows + 1, : 2 * columns + 1].double().mean())
+
+
+def _image_shape(text: str, measured: Measured, shape: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the result, which k-space has to have."""
+    wanted = choose_shape(text, measured.image_shape, shape)
+    if wanted[0] > shape[0] or wanted[1] > shape[1]:
+        raise ValueError(
+            f"expected data.image_size of at most {shape[0]},{shape[1]}, as k-space has, got "
+            f"'{text}'; a larger image has no more to show, interpolate the result where it helps"
+        )
+    return wanted
+
+
+def _given_mask(opened: KspaceInput, given: np.ndarray) -> Tensor:
+    """A mask ``(H, W)``, or of columns ``(W,)`` or rows ``(H,)``, checked against k-space.
+
+    Where H and W are equal, lines are columns unless the zeros of k-space say that they are rows.
+
+    Raises:
+        DataError: not of 0 and 1, of another shape, or k-space is 0 in most of what it has.
+    """
+    shape = opened.measured.shape[-2:]
+    mask = np.asarray(given).squeeze()
     if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
         raise DataError(f"expected a mask of 0 and 1, got {mask.dtype} with other values")
     found = torch.from_numpy(mask.astype(bool))
+    if not found.any():
+        raise DataError("expected a mask with measured positions, got none")
     if tuple(found.shape) == shape:
-        pass
-    elif tuple(found.shape) == shape[1:]:
-        found = found.expand(shape)
-    elif tuple(found.shape) == shape[:1]:
-        found = found[:, None].expand(shape)
+        choices = [found]
+    elif found.ndim == 1 and len(found) in shape:
+        choices = [found.expand(shape)] if len(found) == shape[1] else []
+        choices += [found[:, None].expand(shape)] if len(found) == shape[0] else []
     else:
         raise DataError(
             f"expected a mask of shape {shape}, or of its {shape[1]} columns, as k-space has, got "
             f"{tuple(mask.shape)}"
         )
-    if not found.any():
-        raise DataError("expected a mask with measured positions, got none")
-    return found.clone()
+    kspace = _first_measured(opened)
+    if kspace is None:
+        return choices[0].clone()
+    there = (kspace != 0).any(0)  # (H, W)
+    fits = [_held(choice, there) for choice in choices]
+    if fits[0] >= CONTRADICTED or len(choices) == 1:
+        _check_fit(choices[0], there, fits[0])
+        return choices[0].clone()
+    _check_fit(choices[1], there, fits[1])
+    opened.notes.append("the mask's lines are taken as rows: its columns are no lines of k-space")
+    return choices[1].clone()
+
+
+def _held(mask: Tensor, there: Tensor) -> float:
+    """Part of the positions of a mask where k-space is not 0."""
+    return float((mask & there).sum() / mask.sum())
+
+
+def _check_fit(mask: Tensor, there: Tensor, fit: float) -> None:
+    if fit >= CONTRADICTED:
+        return
+    others = {
+        "numpy.fft.fftshift of it": torch.fft.fftshift(mask),
+        "its complement": ~mask,
+        "its mirror image": mask.flip(0, 1),
+    }
+    if mask.shape[0] == mask.shape[1]:
+        others["its transpose"] = mask.T
+    better = [name for name, other in others.items() if other.any() and _held(other, there) > 0.9]
+    raise DataError(
+        f"expected a mask of where k-space was measured, got one with k-space 0 in "
+        f"{100 * (1 - fit):.0f} % of it; "
+        + (f"{' or '.join(better)} fits" if better else "leave data.mask out: the zeros say it")
+    )
 
 
 def _check_maps(maps: np.ndarray, shape: tuple[int, int, int, int]) -> Tensor:
     maps = maps if maps.ndim == 4 else maps[None]
     if maps.dtype.kind != "c" or maps.shape[1:] != shape[1:] or maps.shape[0] not in (1, shape[0]):
+        last = maps.shape[1:] == (*shape[2:], shape[1])
         raise DataError(
             f"expected complex coil maps of shape {shape[1:]} or {shape}, as k-space has, got "
             f"{maps.dtype} of shape {maps.shape}"
+            + ("; move the coils forward: numpy.moveaxis(maps, -1, -3)" if last else "")
         )
     if not np.isfinite(maps).all() or not maps.any():
         raise DataError("expected finite coil maps, not all 0, got others")
     return torch.from_numpy(maps.astype(np.complex64))
+
+
+def _compare_maps(opened: KspaceInput) -> None:
+    """A note if given maps do not explain the coil images of the first slice that is not 0."""
+    for item, number in enumerate(opened.numbers):
+        kspace = torch.from_numpy(opened.measured.read(number)) * opened.masks[item]
+        if not kspace.any():
+            continue
+        coils = ifft2c(around_peak(kspace))  # (C, H, W)
+        maps = opened.sens_maps[number if len(opened.sens_maps) > 1 else 0]
+        part = _explained(coils, maps)
+        others = {
+            "their complex conjugate": maps.conj(),
+            "numpy.fft.fftshift of their last two axes": torch.fft.fftshift(maps, dim=(-2, -1)),
+            "their transpose": maps.mT if maps.shape[-1] == maps.shape[-2] else maps,
+        }
+        better = [n for n, other in others.items() if _explained(coils, other) > part + 0.15]
+        if part < EXPLAINED:
+            opened.notes.append(
+                f"the coil maps explain {100 * part:.0f} % of the coil images at low resolution: "
+                + (f"{' or '.join(better)} more" if better else "are coils in another order?")
+            )
+        return
+
+
+def _explained(coils: Tensor, maps: Tensor) -> float:
+    """Part of the energy of coil images ``(C, H, W)`` that lies along the maps."""
+    size = maps.abs().square().sum(0)  # (H, W)
+    along = (maps.conj() * coils).sum(0).abs().square() / torch.where(size > 0, size, 1.0)
+    return float(along.sum() / coils.abs().square().sum())
 
 
 def _mask_origin(config: ConfigDict, measured: Measured) -> str:
