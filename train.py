@@ -131,6 +131,7 @@ def train(
     if t.init and checkpoint.find_latest(workdir / "checkpoints") is None:
         checkpoint.load_averaged(net, t.init)
     stream = create_stream(config)
+    check_size(config, tuple(stream[0].shape))
     held_out = held_out_images(config) if t.validate_every and rank == 0 else []
     with holding(workdir) if rank == 0 else nullcontext():
         if rank == 0:
@@ -356,11 +357,17 @@ def agree(loss: Tensor, stop: bool) -> tuple[float, bool]:
 def create_network(config: ConfigDict) -> nn.Module:
     """The config's network with weights that depend on `config.seed`, its input size checked."""
     side = config.data.crop or config.data.image_size
-    with torch.device("meta"):  # shapes only: the error for a wrong size comes at no cost
-        create_model(config)(torch.empty(1, 1, side, side), torch.ones(1))
+    if side:  # else the size is the images' own
+        check_size(config, (1, side, side))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         return create_model(config)
+
+
+def check_size(config: ConfigDict, shape: tuple[int, int, int]) -> None:
+    """Raise a ValueError if the network does not take images ``(1, H, W)`` of this size."""
+    with torch.device("meta"):  # shapes only: the error comes at no cost
+        create_model(config)(torch.empty(1, *shape), torch.ones(1))
 
 
 def create_stream(config: ConfigDict) -> TrainingStream:

@@ -11,6 +11,7 @@ import argparse
 import copy
 import csv
 import io
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,7 @@ BINS = 501
 RANGE = 0.35  # gradients in [-0.35, 0.35], of images in [0, 1], a pixel
 BEYOND = RANGE * (1 + 1 / BINS)  # half a bin outside
 BATCH = 16  # images that are read together
+FIELD = re.compile(r",(?=[a-z_]+=)")  # before a field: paths may have commas of their own
 REMAP = 32  # batches after which the disk cache's file is mapped anew
 
 T = TypeVar("T")
@@ -162,11 +164,13 @@ def stream(dataset: Dataset, label: str) -> Iterator[Tensor]:
 def open_data(spec: str, split: str) -> tuple[str, Dataset]:
     """The label and data set of ``LABEL=CONFIG.py[,FIELD=VALUE...]``; fields are config.data's.
 
+    Values may have commas, but not followed by a word and ``=``.
+
     Raises:
         ConfigError: another form, or an unknown field; DataError: as the data set.
     """
     label, _, rest = spec.partition("=")
-    path, *changes = rest.split(",")
+    path, *changes = FIELD.split(rest)
     if not label or not path:
         raise ConfigError(f"expected LABEL=CONFIG.py[,FIELD=VALUE...], got {spec!r}")
     config = load_config(path)

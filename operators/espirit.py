@@ -6,6 +6,8 @@ from torch import Tensor
 
 from operators.masks.sampling import center_slice
 
+FAINT = 0.01  # of the strongest coil's energy: what noise alone has, or an element that is off
+
 
 def espirit_maps(
     kspace: Tensor,
@@ -19,8 +21,9 @@ def espirit_maps(
 
     At each pixel the maps are the first eigenvector of the ESPIRiT operator (Uecker et al., Magn.
     Reson. Med. 71 (2014) 990-1001), so that sum_c |S_c|^2 = 1, and 0 where its eigenvalue is not
-    above `crop`. Their phase is relative to the first coil's, which then is real and positive;
-    an image reconstructed with them carries the phase of that coil.
+    above `crop`. Their phase is relative to one coil's, which then is real and positive; an image
+    reconstructed with them carries the phase of that coil. It is the first one whose calibration
+    square holds at least `FAINT` of the strongest coil's energy: a silent coil has no phase.
 
     Runs on the CPU.
 
@@ -58,10 +61,12 @@ def _sample_maps(
 ) -> Tensor:
     from sigpy.mri.app import EspiritCalib  # imports numba: seconds, so only where needed
 
+    first = _reference(kspace, calib_width)
+    order = [first, *(c for c in range(len(kspace)) if c != first)]  # sigpy's phase is the first's
     # The background can have exact zeros, whose phase is undefined; it is cropped anyway.
     with np.errstate(divide="ignore", invalid="ignore"):
         maps = EspiritCalib(
-            kspace.detach().cpu().to(torch.complex64).numpy(),
+            kspace[order].detach().cpu().to(torch.complex64).numpy(),
             calib_width=calib_width,
             kernel_width=kernel_width,
             thresh=threshold,
@@ -69,7 +74,13 @@ def _sample_maps(
             show_pbar=False,
         ).run()
     maps = np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
-    return torch.from_numpy(np.ascontiguousarray(maps))  # (C, H, W)
+    return torch.from_numpy(maps[np.argsort(order)])  # (C, H, W)
+
+
+def _reference(kspace: Tensor, calib_width: int) -> int:
+    """The first coil of ``(C, H, W)`` that is not silent in the calibration square."""
+    energy = _center(kspace, calib_width).abs().double().square().sum((-2, -1))  # (C,)
+    return int((energy >= FAINT * energy.max()).nonzero()[0])
 
 
 def acs_width(kspace: Tensor) -> int:

@@ -11,7 +11,7 @@ from skimage.transform import resize
 from operators import MultiCoilMRI, SingleCoilMRI
 from operators.batch import BatchGenerator, norm
 from operators.espirit import acs_width, espirit_maps
-from operators.fourier import fft2c
+from operators.fourier import fft2c, ifft2c
 from operators.masks import make_mask
 from operators.multicoil import rss
 from operators.prospective import recover_mask
@@ -235,6 +235,19 @@ def test_espirit_maps_are_the_true_ones_up_to_the_first_coils_phase(image, noisy
     both = cosines(maps, noisy.sens_maps)[support & inside]
     assert both.min() > 0.99
     assert both.mean() > 0.999
+
+
+@pytest.mark.parametrize("loud", [0.0, 1e-3])
+def test_a_silent_first_coil_leaves_the_phase_smooth(image, noisy, loud):
+    """It has no phase to refer to, be it all zeros or noise alone."""
+    kspace = noisy.kspace[0].clone()
+    kspace[0] = loud * torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    maps = espirit_maps(kspace, calib_width=18)
+    assert (maps[1].imag.abs() < 1e-5).all()  # the phase of the second coil
+    combined = (maps.conj() * ifft2c(kspace)).sum(0)
+    inside = (image[0, 0] > 0.05) & (maps.abs().sum(0) > 0)
+    jumps = (combined[1:] * combined[:-1].conj()).angle().abs()[inside[1:] & inside[:-1]]
+    assert (jumps > 1).float().mean() < 0.002
 
 
 def test_espirit_maps_see_the_acs_lines_only(noisy):

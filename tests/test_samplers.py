@@ -519,10 +519,27 @@ def test_posterior_moments_are_numpys():
     result = posterior_moments(lambda n: samples[n], 7)
     values = samples.numpy()
     np.testing.assert_allclose(result.mean.numpy(), values.mean(0), atol=1e-14)
-    np.testing.assert_allclose(result.std.numpy(), values.std(0, ddof=1), atol=1e-14)
+    # of a complex pixel: its part along the mean, here by way of each sample
+    direction = values.mean(0) / np.abs(values.mean(0))
+    along = (values * direction.conj()).real
+    np.testing.assert_allclose(result.std.numpy(), along.std(0, ddof=1), atol=1e-14)
+    result = posterior_moments(lambda n: samples[n].real, 7)
+    np.testing.assert_allclose(result.std.numpy(), values.real.std(0, ddof=1), atol=1e-14)
     assert (posterior_moments(lambda n: samples[0], 1).std == 0).all()
     with pytest.raises(ValueError, match="num_samples of at least 1, got 0"):
         posterior_moments(lambda n: samples[0], 0)
+
+
+def test_the_deviation_of_complex_pixels_is_that_of_their_magnitude():
+    """Complex noise of 0.1 beside an image of 1 and any phase; |x - mean| is sqrt(2) as much."""
+    generator = torch.Generator().manual_seed(0)
+    phase = torch.polar(torch.ones(64, 64), torch.linspace(0, 7, 64).expand(64, 64))
+    noise = torch.randn(40, 64, 64, generator=generator, dtype=torch.complex64) * 2**0.5
+    samples = (phase + 0.1 * noise)[:, None, None]
+    std = posterior_moments(lambda n: samples[n], 40).std
+    expected = samples.abs().std(0)
+    assert float((std / expected).mean()) == pytest.approx(1, abs=0.01)
+    assert float(std.mean()) == pytest.approx(0.1, rel=0.02)
 
 
 def test_coils_take_their_samples_random_numbers():

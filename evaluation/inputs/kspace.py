@@ -308,12 +308,11 @@ def _given_mask(opened: KspaceInput, given: np.ndarray) -> Tensor:
         return choices[0].clone()
     there = (kspace != 0).any(0)  # (H, W)
     fits = [_held(choice, there) for choice in choices]
-    if fits[0] >= CONTRADICTED or len(choices) == 1:
-        _check_fit(choices[0], there, fits[0])
-        return choices[0].clone()
-    _check_fit(choices[1], there, fits[1])
-    opened.notes.append("the mask's lines are taken as rows: its columns are no lines of k-space")
-    return choices[1].clone()
+    rows = len(choices) == 2 and fits[1] > fits[0] + SILENT
+    _check_fit(choices[rows], there, fits[rows])
+    if rows:
+        opened.notes.append("the mask's lines are taken as rows: in its columns k-space is 0")
+    return choices[rows].clone()
 
 
 def _held(mask: Tensor, there: Tensor) -> float:
@@ -367,11 +366,11 @@ def _compare_maps(opened: KspaceInput) -> None:
             "numpy.fft.fftshift of their last two axes": torch.fft.fftshift(maps, dim=(-2, -1)),
             "their transpose": maps.mT if maps.shape[-1] == maps.shape[-2] else maps,
         }
-        better = [n for n, other in others.items() if _explained(coils, other) > part + 0.15]
+        better = [name for name, other in others.items() if _explained(coils, other) > 0.9]
         if part < EXPLAINED:
             opened.notes.append(
                 f"the coil maps explain {100 * part:.0f} % of the coil images at low resolution: "
-                + (f"{' or '.join(better)} more" if better else "are coils in another order?")
+                + (f"{' or '.join(better)} would" if better else "are coils in another order?")
             )
         return
 
