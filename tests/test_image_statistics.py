@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 
+from configs import ConfigError
 from datasets.prepare import prepare_dataset
 from evaluation import image_statistics as module
 from evaluation.image_statistics import (
@@ -21,6 +22,7 @@ from evaluation.image_statistics import (
     stream,
 )
 from tests.conftest import ROOT
+from tests.data_writers import write_fastmri
 
 
 def numpys(gradient):
@@ -117,3 +119,15 @@ def test_the_script_makes_the_figure(tmp_path):
     assert done.returncode == 0, done.stderr
     written = {path.name for path in tmp_path.iterdir()}
     assert {"image_statistics.png", "image_statistics.pdf", "brain MR.csv"} <= written
+
+
+def test_paths_may_have_commas(tmp_path):
+    root = tmp_path / "Doe, J (knee)"
+    for i in range(3):
+        write_fastmri(root / f"f{i}.h5", slices=1, size=(24, 20), kspace=False)
+    spec = f"a, b=configs/fastmri_knee.py,root={root},image_size=16,acquisition=,slices="
+    label, data = module.open_data(spec, "train")
+    assert label == "a, b"
+    assert data[0].image.shape == (1, 16, 16)
+    with pytest.raises(ConfigError, match=r"unknown field 'size'"):
+        module.open_data(spec + ",size=16", "train")

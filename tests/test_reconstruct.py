@@ -346,6 +346,12 @@ def test_several_samples_give_mean_and_deviation(tmp_path, settings):
     assert relative(projected, kspace_of(truth)[..., lines()]) < 1e-3
 
 
+def test_names_may_have_any_letters(tmp_path, settings):
+    np.save(tmp_path / "Größe_測.npy", kspace_of(complex_images(1)[0]))
+    _, arrays = run(settings(), tmp_path / "Größe_測.npy", tmp_path / "out")
+    assert arrays["key"][0].decode() == "Größe_測.npy:0"
+
+
 def test_result_and_noise_level_are_in_the_users_unit(tmp_path, settings):
     truth = complex_images(2) / UNIT
     results = {}

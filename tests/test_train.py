@@ -24,6 +24,7 @@ from datasets import DataError
 from models import checkpoint, create_model
 from models.run import CsvLog, Lasting, catch_signals
 from sde import VESDE, noise_level_bins, score_matching_loss, validation_loss
+from tests.data_writers import write_nifti
 from train import REQUEUE, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -707,3 +708,26 @@ def test_the_learning_rate_warms_up_stays_and_cools_down():
     assert rates == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
     config.optim.cooldown = 0
     assert [module.learning_rate(config, step) for step in range(3, 12)] == [1.0] * 9
+
+
+def native(config: ConfigDict, root: Path, sizes) -> ConfigDict:
+    """For volumes of one slice each, at the size that they are stored in."""
+    for i, size in enumerate(sizes):
+        for split in ("train", "val"):
+            volume = np.random.default_rng(i).integers(0, 99, (*size, 2))
+            write_nifti(root / f"{split}/{i}.nii", volume)
+    config.data.update({"name": "volume", "root": str(root), "subset": "", "num_workers": 0})
+    config.data.update({"crop": 0, "image_size": 0, "shrink": 1.0, "rotate": False})
+    config.training.update({"num_steps": 2, "batch_size": 1, "validate_every": 2})
+    return config
+
+
+def test_images_can_be_trained_on_at_their_own_size(tmp_path, tiny_config):
+    config = native(tiny_config, tmp_path / "d", [(24, 16), (24, 16)])
+    config.model.ch_mult = (1, 2)
+    path = train(config, tmp_path / "run", "cpu")
+    assert checkpoint.load(path)["step"] == 2
+    config.model.ch_mult = (1, 1, 1, 2, 2)
+    with pytest.raises(ValueError, match=r"multiples of 16 .* got 16 x 24"):
+        train(config, tmp_path / "deep", "cpu")
+    assert not (tmp_path / "deep").exists()
