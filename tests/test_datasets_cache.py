@@ -361,9 +361,12 @@ def test_the_command_inspects(tmp_path):
 
 def test_inspect_says_when_nothing_is_there(tmp_path):
     config = load_config(str(ROOT / "configs/ct.py"))
-    config.data.root = str(tmp_path)
+    (tmp_path / "empty").mkdir()
+    config.data.root = str(tmp_path / "empty")
     with pytest.raises(DataError, match="no split"):
         inspection.inspect(config, tmp_path / "sheet.png", 10)
+    with pytest.raises(DataError, match="would become data; choose another --sheet"):
+        inspection.inspect(config, tmp_path / "empty" / "sheet.png", 10)
     assert "sheet" not in flags.FLAGS  # only the command defines flags
 
 
