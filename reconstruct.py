@@ -6,6 +6,10 @@ Every field of configs/reconstruct.py is a flag (``--config.sampler.num_samples=
 units are in docs/reconstruct.md. Run again, it continues where it was stopped.
 """
 
+# first: says what to do where one of the packages below is missing
+import configs.installed
+
+# isort: split
 import hashlib
 import io
 import json
@@ -18,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 from torch import Tensor
 from tqdm import tqdm
@@ -474,4 +478,4 @@ if __name__ == "__main__":
         input="file or folder: k-space, sinogram, or images (docs/reconstruct.md)",
         out="folder of the results",
     )
-    app.run(main)
+    configs.run(main)

@@ -12,6 +12,10 @@ SIGTERM, SIGUSR1, Ctrl-C and a closed terminal or pipe save a checkpoint and exi
 the same command again.
 """
 
+# first: says what to do where one of the packages below is missing
+import configs.installed
+
+# isort: split
 import io
 import math
 import os
@@ -26,7 +30,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy
 import torch
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -627,4 +631,4 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     configs.define_flags(None, workdir="folder of the run")
-    app.run(main)
+    configs.run(main)

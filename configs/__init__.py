@@ -1,19 +1,28 @@
 """Configurations: plain Python files with a `get_config`, every field of which is a flag."""
 
+import configs.installed  # noqa: F401 -- before the packages that it looks for
+
+# isort: split
 import difflib
 import importlib.util
+import inspect
 import json
 import logging
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 
-from absl import flags
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from configs import fields
+
 log = logging.getLogger("absl")
+HELP = {"--help", "-help", "-h", "--helpshort"}
 
 
 class ConfigError(ValueError):
@@ -24,49 +33,199 @@ def load_config(spec: str) -> ConfigDict:
     """The config of ``PATH.py`` or ``PATH.py:ARGUMENT``, as ``--config=`` takes it.
 
     Raises:
-        ConfigError: no such file.
+        ConfigError: no such file, or none with a `get_config` that takes the argument.
     """
     path, _, argument = spec.partition(":")
     if not Path(path).is_file():
         raise ConfigError(f"{path}: expected a config file such as configs/demo.py")
     module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if module_spec is None:
+        raise ConfigError(f"{path}: expected a Python file such as configs/demo.py")
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
-    return module.get_config(argument) if argument else module.get_config()
+    function = getattr(module, "get_config", None)
+    if function is None:
+        raise ConfigError(f"{path}: expected a config file, with a function get_config")
+    if argument and not inspect.signature(function).parameters:
+        raise ConfigError(f"{spec}: {path} takes no argument; leave out ':{argument}'")
+    return function(argument) if argument else function()
 
 
-def define_flags(default: str | None, **folders: str) -> None:
+def define_flags(default: str | None, *, reads: str = "", **folders: str) -> None:
     """Define ``--config`` with a flag for every field, and required flags that name folders.
 
+    Comes after the definition of a command's other flags: prints all of them and exits where
+    ``--help`` is given.
+
     Args:
-        default: the config file used where ``--config`` is not given; None: it has to be given.
+        default: the config file used where ``--config`` is not given, which has all the fields
+            that the command reads; None: a training config, which has to be given.
+        reads: the beginning of the names of the fields that the command needs; "": all.
         folders: name of a flag -> its help.
     """
-    with clear_errors():
-        check_overrides(sys.argv[1:], default)
-    config_flags.DEFINE_config_file("config", default, "FILE.py or FILE.py:ARGUMENT")
+    kind = Path(default).name if default else fields.TRAINING
     for name, text in folders.items():
         flags.DEFINE_string(name, None, text)
+    with quiet_pipe(), clear_errors():
+        spec = config_spec(sys.argv[1:]) or default
+        if not HELP.isdisjoint(sys.argv[1:]):
+            print(help_text(spec, kind, required=[*folders]))
+            sys.exit()
+        if spec:
+            config = load_config(spec)
+            check_kind(config, spec, kind, reads)
+            check_overrides(sys.argv[1:], config)
+    config_flags.DEFINE_config_file("config", default, "FILE.py or FILE.py:ARGUMENT")
     flags.mark_flags_as_required([*folders, *(["config"] if default is None else [])])
 
 
-def check_overrides(arguments: list[str], default: str | None) -> None:
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run a command whose flags `define_flags` defined: ``main(argv)``.
+
+    An argument that is no flag ends it with an error: nothing that is asked for goes unheard.
+    """
+
+    def checked(argv: list[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(
+                f"error: unexpected argument {argv[1]!r}: everything is a flag, such as "
+                "--config.seed=1; --help lists them"
+            )
+        main(argv)
+
+    with quiet_pipe():
+        app.run(checked)
+
+
+@contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """End without an error where nobody reads what is printed any more, as in ``... | head``."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # what is still buffered goes nowhere: else Python complains of it at its end
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(128 + 13)  # what a shell says of a program that SIGPIPE ended
+
+
+def config_spec(arguments: Sequence[str]) -> str:
+    """What the last ``--config`` of a command line says; "" without one."""
+    spec = ""
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
+        if match:
+            spec = following if match[1] is None else match[1]
+    return spec
+
+
+def help_text(spec: str | None, kind: str, required: Sequence[str]) -> str:
+    """All flags of a command with their defaults and meanings.
+
+    Args:
+        spec: the config file that is given, or the command's default; None: neither.
+        kind: a value of `fields.KINDS`.
+        required: names of flags without a default.
+    """
+    shown = spec or str(fields.FOLDER / kind)
+    config = load_config(shown)
+    check_kind(config, shown, kind)
+    flat = flatten(config.to_dict())
+    types = {name: _type_of(config, name) for name, value in flat.items() if value is None}
+    own = {f.name: f for f in flags.FLAGS.flags_by_module_dict().get(sys.argv[0], ())}
+    lines = [f"  --{name}: {flags.FLAGS[name].help} (required)" for name in required]
+    lines += [f"  --{f.name}={_shown(f.default)}: {f.help}" for f in own.values()]
+    lines += [f"  --config=FILE.py or FILE.py:ARGUMENT: {_default_of(spec, kind)}"]
+    text = (sys.modules["__main__"].__doc__ or "").strip()
+    path = shown.partition(":")[0]
+    title = f"Fields of {Path(path).name if spec is None else shown}:"
+    return "\n".join(
+        [text, "", "Flags:", *lines, "", title, fields.describe(flat, types, path)],
+    )
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _default_of(spec: str | None, kind: str) -> str:
+    if spec is None:
+        return f"required, such as {fields.example(kind)}; with --help, its values are shown"
+    return f"here {spec}"
+
+
+def _type_of(config: ConfigDict, name: str) -> str:
+    section, _, field = name.rpartition(".")
+    for part in filter(None, section.split(".")):
+        config = config[part]
+    return config.get_type(field).__name__
+
+
+def check_kind(config: ConfigDict, spec: str, kind: str, reads: str = "") -> None:
+    """Raise a ConfigError for a config that is for something else.
+
+    Args:
+        config: of `spec`.
+        spec: the config file.
+        kind: a value of `fields.KINDS`: what is expected.
+        reads: the beginning of the names of the fields that are needed; "": all.
+    """
+    purposes = {file: purpose for purpose, file in fields.KINDS.items()}
+    missing = _needed(kind, reads) - flatten(config.to_dict()).keys()
+    if not missing:
+        return
+    given = flatten(config.to_dict()).keys()
+    other = [file for file in purposes if file != kind and _needed(file, "") <= given]
+    what = f"that is for {purposes[other[0]]}" if other else f"without {', '.join(sorted(missing))}"
+    raise ConfigError(
+        f"{spec}: expected a config for {purposes[kind]}, such as {fields.example(kind)}, "
+        f"got one {what}"
+    )
+
+
+def _needed(kind: str, reads: str) -> set[str]:
+    """The fields that a config of that kind has; a network's own keywords differ."""
+    flat = flatten(load_config(str(fields.FOLDER / kind)).to_dict())
+    return {name for name in flat if name.startswith(reads) and not name.startswith("model.")}
+
+
+def check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
     """Raise a ConfigError for a ``--config.FIELD`` that the config does not have.
 
-    ml_collections refuses it, too, but does not say which fields there are.
+    So, too, for a ``--FIELD`` that lacks the "config.". ml_collections refuses them, but does not
+    say which fields there are.
     """
-    specs = [a.partition("=")[2] for a in arguments if re.match(r"--?config=", a)] or [default]
-    if not specs[-1]:
-        return
-    known = flatten(load_config(specs[-1]).to_dict())
+    known = flatten(config.to_dict())
+    for name in overridden(arguments):
+        if name not in known:
+            close = _close(name, known)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown config field {name!r}; {hint} (--help explains all)")
     for argument in arguments:
-        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        if match and match[1] not in known:
-            close = difflib.get_close_matches(match[1], known, n=3)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise ConfigError(
-                f"unknown config field {match[1]!r}; {hint}The fields are: {', '.join(known)}"
-            )
+        match = re.match(r"--?(?:no)?([a-z_.]+)", argument)
+        if match and match[1] not in flags.FLAGS and not re.match(r"config\b", match[1]):
+            close = [name for name in known if match[1] in (name, name.rpartition(".")[2])]
+            if close:
+                meant = " or ".join(f"--config.{name}" for name in close)
+                raise ConfigError(f"unknown flag {match[0]!r}; did you mean {meant}?")
+
+
+def overridden(arguments: Sequence[str]) -> list[str]:
+    """Names of the config's fields that a command line sets."""
+    matches = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in arguments)
+    return [match[1] for match in matches if match]
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    """Fields that may be meant: of a similar name, or of a similar name in another section."""
+    found = difflib.get_close_matches(name, known, n=3)
+    last = {field.rpartition(".")[2]: field for field in known}
+    same = difflib.get_close_matches(name.rpartition(".")[2], last, n=3, cutoff=0.8)
+    return found or [f for f in known if f.rpartition(".")[2] in same]
 
 
 def to_json(config: ConfigDict) -> str:
@@ -148,6 +307,8 @@ def clear_errors(memory: str = "close other programs, or take a smaller batch") 
     """
     try:
         yield
+    except BrokenPipeError:  # `quiet_pipe` is for it
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
         log.debug("traceback:", exc_info=True)
         raise SystemExit(f"error: {describe(error)}") from None

@@ -53,8 +53,9 @@ def get_config(size: str = "1") -> ConfigDict:
     data.axis = ""  # volume: axial, coronal or sagittal; "": axial
     data.window = ""  # rsna_head, volume: "LEVEL,WIDTH" to clip to, in Hounsfield units
     data.percentiles = ""  # volume: "LOW,HIGH" of its values to clip to, e.g. "1,99"
-    data.fit = ""  # image_folder, volume: to a square by resize, crop or pad; "": default
-    # (of the embedded brain: resize, or "" to crop)
+    # image_folder, volume: to a square by resize, crop or pad; "": the data set's default; the
+    # embedded brain: resize, or "" to crop
+    data.fit = ""
     data.normalize = "slice"  # scale to [0, 1] over each "slice" or over its "volume"
     data.split_list = ""  # text file of names, one a line, {split} in its path; "": made
     data.split_seed = 0  # of the split that is made where the data come without one
@@ -96,10 +97,10 @@ def get_config(size: str = "1") -> ConfigDict:
     training.cudnn_benchmark = True  # try out a GPU's convolution algorithms first
 
     config.optim = optim = ConfigDict()  # Adam
-    optim.lr = 2e-4
-    optim.beta1 = 0.9
-    optim.beta2 = 0.999
-    optim.eps = 1e-8
+    optim.lr = 2e-4  # learning rate
+    optim.beta1 = 0.9  # memory of the mean gradient
+    optim.beta2 = 0.999  # memory of the squared gradient
+    optim.eps = 1e-8  # added to the root of the squared gradient
     optim.warmup = 5_000  # steps of linear growth of the learning rate
     optim.cooldown = 0  # last steps of training.num_steps, with linear decay to 0; 0: constant
     optim.grad_clip = 1.0  # largest norm of the gradient

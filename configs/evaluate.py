@@ -7,7 +7,7 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
     """The study's first cell: gaussian1d 4x, predictor-corrector with 500 levels."""
     config = ConfigDict()
-    config.seed = 42  # with each slice's key it fixes mask, measurement noise and sampler noise
+    config.seed = 42  # it fixes the mask and, with each slice's key, sampler noise
     config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)
     config.prior = ""  # a shipped prior's name, a checkpoint, or a training run's folder
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.panels = 8  # how many slices get a PNG; -1: all
 
     config.data = data = ConfigDict()  # fields as in configs/base.py
-    data.name = "samples"
+    data.name = "samples"  # a key of datasets.DATASETS; samples: the embedded slices
     data.root = ""
     data.subset = ""  # samples: brain (also ""), head_ct or natural
     data.split = "test"  # train, val or test
@@ -39,22 +39,22 @@ def get_config() -> ConfigDict:
 
     config.operator = operator = ConfigDict()
     operator.name = "mri"  # or "ct": a key of evaluation.measurements.MEASUREMENTS
-    # mri
-    operator.mask = "gaussian1d"  # a key of operators.masks.MASKS
-    operator.acceleration = 4.0  # nominal; the effective one is reported
+    operator.mask = "gaussian1d"  # mri: a key of operators.masks.MASKS
+    operator.acceleration = 4.0  # mri: nominal; the effective one is reported
     operator.num_spokes = placeholder(int)  # radial, radial_golden: instead of the acceleration
-    operator.center_fraction = 0.04  # of the lines, fully measured
-    operator.mask_per_slice = False  # a mask of its own for each slice
-    # ct, parallel beam
-    operator.num_views = 30  # equally spaced from 0 degrees
-    operator.end_angle = 180.0  # degrees, not included; below 180: limited angle
+    operator.center_fraction = 0.04  # mri: of the lines, fully measured
+    operator.mask_per_slice = False  # mri: a mask of its own for each slice
+    operator.num_views = 30  # ct, parallel beam: equally spaced from 0 degrees
+    operator.end_angle = 180.0  # ct: degrees, not included; below 180: limited angle
 
     config.sampler = sampler = ConfigDict()
     sampler.name = "predictor_corrector"  # a key of samplers.SAMPLERS, or a baseline
     sampler.num_steps = 500  # noise levels
     sampler.num_samples = 1  # posterior samples a slice: their mean is measured, std kept
     add_sampler_keywords(sampler)
-    sampler.sigma_y = placeholder(float)  # noise: dds, diffpir, pnp, langevin if gaussian; None: 0
+    # noise that the measurements are taken to have, though they are simulated without any: dds,
+    # diffpir, pnp, annealed_langevin with likelihood gaussian; None: 0
+    sampler.sigma_y = placeholder(float)
     # keywords of baselines; `weight` is the penalty's, in units of |A|^2 (docs/baselines.md)
     sampler.smoothing = placeholder(float)  # tv: gradients below it are flat, a pixel
     sampler.num_iterations = placeholder(int)  # tv: exactly so many; None: until converged

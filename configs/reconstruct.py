@@ -29,12 +29,12 @@ def get_config() -> ConfigDict:
     data.window = ""  # images: "LEVEL,WIDTH" to clip to, e.g. 40,400 in Hounsfield units
 
     config.operator = operator = ConfigDict()
+    operator.name = ""  # images: mri or ct; "": ct where DICOM says CT, else mri
     # MRI: undersample k-space or images with a mask of operators.masks.MASKS; "": k-space as it
     # is, images with gaussian1d
-    operator.name = ""  # images: mri or ct; "": ct where DICOM says CT, else mri
     operator.mask = ""
-    operator.acceleration = 4.0  # nominal; the effective one is reported
-    operator.center_fraction = 0.04  # of the lines, fully measured
+    operator.acceleration = 4.0  # with a mask: nominal; the effective one is reported
+    operator.center_fraction = 0.04  # with a mask: of the lines, fully measured
     # CT; lengths of sinograms in the unit of pixel_size
     operator.num_views = 30  # images: how many views are simulated
     operator.end_angle = placeholder(float)  # degrees, not included; 180, fan 360

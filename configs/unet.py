@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
 
     config.model = model = ConfigDict()
     model.chans = 16  # channels at full resolution
-    model.num_pool_layers = 3
+    model.num_pool_layers = 3  # halvings of the resolution
 
     config.training = training = ConfigDict()
     training.batch_size = 1  # images a step

@@ -9,6 +9,10 @@ what to read, so that workers of a `DataLoader` can share it.
 in front and looks at every item first; `python -m datasets.inspect` shows one.
 """
 
+# first: says what to do where one of the packages below is missing
+import configs.installed  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from inspect import signature
 from typing import Any

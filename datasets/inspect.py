@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
@@ -170,7 +170,7 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    configs.define_flags(None)
     flags.DEFINE_string("sheet", "contact_sheet.png", "where the first images are written")
     flags.DEFINE_integer("items", 200, "images to read of each split; 0: all")
-    app.run(main)
+    configs.define_flags(None, reads="data.name")
+    configs.run(main)

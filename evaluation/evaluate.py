@@ -24,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 from torch import distributed
 from torch.utils.data import Dataset
@@ -333,6 +333,6 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    configs.define_flags("configs/evaluate.py", out="folder of the results")
     flags.DEFINE_string("shard", "auto", "auto, slurm or RANK/WORLD: see evaluation/shards.py")
-    app.run(main)
+    configs.define_flags("configs/evaluate.py", out="folder of the results")
+    configs.run(main)

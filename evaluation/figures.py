@@ -12,10 +12,10 @@ last one takes results folders of the same slices.
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from configs import clear_errors
+from configs import clear_errors, quiet_pipe
 from evaluation.cell_images import CellImages, common_keys
 from evaluation.cells import METRICS, read_cell, read_grid, titles
 from evaluation.panels import Inset, draw_panels, panel
@@ -107,6 +107,11 @@ def parse_inset(text: str) -> Inset:
         ) from None
 
 
+def _summary(function: Callable) -> str:
+    """The first line of its docstring, as argparse takes it."""
+    return function.__doc__.partition("\n")[0].replace("%", "%%")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -116,10 +121,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
     for name, draw in PLOTS.items():
-        plot = kinds.add_parser(name, help=draw.__doc__.partition("\n")[0])
+        plot = kinds.add_parser(name, help=_summary(draw))
         plot.add_argument("inputs", nargs="+", type=Path, metavar="ROOT")
         plot.add_argument("--metric", choices=METRICS, default="psnr")
-    panels = kinds.add_parser("panels", help=make_panels.__doc__.partition("\n")[0])
+    panels = kinds.add_parser("panels", help=_summary(make_panels))
     panels.add_argument("inputs", nargs="+", type=Path, metavar="FOLDER")
     panels.add_argument("--key", default="", help="of the slice (default: the middle one)")
     panels.add_argument("--inset", type=parse_inset, help="ROW,COLUMN,SIDE in pixels")
@@ -137,4 +142,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()

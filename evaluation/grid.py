@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from configs import check_overrides, clear_errors
+from configs import check_overrides, clear_errors, load_config, quiet_pipe
 from evaluation.study import GRIDS, QUICK_GRIDS, QUICK_PRIOR, QUICK_TRAINING, ROOTS, Cell
 
 CONFIG = "configs/evaluate.py"
@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
     unknown = [text for text in overrides if not text.startswith("--config.")]
     if unknown:
         raise ValueError(f"unknown arguments {' '.join(unknown)}; see --help")
-    check_overrides(overrides, CONFIG)
+    check_overrides(overrides, load_config(CONFIG))
     return arguments, overrides
 
 
@@ -259,4 +259,5 @@ def run_until_interrupted(commands: dict[str, list[str]]) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from configs import ConfigError, clear_errors, load_config
+from configs import ConfigError, clear_errors, load_config, quiet_pipe
 from datasets import collate
 from datasets.files import write_atomically
 from datasets.prepare import prepare_dataset
@@ -254,4 +254,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from configs import clear_errors
+from configs import clear_errors, quiet_pipe
 from datasets.files import write_atomically
 from evaluation.cell_images import CellImages, common_keys
 from evaluation.cells import IMAGE_METRICS, METRICS, Cell, label, read_cell, titles
@@ -210,4 +210,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import clear_errors, load_config
+from configs import clear_errors, load_config, quiet_pipe
 from evaluation.evaluate import choose_device, evaluate
 from evaluation.small_study_cells import BATCH, TestSets, make_cells, priors_of
 from evaluation.study import Cell
@@ -134,4 +134,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import clear_errors
+from configs import clear_errors, quiet_pipe
 from configs.small_study import PRIORS, SIZES
 from datasets.files import write_atomically
 from evaluation import small_study_findings as findings
@@ -261,4 +261,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()

@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs import clear_errors
+from configs import clear_errors, quiet_pipe
 from evaluation.cells import (
     IMAGE_METRICS,
     METRICS,
@@ -151,4 +151,5 @@ def _table(arguments: argparse.Namespace, metrics: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
@@ -249,4 +249,4 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     configs.define_flags("configs/unet.py", workdir="folder of the run")
-    app.run(main)
+    configs.run(main)

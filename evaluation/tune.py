@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 
 import configs
@@ -157,4 +157,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("refine", 2, "how often to divide around the best value", lower_bound=0)
     flags.DEFINE_string("split", "val", "which slices: val; test would choose as the study does")
     configs.define_flags("configs/evaluate.py", out="folder of the results", keyword="to choose")
-    app.run(main)
+    configs.run(main)

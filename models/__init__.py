@@ -5,6 +5,10 @@ A new network is one file and one line in `NETWORKS`: a class whose keywords are
 have to be multiples of (1: any sides); `checkpoint.load_prior` pads images for it.
 """
 
+# first: says what to do where one of the packages below is missing
+import configs.installed  # noqa: F401
+
+# isort: split
 from torch import nn
 
 from models.bias_free_unet import BiasFreeUNet
