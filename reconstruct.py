@@ -25,9 +25,9 @@ import torch
 from absl import flags
 from ml_collections import ConfigDict
 from torch import Tensor
-from tqdm import tqdm
 
 import configs
+from configs.progress import SliceProgress
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
 from datasets.files import holding, remove_abandoned, write_atomically
 from evaluation.batching import check_alike, choose_size, in_batches, unfinished
@@ -37,7 +37,9 @@ from evaluation.methods import (
     PRECISIONS,
     check_noise,
     check_options,
+    counted,
     draw_samples,
+    expected_calls,
     starts_warm,
     uses_noise,
 )
@@ -138,17 +140,22 @@ def _reconstruct_missing(
     todo = unfinished(items, size, there.__getitem__)
     failures: dict[str, str] = {}
 
+    progress = SliceProgress()
+    method = method._replace(score=counted(method.score, progress.call))
+
     def work(batch: list[int]) -> dict[str, str]:
+        progress.begin(len(batch))
         return _reconstruct_batch(opened, method, config.seed, batch, parts, device)
 
-    with tqdm(total=len(items), initial=len(items) - len(todo), unit="slice") as bar:
+    calls = expected_calls(method.name, method.num_steps, method.num_samples, method.options)
+    with progress.start(len(todo), calls, done=len(items) - len(todo)):
         for batch, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
                 outcome = {opened.keys[batch[0]]: describe_error(outcome)}
             failures |= outcome
             if not any(parts.iterdir()):
                 check_alike(failures.values())
-            bar.update(len(batch))
+            progress.finish()
     if failures:
         raise ValueError(
             f"{len(failures)} slices failed, the others are kept in {parts}; the same command "

@@ -35,9 +35,9 @@ from ml_collections import ConfigDict
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 import configs
+from configs.progress import progress_bar
 from datasets import DataError
 from datasets.files import holding, read_text, write_atomically
 from datasets.identity import check_files, check_outside
@@ -178,14 +178,7 @@ def fit(
     if world > 1:
         fast = DistributedDataParallel(fast)
     log = Log(workdir, start, len(stream.dataset), window) if rank == 0 else None
-    progress = tqdm(
-        total=t.num_steps,
-        initial=start,
-        unit="step",
-        file=sys.stdout,
-        mininterval=1.0,
-        disable=rank > 0,
-    )
+    progress = progress_bar(t.num_steps, "step", initial=start, file=sys.stdout, disable=rank > 0)
     bad = 0  # steps in a row without a finite loss
     net.train()
     # loader processes leave it to this one to stop: close them whatever happens
@@ -242,7 +235,9 @@ def fit(
                         done, loss_scale=0.5 * images[0].numel(), lr=lr, skipped=skipped
                     )
                     speed = f"{row['images_per_second']:.1f} images/s"
-                    progress.set_postfix_str(f"loss {row['loss_per_pixel']:.4f}/pixel, {speed}")
+                    progress.set_postfix_str(
+                        f"loss {row['loss_per_pixel']:.4f}/pixel, {speed}", refresh=False
+                    )
                 with log.pause():
                     # a step's rows come before its checkpoint: a continued run writes later ones
                     if due(t.validate_every, done, last):

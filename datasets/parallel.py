@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
+from configs.progress import progress_bar
 from datasets.sample import DataError, Sample
 from datasets.system import cores
 
@@ -43,7 +43,7 @@ def map_items(
     chunks = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     if processes is None:
         processes = min(MOST_PROCESSES, cores()) if count >= FEWEST else 1
-    with tqdm(total=count, desc=label, unit="image", delay=2.0) as progress:
+    with progress_bar(count, "image", label=label, delay=2.0) as progress:
         results = map(work, chunks) if processes < 2 else _in_pool(work, chunks, processes)
         for done, result in enumerate(results, start=1):
             progress.update(min(CHUNK, count - progress.n) if done < len(chunks) else 0)

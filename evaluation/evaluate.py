@@ -28,9 +28,9 @@ from absl import flags
 from ml_collections import ConfigDict
 from torch import distributed
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 import configs
+from configs.progress import SliceProgress
 from datasets import DataError, create_dataset
 from datasets.files import holding, locked
 from datasets.identity import (
@@ -46,7 +46,13 @@ from evaluation.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.figures import panel
 from evaluation.files import check_sums, write_sums
 from evaluation.measurements import build_operator
-from evaluation.methods import Method, create_method, prior_file, weights_file
+from evaluation.methods import (
+    Method,
+    create_method,
+    expected_calls,
+    prior_file,
+    weights_file,
+)
 from evaluation.metrics import all_metrics
 from evaluation.provenance import (
     check_prior,
@@ -111,7 +117,8 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     check_settings(config, out, prior)
     with_file = config.copy_and_resolve_references()
     with_file.prior = str(file or "")  # that very file, though training may write a newer one
-    method = create_method(with_file, device)
+    progress = SliceProgress()
+    method = create_method(with_file, device, progress.call)
     dataset = open_slices(config)
     keys = list(dataset.keys)[: config.limit or None]
     operator = first_operator(config, dataset, len(keys))
@@ -129,7 +136,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
         own = shard.part(range(len(keys)))
         try:
             failures = reconstruct_missing(
-                config, method, dataset, keys, own, size, results, device
+                config, method, dataset, keys, own, size, results, device, progress
             )
         finally:
             results.publish()
@@ -216,6 +223,7 @@ def reconstruct_missing(
     size: int,
     results: Results,
     device: str,
+    progress: SliceProgress,
 ) -> dict[str, str]:
     """Reconstruct those of the items `own` that are missing; what failed, by key.
 
@@ -226,9 +234,9 @@ def reconstruct_missing(
     together = size if prior_file(config) else 1  # baselines take slices one by one
     todo = unfinished(own, together, lambda i: keys[i] in results.finished or keys[i] in failed)
     given = (config, method, dataset, keys)
-    failures = reconstruct_all(*given, todo, size, results, device)
+    failures = reconstruct_all(*given, todo, size, results, device, progress)
     again = [i for i in own if keys[i] in failed and i not in set(todo)]
-    return failures | reconstruct_all(*given, again, 1, results, device)
+    return failures | reconstruct_all(*given, again, 1, results, device, progress)
 
 
 def reconstruct_all(
@@ -240,6 +248,7 @@ def reconstruct_all(
     size: int,
     results: Results,
     device: str,
+    progress: SliceProgress,
 ) -> dict[str, str]:
     """Reconstruct and store the items `todo`, at most `size` at a time; what failed, by key.
 
@@ -250,9 +259,13 @@ def reconstruct_all(
     failures: dict[str, str] = {}
 
     def work(items: list[int]) -> list[Slice]:
+        progress.begin(len(items))
         return reconstruct(config, method, fetch(dataset, items), with_panel, device)
 
-    with tqdm(total=len(todo), unit="slice", disable=not todo) as progress:
+    s = config.sampler
+    given = {name: value for name, value in s.items() if value is not None}
+    calls = expected_calls(s.name, s.num_steps, s.num_samples, given)
+    with progress.start(len(todo), calls):
         for items, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
                 outcome = [Slice(keys[items[0]], error=describe_error(outcome))]
@@ -267,7 +280,7 @@ def reconstruct_all(
                     store(config, one, results)
             if not results.finished:
                 check_alike(failures.values())
-            progress.update(len(items))
+            progress.finish()
     return failures
 
 

@@ -23,9 +23,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from configs import ConfigError, clear_errors, load_config, quiet_pipe
+from configs.progress import progress_bar
 from datasets import collate
 from datasets.files import write_atomically
 from datasets.prepare import prepare_dataset
@@ -148,17 +148,19 @@ def negative_log(counts: np.ndarray) -> np.ndarray:
 
 def stream(dataset: Dataset, label: str) -> Iterator[Tensor]:
     """The images of a data set in batches ``(B, 1, H, W)``, with a progress bar."""
-    starts = range(0, len(dataset), BATCH)
-    for number, first in enumerate(tqdm(starts, desc=label, unit="batch")):
-        items = range(first, min(first + BATCH, len(dataset)))
-        if not hasattr(dataset, "images"):
-            yield collate([dataset[i] for i in items]).image
-            continue
-        # the disk cache gives a batch at once; a copy of it maps the file anew, and the pages that
-        # the one before has read no longer count as this process's memory
-        if number % REMAP == 0:
-            mapped = copy.copy(dataset)
-        yield mapped.images(list(items))
+    with progress_bar(len(dataset), "image", label=label) as progress:
+        for number, first in enumerate(range(0, len(dataset), BATCH)):
+            items = range(first, min(first + BATCH, len(dataset)))
+            if not hasattr(dataset, "images"):
+                images = collate([dataset[i] for i in items]).image
+            else:
+                # the disk cache gives a batch at once; a copy of it maps the file anew, and the
+                # pages that the one before has read no longer count as this process's memory
+                if number % REMAP == 0:
+                    mapped = copy.copy(dataset)
+                images = mapped.images(list(items))
+            yield images
+            progress.update(len(items))
 
 
 def open_data(spec: str, split: str) -> tuple[str, Dataset]:

@@ -78,8 +78,15 @@ def weights_file(config: ConfigDict) -> Path | None:
     return prior_file(config)
 
 
-def create_method(config: ConfigDict, device: str) -> Method:
+def create_method(
+    config: ConfigDict, device: str, on_call: Callable[[], None] = lambda: None
+) -> Method:
     """The baseline or sampler of `config.sampler`, its keywords checked.
+
+    Args:
+        config: an evaluation config.
+        device: where networks run.
+        on_call: called at each call of the network, by a baseline after each slice.
 
     Raises:
         ValueError: unknown name or keyword (the known ones are listed), or an unfit value.
@@ -95,7 +102,7 @@ def create_method(config: ConfigDict, device: str) -> Method:
         if config.protocol == "study":
             options = baselines.STUDY.get(name, {}) | options
         check_options(BASELINES[name], options)
-        return one_by_one(BASELINES[name], options)
+        return one_by_one(BASELINES[name], options, on_call)
     check_options(SAMPLERS[name], options)
     check_noise(name, options)
     if config.protocol == "study":
@@ -109,15 +116,14 @@ def create_method(config: ConfigDict, device: str) -> Method:
     def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
         calls = 0
 
-        @functools.wraps(score)  # its attributes, too
-        def counted(x: Tensor, sigma: Tensor) -> Tensor:
+        def count() -> None:
             nonlocal calls
             calls += 1
-            return score(x, sigma)
+            on_call()
 
         moments, failures = draw_samples(
             name,
-            counted,
+            counted(score, count),
             sde,
             operator,
             y,
@@ -132,6 +138,30 @@ def create_method(config: ConfigDict, device: str) -> Method:
         return Reconstruction(moments.mean, calls, failures, std)
 
     return method
+
+
+def counted(score: Score, on_call: Callable[[], None]) -> Score:
+    """`score`, with ``on_call()`` before each of its calls."""
+
+    @functools.wraps(score)  # its attributes, too
+    def call(x: Tensor, sigma: Tensor) -> Tensor:
+        on_call()
+        return score(x, sigma)
+
+    return call
+
+
+def expected_calls(name: str, num_steps: int, num_samples: int, options: dict) -> int:
+    """About how many calls of the network a slice takes, for a progress bar; 0 for a baseline."""
+    if name in BASELINES:
+        return 0
+    parameters = inspect.signature(SAMPLERS[name]).parameters
+    repeated = {"corrector_steps": 1, "inner_steps": 0}  # beside one predictor step, or none
+    calls = 1
+    for keyword, beside in repeated.items():
+        if keyword in parameters:
+            calls = options.get(keyword, parameters[keyword].default) + beside
+    return max(num_steps * calls, 1) * num_samples
 
 
 def draw_samples(
@@ -224,14 +254,17 @@ def takes(name: str, keyword: str) -> bool:
     return keyword in inspect.signature(SAMPLERS[name]).parameters
 
 
-def one_by_one(baseline: Callable, options: dict) -> Method:
+def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -> Method:
     """A baseline on one slice after the other: the batch size then changes no bit of the result.
 
     (A product of a sparse matrix with several vectors sums in another order than with one.)
     """
 
     def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
-        slices = [baseline(operator[b], y[b : b + 1], **options) for b in range(len(keys))]
+        slices = []
+        for b in range(len(keys)):
+            slices.append(baseline(operator[b], y[b : b + 1], **options))
+            on_call()
         return Reconstruction(torch.cat(slices), 0, {})
 
     return method

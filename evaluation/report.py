@@ -22,9 +22,9 @@ from matplotlib import rc_context
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
-from tqdm import tqdm
 
 from configs import clear_errors, quiet_pipe
+from configs.progress import progress_bar
 from datasets.files import write_atomically
 from evaluation.cell_images import CellImages, common_keys
 from evaluation.cells import IMAGE_METRICS, METRICS, Cell, label, read_cell, titles
@@ -64,7 +64,11 @@ def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Recons
         for source in opened
     ]
     full = error_range(errors)
-    slices = [_slice(key, opened, directs, full) for key in tqdm(shown, unit="slice")]
+    slices = []
+    with progress_bar(len(shown), "slice") as progress:
+        for key in shown:
+            slices.append(_slice(key, opened, directs, full))
+            progress.update()
     data = {
         "names": ["target", *directs, *names],
         "metrics": [METRICS[name][:2] for name in IMAGE_METRICS],  # title and digits

@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 import configs
+from configs.progress import progress_bar
 from datasets import collate
 from datasets.files import holding, write_atomically
 from datasets.identity import check_files, check_outside
@@ -126,9 +126,9 @@ def fit(
         batch_size=t.batch_size,
         num_workers=config.data.num_workers,
     )
-    progress = tqdm(range(start, t.num_steps), initial=start, total=t.num_steps, unit="step")
-    with closing(loader) as pieces:
-        for step in progress:
+    progress = progress_bar(t.num_steps, "step", initial=start)
+    with closing(loader) as pieces, progress:
+        for step in range(start, t.num_steps):
             numbers, images = next(pieces)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
@@ -141,13 +141,14 @@ def fit(
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+            progress.update()
 
             done, stop = step + 1, interrupted()
             last = done == t.num_steps
             if done % t.log_every == 0 or last:
                 mean = sum(losses) / len(losses)
                 log.write([{"step": done, "loss": mean}])
-                progress.set_postfix_str(f"loss {mean:.4f}")
+                progress.set_postfix_str(f"loss {mean:.4f}", refresh=False)
                 losses = []
             if t.validate_every and (done % t.validate_every == 0 or last):
                 value = validate(net, config, held_out, device)

@@ -341,8 +341,8 @@ def test_a_bad_slice_is_recorded_and_cleared_once_it_is_good(knee, tmp_path):
 def failing_method(fails):
     """`create_method` whose method raises what ``fails(keys)`` gives, if it gives something."""
 
-    def create(config, device):
-        method = methods.create_method(config, device)
+    def create(config, device, *on_call):
+        method = methods.create_method(config, device, *on_call)
 
         def wrapper(operator, y, keys):
             error = fails(keys)

@@ -13,7 +13,12 @@ ALLOWED = {
     "models": {"datasets.files"},  # the one writer of files
     "sde": {"operators.batch"},
     "samplers": {"sde", "operators"},
-    "datasets": {"operators.fourier", "operators.batch", "operators.espirit"},  # coil maps
+    "datasets": {
+        "configs.progress",
+        "operators.fourier",
+        "operators.batch",
+        "operators.espirit",  # coil maps
+    },
     "configs": set(),
 }
 # load_prior gives a score function and its SDE; the command line reads config files
