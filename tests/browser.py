@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATIENCE
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -17,7 +19,6 @@ SWITCHES = (
     "--disable-dev-shm-usage",  # small in containers
     *("--window-size=1000,900", "--remote-debugging-pipe", "about:blank"),
 )
-LONGEST = 60  # seconds that anything may take; ends a hang, decides nothing else
 
 
 class Browser:
@@ -56,7 +57,7 @@ class Browser:
     def __exit__(self, *_) -> None:
         self.process.terminate()
         try:
-            self.process.wait(LONGEST)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -75,7 +76,7 @@ class Browser:
                 return message["result"]
 
     def _read(self) -> dict:
-        deadline = time.monotonic() + LONGEST
+        deadline = time.monotonic() + PATIENCE
         while b"\0" not in self.buffer:
             ready, _, _ = select.select([self.input], [], [], max(0, deadline - time.monotonic()))
             assert ready, "the browser does not answer"
@@ -100,7 +101,7 @@ class Browser:
 
     def wait(self, expression: str) -> None:
         """Wait until a JavaScript expression is true."""
-        deadline = time.monotonic() + LONGEST
+        deadline = time.monotonic() + PATIENCE
         while not self.run(expression):
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.02)

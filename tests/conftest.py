@@ -3,12 +3,20 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
+
+# seconds that anything may take: ends a hang, decides nothing else, on the slowest machine
+PATIENCE = 900
+
+# the same examples each time: a test that fails, fails for everybody
+hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("seeded")
 
 # pytest-xdist runs a process a core; more threads than cores would only get in each other's way
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -27,6 +35,12 @@ def pytest_collection_modifyitems(config, items):
         for marker, reason in skips.items():
             if reason and marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Draws without a generator do not depend on the tests that ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

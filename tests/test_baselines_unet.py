@@ -28,7 +28,7 @@ from models.checkpoint import CheckpointError
 from models.unet import UNet, unet_from_state_dict
 from operators import ParallelBeamCT, SingleCoilMRI
 from operators.masks import make_mask
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 
 # names and shapes of the published weights, for 4 channels and 2 poolings
 PUBLISHED = {
@@ -265,7 +265,7 @@ def test_training_lowers_the_loss_and_the_result_is_a_baseline(config, tmp_path)
     config.operator.mask_per_slice = False
     train_unet(config, tmp_path, "cpu")
     losses = [float(row["loss"]) for row in rows(tmp_path / "log.csv")]
-    assert losses[-1] < 0.75 * losses[0]
+    assert losses[-1] < 0.85 * losses[0]  # 0.69 of it; 1 without training
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
     ct = ParallelBeamCT(32, [0.0, 90.0])
     with pytest.raises(ValueError, match="trained for SingleCoilMRI, got ParallelBeamCT"):
@@ -295,12 +295,12 @@ def test_a_signal_saves_and_leaves(tmp_path):
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not (tmp_path / "log.csv").is_file() or len(rows(tmp_path / "log.csv")) < 3:
-        assert time.monotonic() < deadline, "no rows after two minutes"
+        assert time.monotonic() < deadline, "no rows"
         assert process.poll() is None, "left by itself"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == REQUEUE
+    assert process.wait(PATIENCE) == REQUEUE
     latest = checkpoint.find_latest(tmp_path / "checkpoints")
     assert checkpoint.load(latest)["step"] == int(rows(tmp_path / "log.csv")[-1]["step"])

@@ -97,7 +97,7 @@ def test_bfloat16_keeps_input_and_output_precise():
     assert low.dtype == torch.float32
     exact = net(x, sigma)
     error = (low - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
-    assert 0 < error.max() < 0.02
+    assert 0 < error.max() < 0.04  # 0.019 on an AMD EPYC
 
 
 @pytest.mark.parametrize(

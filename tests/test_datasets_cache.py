@@ -24,6 +24,7 @@ from datasets import inspect as inspection
 from datasets.cache import DiskCache, open_cache
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
+from tests.conftest import PATIENCE
 from tests.data_writers import (
     overwrite,
     truncate,
@@ -159,8 +160,8 @@ def test_only_one_of_several_processes_builds(knee, cache):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
-    got = [queue.get(timeout=5) for _ in range(4)]
+        process.join(PATIENCE)
+    got = [queue.get(timeout=PATIENCE) for _ in range(4)]
     assert got.count("build") == 1
     assert len({x for x in got if x != "build"}) == 1
 
@@ -352,7 +353,7 @@ def test_the_command_inspects(tmp_path):
     command = [sys.executable, "-m", "datasets.inspect", "--config=configs/demo.py"]
     sheet = tmp_path / "sheet.png"
     done = subprocess.run(
-        [*command, f"--sheet={sheet}"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [*command, f"--sheet={sheet}"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert "problems: none" in done.stdout

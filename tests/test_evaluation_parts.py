@@ -22,6 +22,7 @@ from evaluation.results import Results, read_rows
 from evaluation.shards import WHOLE, Shard, find_shard
 from evaluation.volumes import volume_of
 from operators import ParallelBeamCT, SingleCoilMRI
+from tests.conftest import PATIENCE
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2"}
 
@@ -108,7 +109,7 @@ def test_processes_of_torchrun_wait_for_the_last_one():
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0, 0]
     (_, _, left), (_, arrived, _) = sorted(times.get() for _ in range(2))
     assert left >= arrived

@@ -24,7 +24,7 @@ from evaluation.recon_file import read_images
 from evaluation.results import read_failures, read_rows
 from evaluation.shards import WHOLE, Shard
 from operators.masks import make_mask
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 from tests.data_writers import overwrite, write_fastmri
 from tests.tiny_prior import write_prior
 
@@ -161,7 +161,7 @@ def test_processes_at_the_same_time(knee, tmp_path, shards):
 
     processes = [fork(work, shard) for shard in shards]
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0] * len(shards)
     assert content(tmp_path / "shared") == content(tmp_path / "whole")
     assert not (tmp_path / "shared" / "parts").exists()
@@ -285,9 +285,9 @@ def test_kill_9_and_a_bad_slice_on_the_command_line(prior, tmp_path):
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     options = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while len(read_rows(out)) < 2:
-        assert time.monotonic() < deadline, "no rows after two minutes"
+        assert time.monotonic() < deadline, "no rows"
         assert process.poll() is None, "finished before it could be killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -341,7 +341,7 @@ def test_several_samples_give_mean_and_deviation(tmp_path, settings):
     std = arrays["std"]
     assert std.shape == truth.shape
     # samples agree on what was measured, so that their deviation is in the other lines
-    assert 0 < std.mean() < UNIT
+    assert 0.1 * UNIT < std.mean() < 10 * UNIT
     assert (tmp_path / "out" / "std.nii.gz").is_file()
     projected = kspace_of(arrays["reconstruction_complex"])[..., lines()]
     assert relative(projected, kspace_of(truth)[..., lines()]) < 1e-3
@@ -393,7 +393,7 @@ def test_noise_is_estimated_as_well_as_given(tmp_path, settings):
     assert found["right"] == pytest.approx(sigma)
     assert found["estimated"] == pytest.approx(sigma, rel=0.1)
     assert found["none"] == 0
-    assert errors["estimated"] < 1.05 * errors["right"]
+    assert errors["estimated"] < 1.2 * errors["right"]  # 1.05 of it; without a level 2.2
     assert errors["estimated"] < 0.7 * errors["none"]
 
 

@@ -19,6 +19,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import PATIENCE
+
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 SBIN = "/usr/sbin:/sbin"  # Debian puts daemons there, outside a user's PATH
@@ -89,10 +91,10 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_for(what: str, condition, seconds: float, tail=lambda: "") -> None:
-    end = time.monotonic() + seconds
+def wait_for(what: str, condition, tail=lambda: "") -> None:
+    end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s for: {what}\n{tail()}"
+        assert time.monotonic() < end, f"waited {PATIENCE} s for: {what}\n{tail()}"
         time.sleep(0.1)
 
 
@@ -131,12 +133,10 @@ class Cluster:
             *(f"--socket={munge / 'socket'}", f"--pid-file={munge / 'pid'}"),
             *(f"--log-file={munge / 'log'}", f"--seed-file={munge / 'seed'}"),
         )
-        wait_for("munged", (munge / "socket").exists, 10, self.logs)
+        wait_for("munged", (munge / "socket").exists, self.logs)
         self._start("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"))
         self._start("slurmd", "-D", "-N", "localhost", "-f", str(self.folder / "slurm.conf"))
-        wait_for(
-            "an idle node", lambda: self.call("sinfo", "-h", "-o", "%T") == "idle", 20, self.logs
-        )
+        wait_for("an idle node", lambda: self.call("sinfo", "-h", "-o", "%T") == "idle", self.logs)
 
     def _start(self, *command: str) -> None:
         with (self.folder / f"{command[0]}.out").open("w") as out:
@@ -148,14 +148,19 @@ class Cluster:
         self.call("scancel", "--signal=KILL", "--full", "--user=root", check=False)
         self.call("scancel", "--user=root", check=False)
         try:
-            wait_for("no jobs", lambda: not self.call("squeue", "-h", check=False), 15)
+            wait_for("no jobs", lambda: not self.call("squeue", "-h", check=False))
         finally:
             for process in reversed(self.processes):
                 end(process)
 
     def call(self, *command: str, check: bool = True) -> str:
         result = subprocess.run(
-            command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=30
+            command,
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert not check or result.returncode == 0, f"{command}: {result.stderr}"
         return result.stdout.strip()
@@ -238,31 +243,31 @@ def test_a_requeued_job_gives_the_curve_of_an_uninterrupted_one(cluster, tmp_pat
 
         Three seconds do: a new credential has to be younger than the end of the last start.
         """
-        wait_for("requeueing", lambda: cluster.state(job) == "PENDING", 30, tail)
+        wait_for("requeueing", lambda: cluster.state(job) == "PENDING", tail)
         cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now+3")
 
     # the warning before the time limit: the script saves and puts itself back into the queue
-    wait_for("training", lambda: last_step(log) > 100, 60, tail)
+    wait_for("training", lambda: last_step(log) > 100, tail)
     cluster.call("scancel", "--batch", "--signal=USR1", job)
     continue_now()
     first = last_step(log)
     assert 100 < first < STEPS
     # the same from outside, as preemption does it
-    wait_for("training", lambda: last_step(log) > first + 100, 60, tail)
+    wait_for("training", lambda: last_step(log) > first + 100, tail)
     cluster.call("scontrol", "requeue", job)
     continue_now()
     second = last_step(log)
     assert second < STEPS
     # a crash: nothing can be saved, and the job ends as failed
-    wait_for("training", lambda: last_step(log) > second + 100, 60, tail)
+    wait_for("training", lambda: last_step(log) > second + 100, tail)
     for pid in pids_of(log.parent):
         os.kill(pid, signal.SIGKILL)
-    wait_for("the end", lambda: cluster.state(job) == "FAILED", 30, tail)
+    wait_for("the end", lambda: cluster.state(job) == "FAILED", tail)
     third = last_step(log)
     assert third < STEPS
     cluster.call("scontrol", "requeue", job)
     continue_now()
-    wait_for("completion", lambda: cluster.state(job) == "COMPLETED", 60, tail)
+    wait_for("completion", lambda: cluster.state(job) == "COMPLETED", tail)
 
     text = output.read_text()
     assert text.count("== interrupted before the time limit; back into the queue") == 1, text
@@ -271,7 +276,7 @@ def test_a_requeued_job_gives_the_curve_of_an_uninterrupted_one(cluster, tmp_pat
 
     environment = os.environ | variables | {"RUNS": str(tmp_path / "plain")}
     subprocess.run(
-        ["bash", script, "1", *FLAGS], env=environment, cwd=ROOT, check=True, timeout=100
+        ["bash", script, "1", *FLAGS], env=environment, cwd=ROOT, check=True, timeout=PATIENCE
     )
     runs = [tmp_path / name / "celeba_1" for name in ("cluster", "plain")]
     for name in ("log.csv", "validation.csv"):

@@ -51,7 +51,7 @@ from evaluation.statistics import Interval
 from models import create_model
 from samplers.predictor_corrector import first_step
 from sde import VESDE
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 from tests.grids import write_results
 from tests.tiny_prior import write_prior
 
@@ -73,7 +73,7 @@ def bash(script: str, *argv: str, **environment: str) -> subprocess.CompletedPro
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 

@@ -24,6 +24,7 @@ from datasets import DataError
 from models import checkpoint, create_model
 from models.run import CsvLog, Lasting, catch_signals
 from sde import VESDE, noise_level_bins, score_matching_loss, validation_loss
+from tests.conftest import PATIENCE
 from tests.data_writers import write_nifti
 from train import REQUEUE, train
 
@@ -65,7 +66,7 @@ def run(workdir: Path, *more: str, **options) -> subprocess.CompletedProcess:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
@@ -253,7 +254,7 @@ def test_kill_9_at_random_points_changes_nothing(tiny_config, tmp_path):
         point = 90 * i + rng.randint(5, 80)
         while last_row(log) < point:
             assert process.is_alive()
-            assert time.monotonic() - start < 60
+            assert time.monotonic() - start < PATIENCE
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.02))
         process.kill()
@@ -262,7 +263,7 @@ def test_kill_9_at_random_points_changes_nothing(tiny_config, tmp_path):
     assert 0 < last_state(folder)["step"] < 1000
     for path in (folder, tmp_path / "whole"):
         process = start_training(path)
-        process.join(100)
+        process.join(PATIENCE)
         assert process.exitcode == 0
     assert rows(folder) == rows(tmp_path / "whole")
     assert_same_state(last_state(folder), last_state(tmp_path / "whole"))
@@ -284,10 +285,10 @@ def test_a_signal_saves_and_exits_with_the_code_to_requeue(tmp_path, name):
     log, start = tmp_path / "log.csv", time.monotonic()
     while not log.is_file() or log.read_text().count("\n") < 3:
         assert process.poll() is None
-        assert time.monotonic() - start < 60
+        assert time.monotonic() - start < PATIENCE
         time.sleep(0.02)
     os.killpg(process.pid, getattr(signal, name))
-    output = process.communicate(timeout=30)[0]
+    output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == REQUEUE
     step = last_state(tmp_path)["step"]
     assert f"interrupted after step {step}; the same command continues" in output
@@ -386,7 +387,7 @@ def test_a_training_script_runs_without_slurm_on_two_processes(tmp_path):
         env=environment(NPROC="2", **variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert result.returncode == 0, result.stderr
     assert last_state(tmp_path / "celeba_1")["config"]["training"]["precision"] == "bfloat16"
