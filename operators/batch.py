@@ -1,7 +1,7 @@
 """Per-sample dot products, norms and random numbers: samples of a batch never mix."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -64,10 +64,7 @@ class BatchGenerator:
         Raises:
             ValueError: B is not the number of generators.
         """
-        if shape[0] != len(self):
-            raise ValueError(f"expected a batch of {len(self)} (one seed a sample), got {shape[0]}")
-        rows = [torch.randn(tuple(shape[1:]), generator=g) for g in self.generators]
-        return torch.stack(rows).to(device or "cpu")  # (B, ...)
+        return self._draw(torch.randn, shape).to(device or "cpu")
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal numbers of the shape, dtype and device of `x`.
@@ -75,10 +72,22 @@ class BatchGenerator:
         A complex `x` gets a real and an imaginary part of variance 1 each, the whole real part
         drawn first.
         """
+        return self._draw_like(torch.randn, x)
+
+    def uniform_like(self, x: Tensor) -> Tensor:
+        """As `normal_like`, uniform in [0, 1) (of complex numbers both parts)."""
+        return self._draw_like(torch.rand, x)
+
+    def _draw_like(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
         if x.is_complex():
-            real, imag = self.normal(x.shape), self.normal(x.shape)
+            real, imag = self._draw(function, x.shape), self._draw(function, x.shape)
             return torch.complex(real, imag).to(dtype=x.dtype, device=x.device)
-        return self.normal(x.shape).to(dtype=x.dtype, device=x.device)
+        return self._draw(function, x.shape).to(dtype=x.dtype, device=x.device)
+
+    def _draw(self, function: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
+        if shape[0] != len(self):
+            raise ValueError(f"expected a batch of {len(self)} (one seed a sample), got {shape[0]}")
+        return torch.stack([function(tuple(shape[1:]), generator=g) for g in self.generators])
 
 
 class GroupedGenerator(BatchGenerator):
@@ -101,9 +110,8 @@ class GroupedGenerator(BatchGenerator):
     def __len__(self) -> int:
         return len(self.rng) * self.size
 
-    def normal(self, shape: Sequence[int], device: torch.device | str | None = None) -> Tensor:
-        """As `BatchGenerator.normal`, of `shape` ``(B * size, ...)``."""
+    def _draw(self, function: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
         if shape[0] != len(self):
             raise ValueError(f"expected a batch of {len(self)}, got {shape[0]}")
         grouped = (len(self.rng), self.size, *shape[1:])
-        return self.rng.normal(grouped, device).flatten(0, 1)  # (B * size, ...)
+        return self.rng._draw(function, grouped).flatten(0, 1)  # (B * size, ...)

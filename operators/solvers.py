@@ -155,6 +155,7 @@ def regularization_weight(regularization: float | Tensor, like: Tensor) -> Tenso
 def power_method(
     operator: LinearOperator,
     *,
+    metric: Callable[[Tensor], Tensor] | None = None,
     num_iterations: int = 30,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -166,7 +167,9 @@ def power_method(
 
     Args:
         operator: A.
-        num_iterations: products with A^H A, 1 or more.
+        metric: M, Hermitian and positive definite, on measurements, whose length then is
+            sqrt(<r, M r>); None: 1.
+        num_iterations: products with A^H M A, 1 or more.
         seed: of the start, the same for each sample, so that op[i] alone gives the same number.
         dtype: precision, float32 or float64; also where images are complex.
         device: where the operator is.
@@ -185,7 +188,9 @@ def power_method(
     x = BatchGenerator([seed] * batch).normal_like(like)
     eigenvalue = norm(x)  # (B,)
     for _ in range(num_iterations):
-        x = operator.normal(x / expand(eigenvalue.clamp(min=torch.finfo(dtype).tiny), x))
+        x = x / expand(eigenvalue.clamp(min=torch.finfo(dtype).tiny), x)
+        y = operator.forward(x)
+        x = operator.adjoint(y if metric is None else metric(y))
         eigenvalue = norm(x)
     return eigenvalue.sqrt()
 

@@ -7,21 +7,34 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand, norm
+from operators.solvers import power_method
 from samplers.state import Callback, Watch, blank, level
 from sde import VESDE, Score
 
 STEP_PART = 0.5  # of sigma_min^2: the study's step_scale of 5e-5 at its sigma_min of 0.01
 INNER_STEPS = 3  # Langevin steps a level
-DATA_WEIGHT = 5.0  # length of the data step, in lengths of the score
 START_SIGMA = 1.0  # images in [0, 1] plus unit noise: what x ~ N(0, I) looks like
-LIKELIHOODS = ("norm_ratio", "gaussian")
+STARTS = ("normal", "uniform")
+DATA_WEIGHT = {"norm_ratio": 5.0, "gaussian": 1.0}  # by likelihood
+NORM_STEPS = 20  # of the power method; a per cent or so is enough
 
 # levels that the study's code skips, by the number of levels; none for other numbers
 SKIPPED = {500: 281, 1000: 551, 2000: 1112}
 
 STUDY = {"study_skips": True}
-# csgm-mri-langevin's settings for knees; its ladder is VESDE(0.0066, 232) with num_steps=2311
-CSGM = {"step_scale": 9e-7, "inner_steps": 3, "data_weight": 1.0, "start_sigma": 1.24}
+# csgm-mri-langevin as published: its ladder is VESDE(0.0066, 232) with num_steps=2311, of which it
+# skips the first 1156; images there are divided by the 99th percentile of their magnitude. (An
+# earlier version of that code has 9e-7 with the gradient g / sigma^2.)
+CSGM = {
+    "step_scale": 5e-5,
+    "inner_steps": 3,
+    "data_weight": 5.0,
+    "start_sigma": 1.235,  # between level 1155, 1.2374, and 1156, 1.2318
+    "start": "uniform",
+}
+
+# (x, its score, sigma) -> what is subtracted from the score
+Gradient = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def annealed_langevin(
@@ -34,18 +47,19 @@ def annealed_langevin(
     num_steps: int,
     step_scale: float | None = None,
     inner_steps: int = INNER_STEPS,
-    data_weight: float = DATA_WEIGHT,
+    data_weight: float | None = None,
+    start: str = "normal",
     start_sigma: float = START_SIGMA,
     likelihood: str = "norm_ratio",
     sigma_y: float | Tensor = 0.0,
     gamma: float = 1.0,
-    operator_norm: float = 1.0,
+    operator_norm: float | None = None,
     study_skips: bool = False,
     callback: Callback | None = None,
 ) -> Tensor:
     """x += eta (s - likelihood's gradient) + sqrt(2 eta) z at falling noise levels.
 
-    eta = step_scale (sigma / sigma_min)^2. Random numbers are drawn per sample: x ~ N(0, I), then
+    eta = step_scale (sigma / sigma_min)^2. Random numbers are drawn per sample: the start, then
     before each score evaluation the step's noise (of complex images the whole real part first).
 
     Args:
@@ -57,15 +71,18 @@ def annealed_langevin(
         num_steps: N, noise levels of the whole ladder; those above `start_sigma` are skipped.
         step_scale: eta at sigma_min; None: `STEP_PART` sigma_min^2.
         inner_steps: steps a level.
-        data_weight: w of ``"norm_ratio"``; a factor on the gradient of ``"gaussian"``.
+        data_weight: w; None: `DATA_WEIGHT` of the likelihood.
+        start: ``"normal"``, x ~ N(0, I), or ``"uniform"``, in [0, 1) (real and imaginary part).
         start_sigma: the first level is the largest that is not above it.
         likelihood: with g = A^H (A x - y), ``"norm_ratio"``: w |s| g / |g|, the original's
-            heuristic; ``"gaussian"``: w g / (sigma_y^2 + (gamma |A| sigma)^2), the gradient of a
-            Gaussian likelihood whose variance counts the noise on x in (w = 1 is its scale).
-        sigma_y: standard deviation of the measurement noise, of all samples or of each ``(B,)``;
-            ``"norm_ratio"`` takes no notice of it.
+            heuristic; ``"gaussian"``: w A^H (sigma_y^2 + (gamma sigma)^2 C)^-1 (A x - y), the
+            gradient of a Gaussian likelihood that counts the noise on x in (w = 1 is its scale).
+            C stands for A A^H and is at least as large: |A|^2, or for CT the spectrum that the
+            operator's `gram_inverse` knows, times what makes it so.
+        sigma_y: standard deviation of the measurement noise (of real and imaginary part each), of
+            all samples or of each ``(B,)``; ``"norm_ratio"`` takes no notice of it.
         gamma: factor on the noise level there.
-        operator_norm: |A| there: 1 for MRI, else `operators.solvers.power_method`'s.
+        operator_norm: n of C = n^2 in place of either; |A| or more.
         study_skips: skip the levels that the original code skips (`SKIPPED`, none for other N).
         callback: called after each level with (level's number, sigma, x).
 
@@ -73,10 +90,15 @@ def annealed_langevin(
         ``(B, *domain_shape)`` images: a noisy sample, as the algorithm has it.
 
     Raises:
-        ValueError: unknown likelihood, a `start_sigma` below all levels, or a `step_scale` with
+        ValueError: unknown likelihood or start, a `start_sigma` below all levels, or steps with
             which the iteration cannot be stable.
         NonFiniteError: some samples became NaN or infinite; the others are in it.
     """
+    if likelihood not in DATA_WEIGHT:
+        known = tuple(DATA_WEIGHT)
+        raise ValueError(f"expected likelihood to be one of {known}, got {likelihood!r}")
+    if start not in STARTS:
+        raise ValueError(f"expected start to be one of {STARTS}, got {start!r}")
     if step_scale is None:
         step_scale = STEP_PART * sde.sigma_min**2
     if not 0 < step_scale < 2 * sde.sigma_min**2:
@@ -85,10 +107,17 @@ def annealed_langevin(
             f"expected step_scale between 0 and 2 sigma_min^2 = {2 * sde.sigma_min**2:.3g}, got "
             f"{step_scale:.3g}; half of sigma_min^2 is the study's choice"
         )
-    gradient = _gradient(likelihood, data_weight, sigma_y, gamma * operator_norm)
+    weight = DATA_WEIGHT[likelihood] if data_weight is None else data_weight
+    if likelihood == "norm_ratio":
+        gradient = _norm_ratio(operator, y, weight)
+    else:
+        covariance = _Covariance(operator, y, operator_norm)
+        _check_stable(step_scale / sde.sigma_min**2, weight * covariance.slope / gamma**2)
+        gradient = _gaussian(operator, y, covariance, weight, sigma_y, gamma)
     sigmas = sde.ladder(num_steps).flip(0).tolist()
     first = _first(sigmas, start_sigma, study_skips)
-    x = rng.normal_like(blank(operator, y))
+    x = blank(operator, y)
+    x = rng.uniform_like(x) if start == "uniform" else rng.normal_like(x)
     watch = Watch(rng, callback)
     for sigma in sigmas[first:]:
         eta = step_scale * (sigma / sde.sigma_min) ** 2
@@ -96,8 +125,7 @@ def annealed_langevin(
         for _ in range(inner_steps):
             z = rng.normal_like(x)
             s = score(x, label)
-            g = operator.adjoint(operator.forward(x) - y)
-            x = x + eta * (s - gradient(g, s, sigma)) + (2 * eta) ** 0.5 * z
+            x = x + eta * (s - gradient(x, s, sigma)) + (2 * eta) ** 0.5 * z
         watch(sigma, x)
     return watch.finish(x)
 
@@ -111,24 +139,66 @@ def _first(sigmas: list[float], start_sigma: float, study_skips: bool) -> int:
     return below[0]
 
 
-def _gradient(
-    likelihood: str, weight: float, sigma_y: float | Tensor, gamma: float
-) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """(g, s, sigma) -> what is subtracted from the score."""
-    if likelihood == "norm_ratio":
+def _norm_ratio(operator: LinearOperator, y: Tensor, weight: float) -> Gradient:
+    def gradient(x: Tensor, s: Tensor, sigma: float) -> Tensor:
+        g = operator.adjoint(operator.forward(x) - y)
+        # a measurement that is met exactly has no direction to go
+        length = norm(g)
+        factor = torch.where(length > 0, norm(s) / length, 0.0)
+        return weight * expand(factor, g) * g
 
-        def ratio(g: Tensor, s: Tensor, sigma: float) -> Tensor:
-            # a measurement that is met exactly has no direction to go
-            length = norm(g)
-            factor = torch.where(length > 0, norm(s) / length, 0.0)
-            return weight * expand(factor, g) * g
+    return gradient
 
-        return ratio
-    if likelihood == "gaussian":
 
-        def gaussian(g: Tensor, s: Tensor, sigma: float) -> Tensor:
-            variance = torch.as_tensor(sigma_y, device=g.device) ** 2 + (gamma * sigma) ** 2
-            return weight * g / expand(variance.to(g.real), g)
+class _Covariance:
+    """C, which stands for A A^H in the covariance of what x and the measurement's noise make of y.
 
-        return gaussian
-    raise ValueError(f"expected likelihood to be one of {LIKELIHOODS}, got {likelihood!r}")
+    Attributes:
+        slope: the largest eigenvalue of A^H C^-1 A.
+    """
+
+    def __init__(self, operator: LinearOperator, y: Tensor, operator_norm: float | None):
+        zero = torch.zeros(1, dtype=y.real.dtype, device=y.device)
+        self.filter = operator.gram_inverse if operator_norm is None else None
+        metric = self.filter and self.filter(zero)
+        found = power_method(
+            operator, metric=metric, num_iterations=NORM_STEPS, dtype=y.real.dtype, device=y.device
+        )
+        self.square = found.square() if operator_norm is None else zero + operator_norm**2
+        self.slope = float((found.square() / self.square).max())
+
+    def solve(self, r: Tensor, variance: Tensor, sigma: float) -> Tensor:
+        """About (variance + sigma^2 C)^-1 r, variance ``(B,)`` or ``(1,)``."""
+        scale = self.square * sigma**2  # (B,) or (1,)
+        filtered = self.filter and self.filter(variance / scale)
+        if filtered is None:
+            return r / expand(variance + scale, r)
+        return filtered(r) / expand(scale, r)
+
+
+def _gaussian(
+    operator: LinearOperator,
+    y: Tensor,
+    covariance: _Covariance,
+    weight: float,
+    sigma_y: float | Tensor,
+    gamma: float,
+) -> Gradient:
+    variance = torch.as_tensor(sigma_y).to(y.real).square().reshape(-1)  # (1,) or (B,)
+
+    def gradient(x: Tensor, s: Tensor, sigma: float) -> Tensor:
+        residual = operator.forward(x) - y
+        return weight * operator.adjoint(covariance.solve(residual, variance, gamma * sigma))
+
+    return gradient
+
+
+def _check_stable(step: float, slope: float) -> None:
+    """Both in units of sigma^2: eta, and what the data add to the score's slope of up to 1."""
+    if not step * (1 + slope) < 2:
+        raise ValueError(
+            f"expected step_scale, data_weight, gamma and operator_norm with which steps are "
+            f"stable: step_scale / sigma_min^2 (1 + data_weight (|A| / operator_norm / gamma)^2) "
+            f"below 2, got {step * (1 + slope):.3g}; leave operator_norm at None and data_weight "
+            f"at {DATA_WEIGHT['gaussian']:g}, or take a smaller step_scale"
+        )

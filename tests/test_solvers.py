@@ -136,6 +136,19 @@ class TestNormalEquations:
         torch.testing.assert_close(actual[0], expected, rtol=1e-5, atol=0)
 
 
+def test_power_method_in_another_metric():
+    """sqrt of the largest eigenvalue of A^H M A."""
+    operator = ParallelBeamCT(6, [0.0, 40.0, 110.0])
+    metric = operator.gram_inverse(torch.zeros(1, dtype=torch.float64))
+    found = power_method(operator, metric=metric, num_iterations=300, dtype=torch.float64)
+    a = _dense(operator)
+    size = torch.Size(operator.range_shape).numel()
+    units = torch.eye(size, dtype=torch.float64).reshape(size, *operator.range_shape)
+    m = metric(units).flatten(1)
+    expected = torch.linalg.eigvalsh(a.T @ m @ a).max().sqrt()
+    torch.testing.assert_close(found[0], expected, rtol=1e-6, atol=0)
+
+
 def test_power_method_per_sample():
     masks = torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(3)) < 0.5
     operator = SingleCoilMRI(masks)
