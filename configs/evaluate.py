@@ -76,6 +76,7 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.start_sigma = placeholder(float)  # pc: the same by noise level; others: first level
     sampler.end_sigma = placeholder(float)  # dds, diffpir, pnp, dps: last level
     sampler.eta = placeholder(float)  # dds: part of new noise
+    sampler.old_noise = placeholder(str)  # dds, eta < 1: network (the paper's) or data; None: both
     sampler.zeta = placeholder(float)  # diffpir: part of new noise
     sampler.momentum = placeholder(float)  # pnp: extrapolation, the same in all steps
     sampler.turns = placeholder(bool)  # pnp: eight positions in turn
