@@ -79,7 +79,8 @@ def predictor_corrector(
             from real noise. Without effect on real images.
         truncated_label: after a warm start, tell the network the levels of a schedule that ends
             at the starting level, as the original code does, not the true ones.
-        after_step: (step, x) -> x, a further change of the state at the end of each step.
+        after_step: (step, x) -> x, a further change of the state at the end of each step; where the
+            mean is returned, the last step's is made to that, too.
         callback: called after each step with (step, sigma, x).
 
     Returns:
@@ -124,7 +125,8 @@ def predictor_corrector(
         watch(sigmas[i], x)
 
     if final == "mean" or (final == "study" and operator.domain_complex):
-        return watch.finish(operator.correct(mean, y, weight))
+        mean = operator.correct(mean, y, weight)
+        return watch.finish(mean if after_step is None else after_step(num_steps - 1, mean))
     return watch.finish(operator.correct(x, y, weight) if final == "study" else x)
 
 
