@@ -17,6 +17,7 @@ from models.checkpoint import load_prior, resolve_prior
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
 from samplers import (
+    POINT_ESTIMATES,
     SAMPLERS,
     STUDY,
     STUDY_CT,
@@ -95,8 +96,7 @@ def create_method(
     options = {k: v for k, v in config.sampler.items() if v is not None}
     name = options.pop("name")
     num_steps, num_samples = options.pop("num_steps"), options.pop("num_samples")
-    if num_samples < 1:
-        raise ValueError(f"expected sampler.num_samples of at least 1, got {num_samples}")
+    check_num_samples(name, num_samples)
     path = prior_file(config)
     if path is None:
         if config.protocol == "study":
@@ -237,6 +237,21 @@ def uses_noise(name: str, options: dict) -> bool:
     """Whether a sampler with the keywords `options` takes the measurement's noise into account."""
     ignored = name == "annealed_langevin" and options.get("likelihood") != "gaussian"
     return takes(name, "sigma_y") and not ignored
+
+
+def check_num_samples(name: str, num_samples: int) -> None:
+    """Raise a ValueError for fewer than one sample, or several of what has no random number in it.
+
+    Copies of one image have neither a mean of their own nor a standard deviation.
+    """
+    if num_samples < 1:
+        raise ValueError(f"expected sampler.num_samples of at least 1, got {num_samples}")
+    if num_samples > 1 and (name in POINT_ESTIMATES or name in BASELINES):
+        random = ", ".join(sorted(SAMPLERS.keys() - set(POINT_ESTIMATES)))
+        raise ValueError(
+            f"expected sampler.num_samples of 1 for {name}, a point estimate, got {num_samples}; "
+            f"samples differ with {random}"
+        )
 
 
 def check_noise(name: str, options: dict) -> None:

@@ -29,6 +29,9 @@ SAMPLERS = {
     "dps": dps,
 }
 
+# nothing in them is random: every sample of a measurement is the same image
+POINT_ESTIMATES = ("pnp",)
+
 STUDY = {
     "predictor_corrector": _pc.STUDY,
     "annealed_langevin": _langevin.STUDY,
@@ -42,6 +45,7 @@ PRESETS = {
 }
 
 __all__ = [
+    "POINT_ESTIMATES",
     "PRESETS",
     "SAMPLERS",
     "STUDY",

@@ -168,6 +168,14 @@ def change(config, **fields):
             {"sampler__name": "dds", "sampler__sigma_y": float("inf")},
             "expected sampler.sigma_y of 0 or more, got inf",
         ),
+        (
+            {"sampler__name": "pnp", "sampler__num_samples": 2},
+            "num_samples of 1 for pnp, a point estimate, got 2; samples differ with .*, dds, ",
+        ),
+        (
+            {"sampler__name": "zero_filled", "sampler__num_samples": 2},
+            "num_samples of 1 for zero_filled, a point estimate, got 2",
+        ),
         ({"data__name": "imagenet"}, "unknown data set 'imagenet'; known: .*fastmri"),
         ({"data__subset": "liver"}, "unknown subset 'liver' of the samples; known: brain"),
         ({"data__split": "dev"}, "unknown split 'dev'; known: train, val, test"),
