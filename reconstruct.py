@@ -49,7 +49,7 @@ from evaluation.provenance import code_version
 from evaluation.slices import describe_error
 from models.checkpoint import load_prior, resolve_prior
 from operators.problem import Problem
-from samplers import SAMPLERS, Posterior
+from samplers import POINT_ESTIMATES, SAMPLERS, Posterior, spread
 from sde import VESDE, Score
 
 log = logging.getLogger(__name__)
@@ -341,11 +341,13 @@ def write_results(
 
 
 def describe(method: Method) -> str:
-    """What the result is."""
-    if method.name == POINT:
-        return f"point estimate by {method.name}, {method.num_steps} steps"
+    """What the result is, and of samples what is known of their spread."""
+    how = f"by {method.name}, {method.num_steps} steps"
+    if method.name in POINT_ESTIMATES:
+        return f"point estimate {how}"
     what = "sample" if method.num_samples == 1 else f"mean of {method.num_samples} samples"
-    return f"{what} of the posterior by {method.name}, {method.num_steps} steps"
+    found = spread(method.name, method.options)
+    return f"{what} {how}; {found}" if found else f"{what} of the posterior {how}"
 
 
 def _write_volume(

@@ -32,6 +32,26 @@ SAMPLERS = {
 # nothing in them is random: every sample of a measurement is the same image
 POINT_ESTIMATES = ("pnp",)
 
+# what was found of a sampler's samples where the posterior is known (docs/samplers.md); empty where
+# nothing speaks against calling them samples of the posterior
+SPREAD = {
+    "predictor_corrector": "samples take noise for image: with noise they spread too little",
+    "annealed_langevin": "samples know nothing of the noise: their spread is not the posterior's",
+    "ssos": "the spread of samples was not measured",
+    "hybrid": "the spread of samples was not measured",
+    "dds": "samples spread less than the posterior",
+    "diffpir": "samples spread a little less than the posterior",
+    "pnp": "nothing is random",
+    "dps": "samples spread more than the posterior",
+}
+
+
+def spread(name: str, options: dict) -> str:
+    """`SPREAD` of the sampler `name` with the keywords `options`."""
+    gaussian = options.get("likelihood") == "gaussian" and options.get("data_weight") in (None, 1)
+    return "" if name == "annealed_langevin" and gaussian else SPREAD[name]
+
+
 STUDY = {
     "predictor_corrector": _pc.STUDY,
     "annealed_langevin": _langevin.STUDY,
@@ -48,6 +68,7 @@ __all__ = [
     "POINT_ESTIMATES",
     "PRESETS",
     "SAMPLERS",
+    "SPREAD",
     "STUDY",
     "STUDY_CT",
     "NonFiniteError",
@@ -61,5 +82,6 @@ __all__ = [
     "pnp",
     "posterior_moments",
     "predictor_corrector",
+    "spread",
     "ssos",
 ]

@@ -13,6 +13,7 @@ from benchmarks.gaussian_posterior import (
     SIDE,
     compare,
     condition,
+    coverage,
     dense,
     draw,
     gaussian_prior,
@@ -41,6 +42,7 @@ from operators.multicoil import rss
 from samplers import (
     PRESETS,
     SAMPLERS,
+    SPREAD,
     STUDY,
     NonFiniteError,
     Progress,
@@ -48,6 +50,7 @@ from samplers import (
     hybrid,
     posterior_moments,
     predictor_corrector,
+    spread,
     ssos,
 )
 from samplers.dps import misfit_norm
@@ -288,6 +291,31 @@ def test_dds_with_old_noise_uses_the_noise_level():
     assert ours.mean_error < 3 * CHANCE
     assert paper.variance_ratio < 0.15
     assert paper.mean_error > 8 * CHANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "covered"),
+    [
+        (None, {}, 0.62),  # exact samples: Student's t
+        ("dds", {"sigma_y": 0.1}, 0.48),
+        ("diffpir", {"sigma_y": 0.1}, 0.60),
+        ("dps", {}, 0.80),
+    ],
+)
+def test_the_deviation_of_few_samples_covers_what_the_samplers_say_of_their_spread(
+    name, options, covered
+):
+    found = coverage(name, options, 50, problems=40)
+    assert found == pytest.approx(covered, abs=0.04)
+    if name is not None:
+        assert ("more" if covered > 0.62 else "less") in spread(name, options)
+
+
+def test_every_sampler_says_what_is_known_of_its_spread():
+    assert SPREAD.keys() == SAMPLERS.keys()
+    assert spread("annealed_langevin", {"likelihood": "gaussian", "sigma_y": 0.1}) == ""
+    assert spread("annealed_langevin", {"likelihood": "gaussian", "data_weight": 0.3})
+    assert spread("annealed_langevin", {})
 
 
 @pytest.mark.parametrize(
