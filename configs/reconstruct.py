@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     sampler.num_steps = placeholder(int)  # noise levels; pnp and dds 50, see docs/reconstruct.md
     sampler.num_samples = 1  # posterior samples a slice; their mean and deviation are the result
     # standard deviation of the measurement's noise in its own unit (k-space: of real and imaginary
-    # part each); None: estimated from each slice, 0: none, the data are kept exactly. Unused by
+    # part each); None: estimated from each slice, 0: none, the data are kept as they are. Unused by
     # predictor_corrector, dps and annealed_langevin's default likelihood
     sampler.sigma_y = placeholder(float)
     add_sampler_keywords(sampler)

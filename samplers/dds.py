@@ -36,9 +36,8 @@ def dds(
     """x0 = E[x_0 | x]; x0' = data step from x0; x = x0' + sigma' (sqrt(1 - eta^2) e + eta z).
 
     e = (x - x0) / sigma is the noise that the network saw, z is new. After Chung, Lee & Ye, ICLR
-    2024, in sigma space, with the noise of their code (their equation has eta sigma'
-    sqrt(1 - sigma'^2 / sigma^2) for the new one's length); a sample-like image, the last step's
-    x0'. One network call a step.
+    2024, and their code, in sigma space; a sample-like image, the last step's x0'. One network call
+    a step.
 
     With noisy data and eta < 1 that e forgets what the data step has just decided: samples agree
     with each other and with the noise of the measurement, whatever `sigma_y` is (docs/samplers.md).

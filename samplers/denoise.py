@@ -11,7 +11,7 @@ from samplers.state import blank
 from sde import VESDE, Score
 
 CG_STEPS = 8  # one coil needs one to three: A^H A has so many eigenvalues
-# several coils: until so much of the normal equations' residual is left, 1 to 3 % of the misfit
+# several coils: until so much of the normal equations' residual is left, 2 to 4 % of the misfit
 COIL_STEPS, COIL_TOLERANCE = 30, 5e-3
 FILTERED_STEPS = 3  # with the operator's filter: as good as 8 without (docs/samplers.md)
 TOLERANCE = 1e-7

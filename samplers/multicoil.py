@@ -34,6 +34,11 @@ def ssos(
 ) -> Tensor:
     """Sample every coil image apart; the operator's sensitivity maps are not used.
 
+    Measured k-space is put in after the corrector and after the predictor of every step, as in
+    `predictor_corrector`. A sample's coils lie side by side in the batch of B C images, and each
+    draw takes the real parts of all of them, coil by coil, then the imaginary parts, from its
+    generator.
+
     Args and errors: as `predictor_corrector`; the callback gets coil images ``(B C, 1, H, W)``.
 
     Returns:
@@ -63,7 +68,9 @@ def hybrid(
 
     With v = sum_c conj(S_c) x_c the combined image, x_c <- x_c + lambda S_c A^H (y - A v), lambda
     falling linearly over the steps. (The original code applies A to each coil image as if it were
-    the combined one and adds the same image to all coils.)
+    the combined one and adds the same image to all coils.) It comes last in its step, so that what
+    it moves of measured positions is put back in the next one; in the last step it is made to the
+    coil images that are returned.
 
     Args and errors: as `predictor_corrector`, and
 

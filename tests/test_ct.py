@@ -14,6 +14,7 @@ from skimage.transform import iradon, radon
 
 from operators.batch import dot
 from operators.ct import FanBeamCT, ParallelBeamCT, few_view_angles
+from operators.ct_study import StudyParallelBeamCT
 from operators.fbp import fbp
 from tests.conftest import ROOT
 
@@ -285,6 +286,15 @@ def test_study_adjoint_is_skimage_unfiltered():
     adjoint = operator.adjoint(sinogram)
     scale = dot(actual, adjoint) / dot(adjoint, adjoint)
     assert _relative(scale[0] * adjoint[0], actual[0]) > 0.01
+
+
+def test_the_studys_step_is_normalised_by_its_own_back_projection():
+    operator = StudyParallelBeamCT(24, few_view_angles(10))
+    x = torch.rand(2, 1, 24, 24, dtype=torch.float64)
+    y = torch.rand(2, *operator.range_shape, dtype=torch.float64)
+    ones = operator.forward(torch.ones(1, 1, 24, 24, dtype=torch.float64))
+    step = operator.study_adjoint(y - operator.forward(x)) / operator.study_adjoint(ones)
+    torch.testing.assert_close(operator.correct(x, y, 0.7), x + 0.7 * step)
 
 
 # ------------------------------------------------------------------ filtered back-projection

@@ -14,7 +14,7 @@ from configs import ConfigError, load_config
 from evaluation import evaluate as evaluation
 from evaluation import methods, slices
 from evaluation.baselines import fbp, zero_filled
-from evaluation.metrics import all_metrics, nmse, psnr, ssim
+from evaluation.metrics import all_metrics, nmse, psnr, ssim, volume_metrics
 from evaluation.results import COLUMNS, Results, read_rows
 from evaluation.tables import make_table
 from operators import ParallelBeamCT, SingleCoilMRI
@@ -75,6 +75,22 @@ def test_metrics_by_hand():
     assert result["psnr"] == pytest.approx(psnr(target, np.abs(image)))
     with pytest.raises(ValueError, match=r"expected an image of shape \(16, 16\), got \(4, 4\)"):
         all_metrics(target, image[:4, :4])
+
+
+def test_metrics_of_volumes_by_hand():
+    """One range, that of the target's volume, and PSNR and NMSE over all slices together."""
+    rng = np.random.default_rng(0)
+    target = rng.random((3, 16, 16)) * np.array([1.0, 2.0, 5.0])[:, None, None]
+    image = target + 0.1 * rng.standard_normal(target.shape) * np.array([1, 3, 9])[:, None, None]
+    error, peak = np.mean((target - image) ** 2), target.max()
+    found = volume_metrics(target, image)
+    assert found["psnr"] == pytest.approx(10 * np.log10(peak**2 / error))
+    assert found["nmse"] == pytest.approx(error / np.mean(target**2))
+    slices = [
+        structural_similarity(t, x, win_size=7, data_range=peak)
+        for t, x in zip(target, image, strict=True)
+    ]
+    assert found["ssim"] == pytest.approx(np.mean(slices))
 
 
 def test_baselines():

@@ -352,7 +352,19 @@ def by_parts(function, *arrays):
     return function(*(a.real for a in arrays)) + 1j * function(*(a.imag for a in arrays))
 
 
-def written_out(kspace, draw, *, weight, snr, real, corrector_steps=1, after=lambda i, x: x):
+def written_out(
+    kspace,
+    draw,
+    *,
+    weight,
+    snr,
+    real,
+    corrector_steps=1,
+    after=lambda i, x: x,
+    initial=None,
+    first=0,
+    labels=None,
+):
     """Chung & Ye, algorithms 2 and 3: corrector, data, predictor, data; the mean at the end."""
 
     def score(x, sigma):
@@ -363,10 +375,12 @@ def written_out(kspace, draw, *, weight, snr, real, corrector_steps=1, after=lam
         return 2 * (snr * norms[0] / norms[1]) ** 2
 
     growth, sigmas = increments(STEPS)
-    x = replaced(SDE.sigma_max * draw(), kspace, 1.0, real)
-    for i in range(STEPS):
+    labels = sigmas if labels is None else labels
+    x = SDE.sigma_max * draw() if initial is None else initial + sigmas[first] * draw()
+    x = replaced(x, kspace, 1.0, real)
+    for i in range(first, STEPS):
         for _ in range(corrector_steps):
-            s, z = score(x, sigmas[i]), draw()
+            s, z = score(x, labels[i]), draw()
             e = [length(s.real, z.real)] + ([] if real else [length(s.imag, z.imag)])
             parts = [
                 v + step * g + np.sqrt(2 * step) * n
@@ -376,9 +390,28 @@ def written_out(kspace, draw, *, weight, snr, real, corrector_steps=1, after=lam
             ]
             x = parts[0] if real else parts[0] + 1j * parts[1]
             x = replaced(x, kspace, weight, real)
-        mean = x + growth[i] ** 2 * score(x, sigmas[i])
+        mean = x + growth[i] ** 2 * score(x, labels[i])
         x = after(i, replaced(mean + growth[i] * draw(), kspace, weight, real))
     return after(STEPS - 1, replaced(mean, kspace, weight, real))
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+def test_a_warm_start_is_the_image_with_noise_of_its_level(truncated):
+    """Chung et al., CVPR 2022: 3 of 5 levels; the original's labels end at the first of them."""
+    kspace, _ = measurement()
+    noise, initial = Noise(), np.random.default_rng(7).random((len(SEEDS), SIZE))
+    sigmas, labels = increments(STEPS)[1], None
+    if truncated:
+        times = 1 + (SDE.eps - 1) * np.arange(STEPS) / (STEPS - 1)
+        labels = SDE.sigma_min * (sigmas[2] / SDE.sigma_min) ** times
+    expected = written_out(
+        *(kspace.flatten(1).numpy(), noise.normal),
+        **{"weight": 1.0, "snr": 0.16, "real": True},
+        **{"initial": initial, "first": 2, "labels": labels},
+    )
+    start = torch.from_numpy(initial).reshape(-1, 1, SIDE, SIDE)
+    options = {"initial": start, "start_level": 3, "truncated_label": truncated}
+    compare(run(predictor_corrector, **options), expected)
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -394,6 +427,41 @@ def test_predictor_corrector(real, weight, corrector_steps):
     found = run(predictor_corrector, operator=SingleCoilMRI(_mask(), real=real), **options)
     rows = kspace.flatten(1).numpy()
     compare(found, written_out(rows, draw, real=real, **options))
+
+
+def test_the_originals_complex_start_is_real_noise():
+    """The first draw, of the start, has no imaginary part."""
+    kspace, _ = measurement()
+    noise, draws = Noise(), []
+
+    def draw():
+        draws.append(noise.normal() if not draws else noise.normal() + 1j * noise.normal())
+        return draws[-1] + 0j
+
+    operator = SingleCoilMRI(_mask(), real=False)
+    found = run(predictor_corrector, operator=operator, complex_start=False)
+    rows = kspace.flatten(1).numpy()
+    compare(found, written_out(rows, draw, weight=1.0, snr=0.16, real=False))
+
+
+@pytest.mark.parametrize("num_steps", [500, 1000, 2000, 400])
+def test_the_levels_that_the_original_skips(num_steps):
+    first = {500: 281, 1000: 551, 2000: 1112}.get(num_steps, 0)
+    seen = []
+
+    def stop(step, sigma, x):
+        raise StopIteration
+
+    def watched(x, sigma):
+        seen.append(float(sigma[0]))
+        return torch_score(x, sigma)
+
+    with pytest.raises(StopIteration):
+        run(annealed_langevin, watched, steps=num_steps, study_skips=True, callback=stop)
+    ladder = SDE.sigma_max * (SDE.sigma_min / SDE.sigma_max) ** (
+        np.arange(num_steps) / (num_steps - 1)
+    )
+    assert seen[0] == pytest.approx(ladder[first])
 
 
 COILS = 3

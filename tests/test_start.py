@@ -158,6 +158,30 @@ def test_a_sample_that_stands_still_is_kept():
     assert torch.equal(later[1], x[1] + 1)
 
 
+def test_an_image_may_stand_still_while_its_misfit_does_not_and_the_other_way_round():
+    operator = Inpainting(torch.eye(8, dtype=torch.bool))
+    y = operator.forward(torch.full((2, 1, 8, 8), 0.01))
+    x = torch.ones(2, 1, 8, 8)
+    unseen = ~torch.eye(8, dtype=torch.bool)
+    stall = Stall(operator, y, 0.05)
+    for _ in range(PATIENCE + 3):
+        moved = x.clone()
+        moved[0] += 0.2 * unseen  # what is not measured changes
+        moved[1] *= 0.97  # a small part of the image, but a large one of the small measurement
+        x = stall.keep(x, moved)
+        assert torch.equal(x, moved)
+
+
+def test_steps_that_stand_still_count_when_they_follow_each_other():
+    operator = Inpainting(torch.ones(4, 4, dtype=torch.bool))
+    stall = Stall(operator, torch.ones(1, 1, 4, 4), 1e-3)
+    x = torch.ones(1, 1, 4, 4)
+    for step in range(8):  # every second step moves it
+        moved = x + (step % 2)
+        x = stall.keep(x, moved)
+        assert torch.equal(x, moved)
+
+
 def test_stopping_early_saves_calls_and_hardly_changes_the_image():
     images = smooth_images(2)
     mask = make_mask("gaussian1d", (SIDE, SIDE), seed=0, acceleration=4, center_fraction=0.08)
