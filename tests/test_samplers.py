@@ -338,7 +338,9 @@ def test_fast_samplers_have_the_right_mean(name, ratio):
     ("name", "options"),
     [("dds", {}), ("diffpir", {}), ("pnp", {}), ("annealed_langevin", GAUSSIAN)],
 )
-@pytest.mark.parametrize("kind", ["mri real", "mri complex", "ct"])
+@pytest.mark.parametrize(
+    "kind", ["mri real", "mri complex", "mri, a mask a sample", "multi-coil, maps a sample", "ct"]
+)
 def test_noise_levels_are_per_sample(kind, name, options):
     operator = OPERATORS[kind]
     images = PRIOR.mean.reshape(1, 1, SIDE, SIDE).expand(3, -1, -1, -1)
@@ -347,7 +349,7 @@ def test_noise_levels_are_per_sample(kind, name, options):
     levels = [0.0, 0.05, 0.5]
     both = run(name, operator, y, [1, 2, 3], sigma_y=torch.tensor(levels), **options)
     for b, sigma_y in enumerate(levels):
-        alone = run(name, operator, y[b : b + 1], [b + 1], sigma_y=sigma_y, **options)
+        alone = run(name, operator[b], y[b : b + 1], [b + 1], sigma_y=sigma_y, **options)
         torch.testing.assert_close(both[b : b + 1], alone, rtol=1e-5, atol=1e-7)
     swapped = run(name, operator, y, [1, 2, 3], sigma_y=torch.tensor(levels[::-1]), **options)
     assert (swapped - both)[0].abs().max() > 1e-3  # it matters
