@@ -360,6 +360,22 @@ def test_fan_beam_fbp_gives_absolute_values():
     assert _relative(fbp(operator, operator.forward(image)), image) <= 0.01
 
 
+def test_fan_beam_fbp_near_the_source():
+    """Rays that diverge strongly: what is near the source is weighted with D^2 / U^2."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    blob = np.exp(-((x - 20) ** 2 + (y + 12) ** 2) / 30)
+    image = torch.from_numpy(blob)[None, None]
+    operator = FanBeamCT(
+        64,
+        few_view_angles(320, end=360.0),
+        source_distance=60.0,
+        detector_distance=30.0,
+        num_bins=330,
+        bin_spacing=0.8,
+    )
+    assert _relative(fbp(operator, operator.forward(image)), image) <= 0.02
+
+
 def test_fbp_of_a_limited_angle_is_not_inflated():
     # A third of the directions is missing, and no view is blown up to stand for them.
     image = torch.from_numpy(_smooth_disc(64))[None, None]

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from operators.masks import MASKS, effective_acceleration, make_mask
-from operators.masks.sampling import center_slice
+from operators.masks.sampling import center_slice, draw
 
 STUDY = {
     "gaussian1d_acc4_cf0.04": {"acceleration": 4, "center_fraction": 0.04},
@@ -34,6 +34,51 @@ def test_study_mask_is_the_studys_bit_for_bit(key, reference):
     mask = make_mask(key.split("_")[0], (320, 320), seed=42, study=True, **STUDY[key])
     assert mask.dtype == torch.bool
     np.testing.assert_array_equal(mask.numpy(), expected)
+
+
+def test_the_studys_draws_written_out():
+    """With replacement, from NumPy's legacy generator; the centre's lines are set afterwards."""
+    size, seed = 40, 5
+    lines = np.zeros(size, dtype=bool)
+    lines[np.random.RandomState(seed).choice(size, 10 - 4)] = True
+    lines[18:22] = True
+    options = {"acceleration": 4, "center_fraction": 0.1, "seed": seed, "study": True}
+    mask = make_mask("uniform1d", (size, size), **options)
+    np.testing.assert_array_equal(mask.numpy(), np.tile(lines, (size, 1)))
+    lines = np.zeros(size, dtype=bool)
+    drawn = np.random.RandomState(seed).normal(20, 15 / 128 * size, size=12).astype(int)
+    lines[drawn.clip(0, size - 1)] = True
+    lines[18:22] = True
+    mask = make_mask("gaussian1d", (size, size), **options)
+    np.testing.assert_array_equal(mask.numpy(), np.tile(lines, (size, 1)))
+    positions = np.zeros(size**2, dtype=bool)
+    positions[np.random.RandomState(seed).choice(size**2, 400)] = True
+    mask = make_mask("uniform2d", (size, size), acceleration=4, seed=seed, study=True)
+    np.testing.assert_array_equal(mask.numpy(), positions.reshape(size, size))
+
+
+def test_lines_are_drawn_in_proportion_to_their_density():
+    """One of two positions, one of them three times as dense: taken for 3/4 of the seeds."""
+    log_density = np.log([1.0, 3.0])
+    nothing = np.zeros(2, dtype=bool)
+    taken = [draw(nothing, log_density, acceleration=2, seed=seed)[1] for seed in range(3000)]
+    assert np.mean(taken) == pytest.approx(0.75, abs=4 * np.sqrt(0.75 * 0.25 / 3000))
+
+
+def test_the_centre_is_around_the_origin():
+    left_out = ~make_mask("outer", (8, 9), center_fraction=3 / 8, seed=0)
+    rows, columns = left_out.nonzero().T
+    assert rows.unique().tolist() == [3, 4, 5]  # around 8 // 2
+    assert columns.unique().tolist() == [3, 4, 5]  # around 9 // 2
+
+
+def test_gaussian_positions_follow_their_density():
+    masks = [make_mask("gaussian2d", (64, 96), seed=s, acceleration=300) for s in range(100)]
+    _, rows, columns = torch.stack(masks).nonzero().T
+    for position, size in ((rows, 64), (columns, 96)):
+        std = (1.5 / 128) ** 0.5 * size
+        assert abs((position - size // 2).double().mean()) < 0.1 * std
+        assert (position - size // 2).double().std() == pytest.approx(std, rel=0.08)
 
 
 def test_nominal_acceleration_of_the_study_is_not_the_effective_one():

@@ -167,6 +167,16 @@ def test_smooth_phase_has_modulus_one_and_no_jumps():
     assert not torch.allclose(phase[0], phase[1])
 
 
+def test_smooth_phase_is_the_polynomial_of_the_samples_numbers():
+    height, width, std = 6, 9, 0.2
+    y = (torch.arange(height) - height // 2)[:, None] / (height // 2)
+    x = (torch.arange(width) - width // 2)[None] / (width // 2)
+    a, b, c, d, e, f = std * torch.randn(6, generator=torch.Generator().manual_seed(4))
+    expected = a + b * x + c * y + d * x**2 + e * x * y + f * y**2
+    found = smooth_phase((height, width), rng=BatchGenerator([4]), std=std)
+    torch.testing.assert_close(torch.angle(found)[0, 0], expected)
+
+
 def test_noise_has_the_stated_level_per_part_and_is_white(image, clean):
     std = 0.03
     data = simulate_multicoil(image, num_coils=COILS, noise_std=std, rng=BatchGenerator([3]))

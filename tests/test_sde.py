@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from operators.batch import expand
-from sde import VESDE, complex_score, level_weight, score_function, score_matching_loss
+from sde import (
+    VESDE,
+    complex_score,
+    level_weight,
+    score_function,
+    score_matching_loss,
+    validation_loss,
+)
 
 
 def test_reference_values(reference):
@@ -138,3 +145,22 @@ def test_images_that_do_not_fit_are_padded():
     assert torch.equal(score(mirrored, torch.ones(2)), net(mirrored, None))
     z = torch.complex(x, x.flip(-1))
     torch.testing.assert_close(score(z, torch.ones(2)).imag, score(x.flip(-1), torch.ones(2)))
+
+
+def test_validation_draws_levels_evenly_in_each_bin_and_averages_over_images():
+    sde, count, bins = VESDE(0.01, 10.0), 200, 4
+    seen = []
+
+    class Silent(torch.nn.Linear):
+        def forward(self, x, sigma):
+            seen.append(sde.time(sigma) * bins % 1)  # place in the bin, 0 to 1
+            return torch.zeros_like(x)
+
+    losses = validation_loss(Silent(1, 1), [torch.zeros(1, 4, 4)] * count, sde, seed=1, bins=bins)
+    # of s = 0: half the number of pixels, to 5 standard errors
+    tolerance = 5 * math.sqrt(0.5 / (16 * count)) * 16
+    torch.testing.assert_close(losses, torch.full_like(losses, 8.0), rtol=0, atol=tolerance)
+    places = torch.stack(seen)  # (count, bins)
+    deviation = math.sqrt(1 / 12 / count)
+    assert (places.mean(0) - 0.5).abs().max() < 5 * deviation
+    assert places.std(0).min() > 0.2
