@@ -159,6 +159,7 @@ def test_poisson_density_falls_as_in_the_studys():
     for inner, outer in ((0, 20), (20, 40), (40, 80)):
         ring = (radius >= inner) & (radius < outer)
         assert ours[ring].mean().item() == pytest.approx(study[ring].mean().item(), rel=0.15)
+    assert ours[radius < 20].mean() > 2 * ours[(radius >= 40) & (radius < 80)].mean()
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -202,7 +203,7 @@ def test_equispaced_lines_are_equally_spaced_from_a_random_offset():
     assert len(offsets) > 1
 
 
-@pytest.mark.parametrize("shape", [(16, 32), (15, 33)])
+@pytest.mark.parametrize("shape", [(16, 32), (15, 33), (16, 30)])
 def test_regular_is_every_nth_line_through_the_centre(shape):
     lines = make_mask("regular", shape, seed=0, acceleration=4)[0].nonzero().flatten()
     assert (lines.diff() == 4).all()
@@ -237,7 +238,9 @@ def test_radial_spokes_are_thin_lines_through_the_origin(name, shape):
 def test_radial_angles():
     y, x = (make_mask("radial", (129, 129), seed=0, num_spokes=8).nonzero() - 64).T
     far = torch.hypot(y.float(), x.float()) > 30
-    angle = torch.rad2deg(torch.atan2(y[far].float(), x[far].float())) % 22.5
+    angle = torch.rad2deg(torch.atan2(y[far].float(), x[far].float()))
+    assert (angle / 22.5).round().long().remainder(8).unique().tolist() == list(range(8))
+    angle = angle % 22.5
     assert (torch.minimum(angle, 22.5 - angle) < 1).all()
     golden = make_mask("radial_golden", (129, 129), seed=0, num_spokes=2)
     y, x = ((golden & ~make_mask("radial", (129, 129), seed=0, num_spokes=1)).nonzero() - 64).T

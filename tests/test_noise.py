@@ -180,6 +180,11 @@ def test_white_noise_of_sinograms_is_found(views, bins, dtype):
     torch.testing.assert_close(found, torch.full_like(found, 0.5), rtol=tolerance, atol=0)
 
 
+def test_the_scale_of_the_sinograms_noise():
+    found = sinogram_noise(white(1, 1, 400, 1000, dtype=torch.float64))
+    assert float(found) == pytest.approx(1, rel=0.03)
+
+
 @pytest.mark.parametrize("views", [60, 8])
 @pytest.mark.parametrize("geometry", ["parallel", "fan"])
 def test_noise_of_sinograms_is_found_beside_an_object(geometry, views):
