@@ -16,6 +16,7 @@ from operators.batch import dot
 from operators.ct import FanBeamCT, ParallelBeamCT, few_view_angles
 from operators.ct_study import StudyParallelBeamCT
 from operators.fbp import fbp
+from operators.ramp import angular_weights
 from tests.conftest import ROOT
 
 # Value added, semi-axes, centre (x to the right, y up), in halves of the image's side, and
@@ -374,6 +375,16 @@ def test_fan_beam_fbp_near_the_source():
         bin_spacing=0.8,
     )
     assert _relative(fbp(operator, operator.forward(image)), image) <= 0.02
+
+
+def test_a_view_stands_for_half_its_gaps():
+    """Missing wedges count as a usual gap, and views at one angle share it."""
+    one = np.deg2rad(1.2)
+    limited = angular_weights(few_view_angles(100, end=120.0), 180.0)
+    np.testing.assert_allclose(limited, one)
+    shared = angular_weights(np.append(few_view_angles(150), [12.0, 192.0]), 180.0)
+    np.testing.assert_allclose(shared[[10, -2, -1]], one / 3)
+    np.testing.assert_allclose(shared.sum(), np.pi)
 
 
 def test_fbp_of_a_limited_angle_is_not_inflated():

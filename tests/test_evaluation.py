@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 from configs import ConfigError, load_config
 from evaluation import evaluate as evaluation
 from evaluation import methods, slices
-from evaluation.baselines import fbp, zero_filled
+from evaluation.baselines import direct, fbp, zero_filled
 from evaluation.metrics import all_metrics, nmse, psnr, ssim, volume_metrics
 from evaluation.results import COLUMNS, Results, read_rows
 from evaluation.tables import make_table
@@ -103,6 +103,8 @@ def test_baselines():
     smooth[..., 10:22, 10:22] = 1.0
     ct = ParallelBeamCT(32, np.linspace(0, 180, 90, endpoint=False))
     assert (fbp(ct, ct.forward(smooth)) - smooth).square().mean().sqrt() < 0.1
+    assert torch.equal(direct(ct, ct.forward(smooth)), fbp(ct, ct.forward(smooth)))
+    assert torch.equal(direct(mri, mri.forward(image)), zero_filled(mri, mri.forward(image)))
 
 
 def test_the_priors_symmetry_reaches_the_sampler(prior, tmp_path):
