@@ -371,7 +371,10 @@ def check_size(config: ConfigDict, shape: tuple[int, int, int]) -> None:
 
 def create_stream(config: ConfigDict) -> TrainingStream:
     """The training images in their order, augmented."""
-    dataset = prepare_dataset(config.data, "train")
+    world = process()[1]
+    piece = config.training.batch_size // (world * config.training.accumulation)
+    same_size = piece > 1 and not config.data.crop
+    dataset = prepare_dataset(config.data, "train", same_size=same_size)
     # the original code goes through the knee slices in file order
     unshuffled = config.protocol == "study" and config.data.name == "fastmri"
     return TrainingStream(

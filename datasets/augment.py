@@ -66,12 +66,8 @@ def augment(
             f"crop={crop}"
         )
     height, width = image.shape[-2:]
+    check_shape((height, width), crop=crop, rotate=rotate)
     if crop:
-        if min(height, width) < crop:
-            raise DataError(
-                f"expected images of at least {crop} x {crop} to crop from, got {height} x "
-                f"{width}; set a smaller crop, or a larger data.image_size"
-            )
         # cutting before scaling costs the crop's size, not the image's
         factor = _uniform(max(shrink, crop / min(height, width)), 1.0, generator)
         side = min(math.ceil(crop / factor), height, width)
@@ -79,11 +75,6 @@ def augment(
         image = image[:, top : top + side, left : left + side]
         if side != crop:
             image = _scale(image, crop)
-    elif rotate and height != width:
-        raise DataError(
-            f"expected a square image to rotate by 90 degrees, got {height} x {width}; "
-            "set a crop or data.image_size"
-        )
     if flip:
         axes = [axis for axis in (-1, -2) if _below(2, generator)]
         image = image.flip(axes)
@@ -141,6 +132,21 @@ def cut_out(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     across = y * math.cos(angle) - x * math.sin(angle)
     inside = along - offset - 0.5 * curvature * across**2
     return torch.sigmoid(inside * max(height, width) / softness)
+
+
+def check_shape(shape: tuple[int, int], *, crop: int | None, rotate: bool) -> None:
+    """Raise the DataErrors of `augment` for an image of `shape` ``(H, W)``."""
+    height, width = shape
+    if crop and min(shape) < crop:
+        raise DataError(
+            f"expected images of at least {crop} x {crop} to crop from, got {height} x {width}; "
+            "set a smaller data.crop, or take the image out"
+        )
+    if rotate and not crop and height != width:
+        raise DataError(
+            f"expected a square image to rotate by 90 degrees, got {height} x {width}; "
+            "set a crop or data.image_size"
+        )
 
 
 def _scale(image: Tensor, side: int) -> Tensor:

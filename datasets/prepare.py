@@ -4,12 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
 
 from datasets import create_dataset, dataset_options
+from datasets.augment import check_shape
 from datasets.bad_input import Skips
 from datasets.cache import open_cache
 from datasets.parallel import fetch, map_items, read_items
@@ -71,7 +72,12 @@ class MemoryCache(Dataset):
 
 
 def prepare_dataset(
-    data: Mapping[str, Any], split: str, *, limit: int = 0, processes: int | None = None
+    data: Mapping[str, Any],
+    split: str,
+    *,
+    limit: int = 0,
+    same_size: bool = False,
+    processes: int | None = None,
 ) -> Dataset:
     """The data set that ``config.data`` describes, every item of it known to be usable.
 
@@ -85,8 +91,10 @@ def prepare_dataset(
               images in one memory-mapped file, kept for the next time)
             - cache_dir: see `cache_folder.cache_folder`
             - skip_bad: leave out bad items, logged and counted, instead of an error
+            - crop, rotate: the augmentation that images have to be large enough, and square, for
         split: "train", "val" or "test".
         limit: only the first items; 0: all.
+        same_size: whether all images have to be of one size, to be in one batch.
         processes: that read; None: as many as there are cores, up to 8.
 
     Raises:
@@ -115,8 +123,10 @@ def prepare_dataset(
             skip_bad=skip_bad,
             processes=processes,
         )
+        _check(prepared[0], data.get("crop") or 0, bool(data.get("rotate")))  # all are of one size
     else:
-        prepared = _read_all(dataset, Skips(skip_bad), processes, keep=kind == "memory")
+        look = Look(kind == "memory", data.get("crop") or 0, bool(data.get("rotate")))
+        prepared = _read_all(dataset, Skips(skip_bad), processes, look, same_size=same_size)
     if prepared.skipped:
         log.warning(
             "split '%s': left out %d, kept %d images", split, len(prepared.skipped), len(prepared)
@@ -124,37 +134,71 @@ def prepare_dataset(
     return prepared
 
 
-def _read_all(dataset: Dataset, skips: Skips, processes: int | None, *, keep: bool) -> Dataset:
-    read = partial(_read_plain, dataset, keep)
+class Look(NamedTuple):
+    """What is done with each image: keep it, and check that it can be augmented so."""
+
+    keep: bool
+    crop: int
+    rotate: bool
+
+
+def _read_all(
+    dataset: Dataset, skips: Skips, processes: int | None, look: Look, *, same_size: bool
+) -> Dataset:
+    read = partial(_read_plain, dataset, look)
     found: dict[int, Sample | None] = {}
+    sizes: dict[tuple[int, ...], int] = {}  # to the first image of that size
     for results in map_items(read, len(dataset), label="reading images", processes=processes):
-        for i, sample in results:
+        for i, size, sample in results:
             if isinstance(sample, DataError):
                 skips.add(sample)
-            else:
-                found[i] = sample
+                continue
+            found[i] = sample
+            sizes[size] = min(i, sizes.get(size, i))
     if not found:
         raise DataError(f"every image was left out, such as: {skips.reasons[0]}")
-    if not keep:
+    if same_size and len(sizes) > 1:
+        _refuse_sizes(dataset, sizes)
+    if not look.keep:
         return Selection(dataset, sorted(found), skips.reasons) if skips.reasons else dataset
     skipped = [*getattr(dataset, "skipped", ()), *skips.reasons]
     samples = [_to_tensors(found[i]) for i in sorted(found)]
     return MemoryCache(samples, skipped, getattr(dataset, "files", ()))
 
 
+def _refuse_sizes(dataset: Dataset, sizes: dict[tuple[int, ...], int]) -> None:
+    (first, i), (other, j) = sorted(sizes.items(), key=lambda item: item[1])[:2]
+    raise DataError(
+        f"{dataset.keys[j]}: expected images of one size in a batch, got {other} beside {first} of "
+        f"{dataset.keys[i]}; set data.image_size or data.crop, or use batch size 1"
+    )
+
+
 def _read_plain(
-    dataset: Dataset, keep: bool, items: Sequence[int]
-) -> list[tuple[int, Sample | DataError | None]]:
-    """Samples with arrays for tensors, which cost a file handle each between processes."""
+    dataset: Dataset, look: Look, items: Sequence[int]
+) -> list[tuple[int, tuple[int, ...], Sample | DataError | None]]:
+    """Number, size and sample, with arrays for tensors, which cost a file handle each."""
     results = []
     for i, sample in zip(items, read_items(dataset, items), strict=True):
-        if isinstance(sample, Sample):
-            extras = {name: value.numpy() for name, value in sample.extras.items()}
-            plain = sample._replace(image=sample.image.numpy(), extras=extras)
-            results.append((i, plain if keep else None))
-        else:
-            results.append((i, sample))
+        try:
+            if isinstance(sample, DataError):
+                raise sample
+            _check(sample, look.crop, look.rotate)
+        except DataError as error:
+            results.append((i, (), error))
+            continue
+        extras = {name: value.numpy() for name, value in sample.extras.items()}
+        plain = sample._replace(image=sample.image.numpy(), extras=extras)
+        results.append((i, tuple(sample.image.shape[-2:]), plain if look.keep else None))
     return results
+
+
+def _check(sample: Sample, crop: int, rotate: bool) -> None:
+    """Raise a DataError that names the image if it cannot be augmented so."""
+    try:
+        check_shape(tuple(sample.image.shape[-2:]), crop=crop, rotate=rotate)
+    except DataError as error:
+        raise DataError(f"{sample.key}: {error}") from None
 
 
 def _to_tensors(sample: Sample) -> Sample:

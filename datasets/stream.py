@@ -1,16 +1,23 @@
 """The endless training stream: which image comes when is a function of (seed, sample number)."""
 
+import multiprocessing
 import signal
+import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datasets.augment import augment
 from datasets.parallel import fetch
 from datasets.sample import DataError
 from operators.batch import derive_seed
+
+DYING = 1.0  # seconds from a process's last sign to its end
 
 
 class TrainingStream(Dataset):
@@ -123,6 +130,9 @@ def batches(
 
     Yields:
         the numbers n of a piece's samples, and their images ``(B / (parts splits), 1, H, W)``.
+
+    Raises:
+        DataError: as `TrainingStream`, or a loader process was killed.
     """
     if getattr(stream.dataset, "in_memory", False):
         num_workers = 0
@@ -136,14 +146,79 @@ def batches(
                 yield range(n, n + size)
 
     loader = DataLoader(
-        stream,
+        _Answers(stream),
         batch_sampler=pieces(),
         num_workers=num_workers,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_signals,
     )
-    yield from zip(pieces(), loader, strict=True)
+    iterator, workers = _start(loader)
+    # once this ends, and else before the exit waits for them: a traceback may hold this generator
+    end = Finalize(None, _kill, args=(workers,), exitpriority=1)
+    try:
+        for numbers in pieces():
+            yield numbers, _next(iterator, workers)
+    finally:
+        end()
+
+
+class _Answers(Dataset):
+    """A stream that gives errors back in place of images.
+
+    PyTorch raises an exception of a loader process anew with a traceback in its text, and waits for
+    ever for a batch that has no place in shared memory.
+    """
+
+    def __init__(self, stream: TrainingStream):
+        self.stream = stream
+
+    def __getitems__(self, numbers: Sequence[int]) -> Tensor | Exception:
+        try:
+            images = self.stream.__getitems__(numbers)
+            return images if get_worker_info() is None else images.share_memory_()
+        except (DataError, OSError, MemoryError) as error:
+            return error
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            return DataError(
+                f"a batch has no place in shared memory ({error}); set data.num_workers to 0, or "
+                "make /dev/shm larger (in a container: --shm-size)"
+            )
+
+
+def _start(loader: DataLoader) -> tuple[Iterator[Tensor | Exception], list[BaseProcess]]:
+    """The loader's batches, and its processes.
+
+    PyTorch sets a handler of SIGCHLD that raises wherever the main process is, so amid other work,
+    too. It is taken out: `_next` notices a death, as well.
+    """
+    others = multiprocessing.active_children()
+    iterator = iter(loader)
+    if loader.num_workers and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return iterator, [p for p in multiprocessing.active_children() if p not in others]
+
+
+def _next(iterator: Iterator[Tensor | Exception], workers: Sequence[BaseProcess]) -> Tensor:
+    """The next batch; raises the error that comes in its place, or that a process has died."""
+    try:
+        images = next(iterator)
+    except (RuntimeError, OSError, EOFError) as error:
+        # a batch that a dying process has sent breaks off in many ways
+        if not wait([worker.sentinel for worker in workers], timeout=DYING):
+            raise
+        raise DataError(
+            "a process that reads images was killed, probably for want of memory (in a container "
+            "perhaps of /dev/shm: --shm-size); set a smaller data.num_workers, 0 for none"
+        ) from error
+    if isinstance(images, Exception):
+        try:
+            raise images
+        finally:
+            del images  # a cycle with its traceback, which holds the loader's processes
+    return images
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:
@@ -161,8 +236,17 @@ def _as_it_is(batch: Tensor) -> Tensor:
     return batch
 
 
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    """End processes that ignore other signals."""
+    for worker in workers:
+        worker.kill()
+
+
 def _ignore_signals(_worker: int) -> None:
-    """Leave it to the main process to stop, SLURM signals all: close the iterator to end these."""
-    for name in ("SIGTERM", "SIGUSR1"):
+    """Leave it to the main process to stop: schedulers and terminals signal all processes.
+
+    It may want to go on with its batches, and then ends these by `_kill`.
+    """
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -182,7 +182,8 @@ def open_data(spec: str, split: str) -> tuple[str, Dataset]:
             raise ConfigError(f"unknown field {field!r}; known: {', '.join(config.data)}")
         kind = type(config.data[field])
         config.data[field] = value == "True" if kind is bool else kind(value)
-    return label, prepare_dataset(config.data, split)
+    whole = {**config.data, "crop": 0, "rotate": False}
+    return label, prepare_dataset(whole, split, same_size=True)
 
 
 def write_csv(path: Path, statistics: Statistics) -> None:

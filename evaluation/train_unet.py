@@ -85,7 +85,7 @@ def train_unet(
     check_outside(workdir, config.data, "--workdir")
     configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
     stream = TrainingStream(
-        prepare_dataset(config.data, "train"),
+        prepare_dataset(config.data, "train", same_size=t.batch_size > 1),
         seed=config.seed,
         shuffle=True,
         crop=0,

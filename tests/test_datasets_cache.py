@@ -257,6 +257,37 @@ def test_corrupt_pictures_are_found_before_training(tmp_path):
         prepare_dataset({"name": "image_folder", "root": str(tmp_path)}, "train")
 
 
+def test_images_that_cannot_be_augmented_or_batched_are_found_before_training(tmp_path):
+    root = tmp_path / "p"
+    root.mkdir()
+    for i in range(40):
+        side = {4: 12, 9: 10}.get(i, 24)
+        pixels = np.random.default_rng(i).integers(0, 255, (side, 24), np.uint8)
+        Image.fromarray(pixels).save(root / f"{i:02d}.png")
+    (tmp_path / "train.txt").write_text("".join(f"{i:02d}.png\n" for i in range(40)))
+    data = {"name": "image_folder", "root": str(root)}
+    data["split_list"] = str(tmp_path / "{split}.txt")
+    for kind in ("none", "memory"):
+        with pytest.raises(DataError, match=r"04\.png.*at least 16 x 16 to crop from, got 12 x 24"):
+            prepare_dataset({**data, "cache": kind, "crop": 16}, "train")
+        kept = prepare_dataset({**data, "cache": kind, "crop": 16, "skip_bad": True}, "train")
+        assert len(kept) == 38
+    with pytest.raises(DataError, match=r"04\.png.*expected a square image to rotate"):
+        prepare_dataset({**data, "rotate": True}, "train")
+    with pytest.raises(DataError, match=r"04\.png.*one size.*\(12, 24\) beside \(24, 24\) of 00"):
+        prepare_dataset(data, "train", same_size=True)
+    assert len(prepare_dataset(data, "train")) == 40
+    disk = {
+        **data,
+        "image_size": 8,
+        "cache": "disk",
+        "cache_dir": str(tmp_path / "cache"),
+        "crop": 16,
+    }
+    with pytest.raises(DataError, match=r"at least 16 x 16"):
+        prepare_dataset(disk, "train")
+
+
 # --- the training stream -------------------------------------------------------------------------
 
 
