@@ -1,10 +1,11 @@
 """Any folder of pictures, and CelebA-HQ's, as grey images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from datasets.bad_input import Skips, reading
@@ -23,6 +24,8 @@ from datasets.splits import (
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # red, green, blue: ITU-R BT.601-2
 PICTURE = "a picture that can be decoded"
+PHOTOMETRIC, BITS = 262, 258  # tags of TIFF
+WHITE_IS_ZERO = 0
 
 
 class ImageFolder(Dataset):
@@ -30,7 +33,7 @@ class ImageFolder(Dataset):
 
     Items are `Sample`, without extras; the scale is in the file's grey levels (0 to 255 in most).
     Colours become luma (ITU-R 601-2), not rounded; opacity is ignored; of several pages the first
-    counts.
+    counts. Pictures are turned as EXIF says, and bright is large in WhiteIsZero TIFF files, too.
 
     Args:
         root: folder.
@@ -82,15 +85,42 @@ class ImageFolder(Dataset):
 def read_grey(path: Path) -> np.ndarray:
     """A picture as grey levels ``(H, W)`` float32 in the file's own range (8 or 16 bits).
 
+    Upright as viewers show it (EXIF orientation), and brighter where the value is larger.
+
     Raises:
-        DataError: the file cannot be decoded.
+        DataError: the file cannot be decoded, or is larger than Pillow's limit.
     """
     with reading(path, PICTURE):
         check_picture(path)
-    with reading(path, PICTURE), Image.open(path) as picture:
+    with _open(path) as picture:
+        inverted = _is_inverted(picture)
+        bits = picture.getexif().get(BITS, 0)
+        picture = ImageOps.exif_transpose(picture)
         if picture.mode in ("1", "L", "F") or picture.mode.startswith("I"):
-            return np.asarray(picture, dtype=np.float32)
+            grey = np.asarray(picture, dtype=np.float32)
+            full = grey.max() + grey.min() if picture.mode == "F" else np.float32(2**bits - 1)
+            return full - grey if inverted else grey
         return np.asarray(picture.convert("RGB"), dtype=np.float32) @ LUMA
+
+
+def _is_inverted(picture: Image.Image) -> bool:
+    """Whether white is 0 in what Pillow gives: it turns 8 bits round, not 16."""
+    white_is_zero = picture.getexif().get(PHOTOMETRIC) == WHITE_IS_ZERO
+    return picture.format == "TIFF" and white_is_zero and picture.mode.startswith(("I", "F"))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """A ``with`` block that reads a picture; whatever goes wrong in it becomes a DataError."""
+    with reading(path, PICTURE):
+        try:
+            with Image.open(path) as picture:
+                yield picture
+        except Image.DecompressionBombError as error:
+            raise DataError(
+                f"{path}: expected a picture of at most {2 * Image.MAX_IMAGE_PIXELS} pixels, got "
+                f"more ({error}); make it smaller or take it out"
+            ) from None
 
 
 def open_image_folder(
@@ -180,7 +210,7 @@ def check_pictures(
     good = []
     for name in names:
         with skips.guard():
-            with reading(folder / name, PICTURE), Image.open(folder / name) as picture:
+            with _open(folder / name) as picture:
                 width, height = picture.size  # reads the header only
             check_size(folder / name, (height, width), image_size, fit)
             good.append(name)

@@ -118,7 +118,7 @@ def contact_sheet(reports: dict[str, Report]) -> Image.Image:
         for column, (key, picture) in enumerate(images):
             corner = (column * TILE, row * height + CAPTION)
             sheet.paste(picture, corner)
-            draw.text((corner[0] + 2, corner[1] + TILE), key[-24:], fill=200)
+            draw.text((corner[0] + 2, corner[1] + TILE), _shown(key)[-24:], fill=200)
     return sheet
 
 
@@ -136,7 +136,12 @@ def describe(split: str, report: Report) -> str:
     lines += [f"    {problem}" for problem in report.problems[:MOST_LISTED]]
     if len(report.problems) > MOST_LISTED:
         lines.append(f"    and {len(report.problems) - MOST_LISTED} more")
-    return "\n".join(lines)
+    return _shown("\n".join(lines))
+
+
+def _shown(text: str) -> str:
+    """`text` with what is not Unicode escaped, as in names of files out of old archives."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def inspect(config: ConfigDict, sheet: Path, most: int) -> dict[str, Report]:
