@@ -6,6 +6,8 @@
 #   bash hist.sh --quick                           the embedded samples, seconds
 set -euo pipefail
 cd "$(dirname "$0")"
+source evaluation/common.sh
+from_the_caller CELEBA
 [ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
 
 case "${1:-}" in

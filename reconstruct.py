@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 import configs
+from configs.numbers import check_numbers
 from configs.progress import SliceProgress
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
 from datasets.files import holding, remove_abandoned, write_atomically
@@ -109,6 +110,7 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
             failed: the others are kept.
     """
     _check_folders(source, out)
+    check_numbers(config)
     method = create_method(config, device)
     opened = open_input(source, config)
     settings = _settings(config, source, opened, method)

@@ -37,6 +37,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
 import configs
+from configs.numbers import check_numbers
 from configs.progress import progress_bar
 from datasets import DataError
 from datasets.files import holding, read_text, write_atomically
@@ -274,9 +275,9 @@ def process() -> tuple[int, int]:
 
 def check(config: ConfigDict, world: int) -> None:
     """Raise a ConfigError for values of `config.training` that do not go together."""
+    check_numbers(config)
     t = config.training
-    positive = ["batch_size", "accumulation", "log_every", "checkpoint_every", "max_bad_steps"]
-    positive += ["validation_images", "validation_bins"] if t.validate_every else []
+    positive = ["validation_images", "validation_bins"] if t.validate_every else []
     positive += ["sample_images"] if t.sample_every else []
     for name in positive:
         if t[name] < 1:

@@ -29,13 +29,21 @@ class ConfigError(ValueError):
     """A config that does not fit: an unknown field, or a folder made with another one."""
 
 
+def find_config(spec: str) -> str:
+    """`spec` from here or, for commands that are called from another folder, from the checkout."""
+    path, colon, argument = spec.partition(":")
+    inside = fields.FOLDER.parent / path
+    here = Path(path).is_file() or not inside.is_file()
+    return spec if here else f"{inside}{colon}{argument}"
+
+
 def load_config(spec: str) -> ConfigDict:
     """The config of ``PATH.py`` or ``PATH.py:ARGUMENT``, as ``--config=`` takes it.
 
     Raises:
         ConfigError: no such file, or none with a `get_config` that takes the argument.
     """
-    path, _, argument = spec.partition(":")
+    path, _, argument = find_config(spec).partition(":")
     if not Path(path).is_file():
         raise ConfigError(f"{path}: expected a config file such as configs/demo.py")
     module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
@@ -64,6 +72,8 @@ def define_flags(default: str | None, *, reads: str = "", **folders: str) -> Non
         folders: name of a flag -> its help.
     """
     kind = Path(default).name if default else fields.TRAINING
+    default = find_config(default) if default else None
+    sys.argv[1:] = _found_configs(sys.argv[1:])
     for name, text in folders.items():
         flags.DEFINE_string(name, None, text)
     with quiet_pipe(), clear_errors():
@@ -111,6 +121,17 @@ def quiet_pipe() -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
         sys.exit(128 + 13)  # what a shell says of a program that SIGPIPE ended
+
+
+def _found_configs(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the files of ``--config`` where they are."""
+    found, is_spec = [], False
+    for argument in arguments:
+        match = re.fullmatch(r"(--?config=)(.+)", argument)
+        spec = f"{match[1]}{find_config(match[2])}" if match else argument
+        found.append(find_config(argument) if is_spec else spec)
+        is_spec = argument in ("--config", "-config")
+    return found
 
 
 def config_spec(arguments: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
 import configs
+from configs.numbers import check_numbers
 from datasets import create_dataset
 from datasets.files import write_atomically
 from datasets.identity import check_outside
@@ -150,6 +151,7 @@ def inspect(config: ConfigDict, sheet: Path, most: int) -> dict[str, Report]:
     Raises:
         DataError: no split can be read at all.
     """
+    check_numbers(config.data, "data.")
     data = config.data.to_dict()
     check_outside(sheet, data, "--sheet")
     print(f"{data['name']} {data.get('subset') or ''} {data.get('root') or '(embedded)'}")
@@ -176,6 +178,6 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("sheet", "contact_sheet.png", "where the first images are written")
-    flags.DEFINE_integer("items", 200, "images to read of each split; 0: all")
+    flags.DEFINE_integer("items", 200, "images to read of each split; 0: all", lower_bound=0)
     configs.define_flags(None, reads="data.name")
     configs.run(main)

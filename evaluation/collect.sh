@@ -11,7 +11,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 source evaluation/common.sh
 
-root="${1:-${OUT:-results/grid}}"
+root="${1:-}"
+from_the_caller root
+root="${root:-${OUT:-results/grid}}"
 root="${root%/}"
 summary="${root}_summary"
 python="${PYTHON:-$(default_python)}"

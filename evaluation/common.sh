@@ -1,6 +1,18 @@
 # Sourced by the scripts in evaluation/. Everything that varies is an argument or an environment
 # variable, see `python -m evaluation.grid --help`; and PYTHON is the interpreter.
 
+# Paths in variables are meant from where the script was called, as on any command line.
+from_the_caller() {
+  local name
+  for name in "$@"; do
+    case "${!name:-/}" in
+      /*) ;;
+      *) printf -v "$name" %s "$OLDPWD/${!name}" ;;
+    esac
+  done
+}
+from_the_caller KNEE BRAIN CT HEAD MRI NATURAL RUNS OUT
+
 # run_grid NAME [ARGUMENT...]: all cells of a grid, or this array task's one
 run_grid() {
   if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then set -- "$@" --cell="$SLURM_ARRAY_TASK_ID"; fi

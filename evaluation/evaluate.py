@@ -30,6 +30,7 @@ from torch import distributed
 from torch.utils.data import Dataset
 
 import configs
+from configs.numbers import check_numbers
 from configs.progress import SliceProgress
 from datasets import DataError, create_dataset
 from datasets.files import holding, locked
@@ -110,6 +111,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     """
     if config.protocol not in PROTOCOLS:
         raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
+    check_numbers(config)
     size = choose_size(config.batch_size, device)
     check_outside(out, config.data, "--out")
     file = prior_file(config)

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from configs import ConfigError, clear_errors, load_config, quiet_pipe
+from configs.numbers import check_numbers
 from configs.progress import progress_bar
 from datasets import collate
 from datasets.files import write_atomically
@@ -182,6 +183,7 @@ def open_data(spec: str, split: str) -> tuple[str, Dataset]:
             raise ConfigError(f"unknown field {field!r}; known: {', '.join(config.data)}")
         kind = type(config.data[field])
         config.data[field] = value == "True" if kind is bool else kind(value)
+    check_numbers(config.data, "data.")
     whole = {**config.data, "crop": 0, "rotate": False}
     return label, prepare_dataset(whole, split, same_size=True)
 

@@ -207,6 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=200, help="slices, 0: all (default 200)")
     parser.add_argument("--title", default="Reconstructions")
     arguments = parser.parse_args(argv)
+    if arguments.limit < 0:
+        parser.error(f"expected --limit of 0 (all) or more, got {arguments.limit}")
     with clear_errors():
         text = make_report(arguments.folders, limit=arguments.limit, title=arguments.title)
         write_atomically(arguments.out.resolve(), text.encode("utf-8", "replace"))

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 import configs
+from configs.numbers import check_numbers
 from configs.progress import progress_bar
 from datasets import collate
 from datasets.files import holding, write_atomically
@@ -163,11 +164,7 @@ def fit(
 
 def check(config: ConfigDict) -> None:
     """Raise a ConfigError for values that cannot be meant."""
-    for name in ("batch_size", "num_steps", "log_every", "checkpoint_every", "keep_checkpoints"):
-        if config.training[name] < 1:
-            raise configs.ConfigError(
-                f"expected training.{name} of at least 1, got {config.training[name]}"
-            )
+    check_numbers(config)
 
 
 def create_network(config: ConfigDict) -> UNet:

@@ -11,6 +11,18 @@
 SIZES=(1 2 3 4 4_attention)
 child=0 signalled=0 requeue=0
 
+# Paths in variables are meant from where the script was called, as on any command line.
+from_the_caller() {
+  local name
+  for name in "$@"; do
+    case "${!name:-/}" in
+      /*) ;;
+      *) printf -v "$name" %s "$OLDPWD/${!name}" ;;
+    esac
+  done
+}
+from_the_caller DATA_ROOT NATURAL RUNS
+
 # train_sizes NAME [SIZE...] [--FLAG...]: all these sizes, or this array task's one
 train_sizes() {
   local name=$1 sizes=() extra=() argument size

@@ -1,0 +1,58 @@
+"""What numbers in a config may be, for all commands in one place."""
+
+from ml_collections import ConfigDict
+
+ANY = ("seed", "data.split_seed", "operator.centre_offset")  # below 0, too
+ALL = ("panels",)  # -1 stands for all
+# counts of what there has to be at least one of; every other number may be 0
+POSITIVE = (
+    "model.chans",
+    "model.ch_mult",
+    "model.nf",
+    "model.num_channels",
+    "model.num_pool_layers",
+    "model.num_res_blocks",
+    "operator.num_spokes",
+    "operator.num_views",
+    "sampler.cg_steps",
+    "sampler.inner_steps",
+    "sampler.max_iterations",
+    "sampler.num_iterations",
+    "sampler.num_samples",
+    "sampler.num_steps",
+    "sampler.start_level",
+    "training.accumulation",
+    "training.batch_size",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.log_every",
+    "training.max_bad_steps",
+    "training.num_steps",
+    "training.sample_steps",
+)
+
+
+def check_numbers(config: ConfigDict | dict, prefix: str = "") -> None:
+    """Raise a ValueError for a number that is too small to be meant: most often below 0, or NaN.
+
+    What else a number has to be, the command says that reads it.
+
+    Args:
+        config: any config, or with a `prefix` such as "data." that section of one.
+        prefix: of the fields' names.
+    """
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            check_numbers(value, f"{prefix}{name}.")
+            continue
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                _check(f"{prefix}{name}", number)
+
+
+def _check(name: str, number: float) -> None:
+    least = 1 if name in POSITIVE else 0
+    if name in ANY or (name in ALL and number == -1) or number >= least:
+        return
+    what = " or -1 (all)" if name in ALL else " (all)" if name == "limit" else ""
+    raise ValueError(f"expected {name} of at least {least}{what}, got {number}")
