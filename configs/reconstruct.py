@@ -41,6 +41,9 @@ def get_config() -> ConfigDict:
     operator.geometry = "parallel"  # or "fan": flat detector
     operator.pixel_size = 1.0  # of the image; values are divided by it
     operator.bin_spacing = 1.0  # of neighbouring detector bins
+    # bins from the detector's middle to where the centre of rotation projects; None: as the
+    # sinogram says where it is clear, else 0
+    operator.centre_offset = placeholder(float)
     operator.source_distance = placeholder(float)  # fan: source to centre of rotation
     operator.detector_distance = placeholder(float)  # fan: centre of rotation to detector
 

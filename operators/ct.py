@@ -96,6 +96,26 @@ class _RayTransform(LinearOperator):
         """The angle in radians, of a half turn, that each view stands for: ``(num_views,)``."""
         raise NotImplementedError
 
+    def reach(self) -> NDArray[np.float64]:
+        """How far out each ray passes: ``(num_views, num_bins)``, 1 at the edge of the image.
+
+        The factor that the image has to be larger by, to be touched by the ray.
+        """
+        points, directions = self._rays()
+        normal = directions[:, ::-1] * (1, -1) / np.linalg.norm(directions, axis=1, keepdims=True)
+        distance = np.abs((points * normal).sum(1))  # (views * bins,)
+        half = (np.abs(normal) * (self.size[1] / 2, self.size[0] / 2)).sum(1)
+        return (distance / half).reshape(self.range_shape[1:])
+
+    @property
+    def _middle(self) -> float:
+        """The fractional bin that the centre of rotation projects to."""
+        return (self.num_bins - 1) / 2 + self.centre_offset
+
+    def _bin_centres(self) -> NDArray[np.float64]:
+        """Place of each bin on the detector, in pixels: ``(num_bins,)``."""
+        return (np.arange(self.num_bins) - self._middle) * self.bin_spacing
+
     def gram_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor]:
         """As `LinearOperator.gram_inverse`: the ramp filter at low frequencies."""
         return gram_inverse(self._gram_spectrum, regularization)
@@ -149,6 +169,7 @@ class ParallelBeamCT(_RayTransform):
         num_bins: detector bins, centred on the image; by default as many as cover the image's
             diagonal, ceil(hypot(H, W) / bin_spacing): 453 at 320 x 320.
         bin_spacing: distance of neighbouring bins in pixels. Bins are lines, without a width.
+        centre_offset: bins from the detector's middle to where the centre of rotation projects.
 
     Raises:
         ValueError: sizes, bins or spacing that are not positive, or angles that are not a list
@@ -162,9 +183,11 @@ class ParallelBeamCT(_RayTransform):
         *,
         num_bins: int | None = None,
         bin_spacing: float = 1.0,
+        centre_offset: float = 0.0,
     ):
         size = _check_size(size)
         self.bin_spacing = _check_length(bin_spacing, "bin_spacing")
+        self.centre_offset = _check_offset(centre_offset)
         if num_bins is None:
             num_bins = math.ceil(math.hypot(*size) / self.bin_spacing)
         super().__init__(size, _check_angles(angles_deg), _check_bins(num_bins))
@@ -200,11 +223,11 @@ class ParallelBeamCT(_RayTransform):
         """The fractional bin that points (x, y) project to in `view`; for back-projection."""
         angle = math.radians(self.angles_deg[view])
         offset = x * math.cos(angle) + y * math.sin(angle)
-        return offset / self.bin_spacing + (self.num_bins - 1) / 2, None
+        return offset / self.bin_spacing + self._middle, None
 
     def _rays(self) -> Rays:
         angles = np.deg2rad(self.angles_deg)[:, None]  # (V, 1)
-        offsets = _bin_centres(self.num_bins, self.bin_spacing)  # (R,)
+        offsets = self._bin_centres()  # (R,)
         points = np.stack([offsets * np.cos(angles), offsets * np.sin(angles)], axis=-1)
         directions = np.stack([np.sin(angles), -np.cos(angles)], axis=-1)  # (V, 1, 2)
         directions = np.broadcast_to(directions, points.shape)
@@ -229,6 +252,7 @@ class FanBeamCT(_RayTransform):
             not cut them off.
         num_bins: detector bins, centred on the line through source and centre.
         bin_spacing: distance of neighbouring bins on the detector, in pixels.
+        centre_offset: bins from the detector's middle to where that line meets it.
 
     Raises:
         ValueError: as `ParallelBeamCT`, or a source inside the image.
@@ -243,8 +267,10 @@ class FanBeamCT(_RayTransform):
         detector_distance: float,
         num_bins: int,
         bin_spacing: float = 1.0,
+        centre_offset: float = 0.0,
     ):
         size = _check_size(size)
+        self.centre_offset = _check_offset(centre_offset)
         self.source_distance = _check_length(source_distance, "source_distance")
         radius = math.hypot(*size) / 2
         if self.source_distance <= radius:
@@ -288,21 +314,17 @@ class FanBeamCT(_RayTransform):
         sine, cosine = math.sin(angle), math.cos(angle)
         ratio = self.source_distance / (self.source_distance - x * sine + y * cosine)  # D / U
         offset = (x * cosine + y * sine) * ratio * self.magnification
-        return offset / self.bin_spacing + (self.num_bins - 1) / 2, ratio**2
+        return offset / self.bin_spacing + self._middle, ratio**2
 
     def _rays(self) -> Rays:
         angles = np.deg2rad(self.angles_deg)[:, None]  # (V, 1)
-        offsets = _bin_centres(self.num_bins, self.bin_spacing)  # (R,)
+        offsets = self._bin_centres()  # (R,)
         sine, cosine = np.sin(angles), np.cos(angles)
         source = self.source_distance * np.stack([sine, -cosine], axis=-1)  # (V, 1, 2)
         centre = self.detector_distance * np.stack([-sine, cosine], axis=-1)
         bins = centre + np.stack([offsets * cosine, offsets * sine], axis=-1)  # (V, R, 2)
         sources = np.broadcast_to(source, bins.shape)
         return Rays(sources.reshape(-1, 2), (bins - sources).reshape(-1, 2))
-
-
-def _bin_centres(num_bins: int, spacing: float) -> NDArray[np.float64]:
-    return (np.arange(num_bins) - (num_bins - 1) / 2) * spacing
 
 
 def _tiny(like: Tensor) -> float:
@@ -332,6 +354,13 @@ def _check_bins(num_bins: int) -> int:
     if not isinstance(num_bins, int | np.integer) or num_bins < 1:
         raise ValueError(f"expected num_bins as an integer of 1 or more, got {num_bins!r}")
     return int(num_bins)
+
+
+def _check_offset(value: float) -> float:
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"expected centre_offset as a finite number of bins, got {value}")
+    return value
 
 
 def _check_length(value: float, name: str) -> float:

@@ -71,9 +71,7 @@ def _ramp_filter(sinogram: Tensor, filter: str) -> Tensor:
 
 def _fan_weights(operator: FanBeamCT) -> Tensor:
     """The cosine of each bin's angle to the central ray, ``(R,)``."""
-    centre = (operator.num_bins - 1) / 2
-    bins = torch.arange(operator.num_bins, dtype=torch.float64)
-    offset = (bins - centre) * operator.centre_spacing
+    offset = torch.from_numpy(operator._bin_centres()) / operator.magnification
     return operator.source_distance / torch.hypot(
         offset, torch.tensor(operator.source_distance, dtype=torch.float64)
     )

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 RINGS = 32  # of k-space, between its centre and its corner
-LEAST = 64  # measured positions of a ring
+LEAST = 64  # measured positions of a ring, rays through an object
 MEDIAN_SPREAD = 1 / (2 * math.log(2))  # of n Rayleigh numbers' median: this / sqrt(n), relative
 CHANCE = 2  # standard deviations that are no difference
+AIR = 0.05  # of the largest line integral: less is next to nothing
 ORDER = 4  # of the differences along the detector
 NORMAL_MEDIAN = 0.6745  # of the magnitude of a standard normal number
 RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))  # of a complex one, parts of variance 1
@@ -86,11 +88,12 @@ def _joined_rings(measured: Tensor, ring: Tensor) -> Iterator[Tensor]:
 
 
 def sinogram_noise(sinogram: Tensor) -> Tensor:
-    """Standard deviation of the median ray: ``(B,)``, in the unit of `sinogram`.
+    """Standard deviation of the median ray through the object: ``(B,)``, in the unit of `sinogram`.
 
     Neighbouring rays hardly differ but for noise: the median magnitude of fourth differences along
-    the detector. Noise that depends on the ray has one number here; differences that are exactly 0
-    (padded detectors, missing views) are no measurement of it.
+    the detector. Photons are noisier the more are absorbed: rays through air, however many the
+    detector has, say nothing about those that the image is made of. Differences that are exactly 0
+    (padded detectors, missing views) are no measurement of it, either.
 
     Args:
         sinogram: real ``(B, 1, views, bins)``.
@@ -103,12 +106,16 @@ def sinogram_noise(sinogram: Tensor) -> Tensor:
             f"expected sinograms of at least {ORDER + 1} bins, to estimate their noise, got "
             f"{sinogram.shape[-1]}; sinograms are (views, bins)"
         )
-    size = torch.diff(sinogram, n=ORDER, dim=-1).abs().flatten(1)  # (B, N)
-    median = torch.stack([_median_of_positive(sample) for sample in size])
+    size = torch.diff(sinogram, n=ORDER, dim=-1).abs()  # (B, 1, V, R - 4)
+    average = F.avg_pool1d(sinogram[:, 0], ORDER + 1, stride=1)[:, None]  # of the same rays
+    inside = average > AIR * average.amax((1, 2, 3), keepdim=True)
+    median = torch.stack(list(map(_median_inside, size, inside)))
     # the differences' coefficients are binomial: variance is the sum of their squares
     return median / (NORMAL_MEDIAN * math.sqrt(math.comb(2 * ORDER, ORDER)))
 
 
-def _median_of_positive(values: Tensor) -> Tensor:
-    positive = values[values > 0]
+def _median_inside(values: Tensor, inside: Tensor) -> Tensor:
+    """Of those above 0, where there are enough `inside`."""
+    chosen = values[inside & (values > 0)]
+    positive = chosen if len(chosen) >= LEAST else values[values > 0]
     return positive.median() if len(positive) else values.new_zeros(())

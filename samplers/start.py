@@ -44,6 +44,10 @@ def noise_levels(
     """
     if start_sigma is not None:
         return schedule(sde, num_steps, start_sigma, end_sigma, len(first))
+    least = 2 + looks(operator)
+    if num_steps < least:
+        look = "; the first finds start_sigma, which may be given instead" if least > 2 else ""
+        raise ValueError(f"expected num_steps of at least {least}, got {num_steps}{look}")
     start = automatic_start(
         score, sde, operator, y, first, factor=START_FACTOR, end_sigma=end_sigma, cg_steps=cg_steps
     )

@@ -33,6 +33,7 @@ ONLY = {
     "operator.geometry": ("a sinogram",),
     "operator.pixel_size": ("a sinogram",),
     "operator.bin_spacing": ("a sinogram",),
+    "operator.centre_offset": ("a sinogram",),
     "operator.source_distance": ("a sinogram",),
     "operator.detector_distance": ("a sinogram",),
 }

@@ -13,21 +13,32 @@ from torch import Tensor
 from datasets.measured import Measured
 from datasets.sample import DataError
 from datasets.slices import choose_slices
-from evaluation.inputs.base import Input, check_fields, choose_shape, load_array
+from evaluation.inputs.base import Input, centre, check_fields, choose_shape, load_array
 from operators import FanBeamCT, ParallelBeamCT
 from operators.ct import few_view_angles
 from operators.noise import ORDER
 from operators.problem import Problem, ct_problem
+from operators.sinogram import find_shift, find_unit_fault, is_cut_off, needed_factor
 
 UNEVEN = 0.1  # relative spread of the views' sums from which parallel-beam data look wrong
+LARGEST_RADIANS = 2 * math.pi
+BEYOND = 1.5  # sides of the grid over the field of view, where the object is larger than that
 
 
 @dataclass
 class SinogramInput(Input):
-    """Slices of measured line integrals; lengths in pixels inside, in the user's unit outside."""
+    """Slices of measured line integrals; lengths in pixels inside, in the user's unit outside.
+
+    Attributes:
+        measured: the file.
+        operator: the geometry, of images that are large enough for all that the rays meet.
+        image_shape: of the result, the centre of those.
+        pixel_size: in the user's unit.
+    """
 
     measured: Measured | None = None
     operator: ParallelBeamCT | FanBeamCT | None = None
+    image_shape: tuple[int, int] = (0, 0)
     pixel_size: float = 1.0
 
     def problem(self, items: Sequence[int]) -> Problem:
@@ -36,15 +47,15 @@ class SinogramInput(Input):
         return ct_problem(self.operator, torch.stack(views)[:, None])
 
     def finish(self, images: Tensor) -> Tensor:
-        """From attenuation a pixel to attenuation a unit of length."""
-        return images / self.pixel_size
+        """The centre, from attenuation a pixel to attenuation a unit of length."""
+        return centre(images, self.image_shape) / self.pixel_size
 
 
 def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
     """The chosen slices, checked, and their geometry; errors as `open_input`."""
     check_fields(config, "a sinogram")
     numbers = choose_slices(config.data.slices, measured.shape[0], measured.path)
-    operator, size = _ct_operator(measured, config)
+    geometry = _Geometry(measured, config)
     opened = SinogramInput(
         kind="a sinogram",
         numbers=numbers,
@@ -54,78 +65,169 @@ def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
         sources=(measured.path,),
         others=(Path(config.data.angles),) if config.data.angles else (),
         measured=measured,
-        operator=operator,
+        image_shape=geometry.asked,
         pixel_size=config.operator.pixel_size,
     )
-    angles = operator.angles_deg
-    if len(angles) > 10 and np.abs(angles).max() <= 2 * np.pi:
-        opened.notes.append(
-            f"angles are {angles.min():g} to {angles.max():g} degrees: are they radians?"
-        )
-    empty = 0
-    for number in numbers:
-        sums = measured.read(number).sum(1)  # (views,)
-        empty += not measured.read(number).any()
-        spread = sums.std() / abs(sums.mean()) if sums.mean() else 0.0
-        if config.operator.geometry == "parallel" and spread > UNEVEN and not opened.notes:
-            opened.notes.append(
-                f"slice {number}: the views' sums spread by {100 * spread:.0f} %, where those of "
-                "a parallel beam are equal: is the array (views, bins)? Is the object inside?"
-            )
-    if empty == len(numbers):
-        raise DataError(f"{measured.path}: the sinogram is 0 in every chosen slice")
+    total, opened.notes = _look_at(opened, config, geometry.angles)
+    shift = config.operator.centre_offset
+    shift = _find_shift(opened, geometry, total) if shift is None else shift
+    opened.operator = _large_enough(opened, geometry, total, shift)
     opened.facts |= {
         "geometry": config.operator.geometry,
-        "views": len(angles),
-        "bins": operator.num_bins,
-        "angles_deg": [float(angles.min()), float(angles.max())],
-        "image_shape": list(size),
+        "views": len(geometry.angles),
+        "bins": opened.operator.num_bins,
+        "angles_deg": [float(geometry.angles.min()), float(geometry.angles.max())],
+        "centre_offset": round(shift, 4),
+        "image_shape": list(geometry.asked),
+        "grid": list(opened.operator.size),
     }
     return opened
 
 
-def _ct_operator(
-    measured: Measured, config: ConfigDict
-) -> tuple[ParallelBeamCT | FanBeamCT, tuple[int, int]]:
-    o = config.operator
-    _, views, bins = measured.shape
-    if bins <= ORDER:
-        raise DataError(
-            f"{measured.path}: expected at least {ORDER + 1} bins, got {bins}; sinograms are "
-            "(views, bins)"
+def _look_at(
+    opened: SinogramInput, config: ConfigDict, angles: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """The sum of the chosen slices ``(views, bins)`` and notes; a DataError where all are 0."""
+    notes = []
+    if len(angles) > 1 and np.abs(angles).max() <= LARGEST_RADIANS:
+        notes.append(f"angles are {angles.min():g} to {angles.max():g} degrees: are they radians?")
+    measured, empty = opened.measured, 0
+    total = np.zeros(measured.shape[1:])
+    for number in opened.numbers:
+        sinogram = measured.read(number)
+        total += sinogram
+        sums = sinogram.sum(1)  # (views,)
+        empty += not sinogram.any()
+        spread = sums.std() / abs(sums.mean()) if sums.mean() else 0.0
+        if config.operator.geometry == "parallel" and spread > UNEVEN and not notes:
+            notes.append(
+                f"slice {number}: the views' sums spread by {100 * spread:.0f} %, where those of "
+                "a parallel beam are equal: is the array (views, bins)? Is the object inside?"
+            )
+    if empty == len(opened.numbers):
+        raise DataError(f"{measured.path}: the sinogram is 0 in every chosen slice")
+    fault = find_unit_fault(total / len(opened.numbers))
+    if fault:
+        raise DataError(f"{measured.path}: expected line integrals, -log(I / I0), got {fault}")
+    return total, notes
+
+
+def _find_shift(opened: SinogramInput, geometry: "_Geometry", total: np.ndarray) -> float:
+    """Bins from the detector's middle to the centre of rotation, where it is clear; else 0."""
+    is_fan = geometry.name == "fan"
+    if opened.notes or is_cut_off(total) or (is_fan and not geometry.is_full_turn):
+        return 0.0
+    found = find_shift(total, geometry.angles, full_turn=geometry.is_full_turn)
+    if found is None or not found.is_clear:
+        return 0.0
+    opened.notes.append(
+        f"centre of rotation: {found.bins:+.2f} bins from the detector's middle (+-"
+        f"{found.error:.2f}), found in the sinogram and used; operator.centre_offset says another"
+    )
+    return found.bins
+
+
+def _large_enough(
+    opened: SinogramInput, geometry: "_Geometry", total: np.ndarray, shift: float
+) -> ParallelBeamCT | FanBeamCT:
+    """The operator of images that hold all that the rays meet, not just what is asked for.
+
+    What is outside would be found inside else. The sides differ by even numbers from those that are
+    asked for, so that these are the centre to the pixel.
+    """
+    asked = geometry.operator(geometry.asked, shift)
+    factor = needed_factor(total, asked.reach())
+    if is_cut_off(total):
+        factor = max(factor, BEYOND * max(geometry.seen) / max(geometry.asked))
+    grid = tuple(side + 2 * math.ceil((factor - 1) * side / 2) for side in geometry.asked)
+    if factor <= 1 + 1 / min(geometry.asked):
+        return asked
+    opened.notes.append(
+        f"the rays meet more than {geometry.asked[0]} x {geometry.asked[1]} pixels: reconstructed "
+        f"on {grid[0]} x {grid[1]}, of which the result is the centre"
+    )
+    return geometry.operator(grid, shift)
+
+
+class _Geometry:
+    """The beam that file and config describe, checked; lengths in pixels.
+
+    Attributes:
+        name: "parallel" or "fan".
+        angles: ``(views,)`` degrees.
+        seen: rows and columns that every view of the detector covers.
+        asked: rows and columns of the result.
+    """
+
+    def __init__(self, measured: Measured, config: ConfigDict):
+        o = config.operator
+        bins = measured.shape[-1]
+        if bins <= ORDER:
+            raise DataError(
+                f"{measured.path}: expected at least {ORDER + 1} bins, got {bins}; sinograms are "
+                "(views, bins)"
+            )
+        for name in ("pixel_size", "bin_spacing"):
+            if not o[name] > 0:
+                raise ValueError(f"expected a positive operator.{name}, got {o[name]}")
+        if o.geometry not in ("parallel", "fan"):
+            raise ValueError(f"expected operator.geometry parallel or fan, got {o.geometry!r}")
+        self.name, self.bins, self.angles = o.geometry, bins, _angles(measured, config)
+        self.spacing = o.bin_spacing / o.pixel_size
+        side = round(bins * self.spacing)
+        if o.geometry == "fan":
+            if o.source_distance is None or o.detector_distance is None:
+                raise ValueError(
+                    "expected operator.source_distance and detector_distance for a fan beam"
+                )
+            self.source = o.source_distance / o.pixel_size
+            self.detector = o.detector_distance / o.pixel_size
+            half_angle = math.atan(bins * self.spacing / 2 / (self.source + self.detector))
+            side = round(2 * self.source * math.sin(half_angle))  # of the circle all views see
+        self.seen = (side, side)
+        self.asked = choose_shape(config.data.image_size, None, self.seen)
+
+    @property
+    def is_full_turn(self) -> bool:
+        """Whether the views are evenly over 360 degrees, the last not the first again."""
+        steps = np.diff(np.sort(self.angles))
+        even = 360 / len(self.angles)
+        return len(steps) > 0 and bool(np.abs(steps - even).max() < 0.01 * even)
+
+    def operator(self, size: tuple[int, int], shift: float) -> ParallelBeamCT | FanBeamCT:
+        """For images of `size`; `shift` in bins."""
+        if self.name == "parallel":
+            return ParallelBeamCT(
+                size,
+                self.angles,
+                num_bins=self.bins,
+                bin_spacing=self.spacing,
+                centre_offset=shift,
+            )
+        return FanBeamCT(
+            size,
+            self.angles,
+            source_distance=self.source,
+            detector_distance=self.detector,
+            num_bins=self.bins,
+            bin_spacing=self.spacing,
+            centre_offset=shift,
         )
-    for name in ("pixel_size", "bin_spacing"):
-        if not o[name] > 0:
-            raise ValueError(f"expected a positive operator.{name}, got {o[name]}")
+
+
+def _angles(measured: Measured, config: ConfigDict) -> np.ndarray:
+    """Of the views in degrees, ``(views,)``: given, or equally spaced."""
+    views = measured.shape[1]
     angles = measured.extras.get("angles")
     if config.data.angles:
         angles = load_array(config.data.angles, "data.angles")
     if angles is None:
-        angles = few_view_angles(views, o.end_angle or (360.0 if o.geometry == "fan" else 180.0))
+        whole = 360.0 if config.operator.geometry == "fan" else 180.0
+        angles = few_view_angles(views, config.operator.end_angle or whole)
     angles = np.asarray(angles, dtype=np.float64).reshape(-1)
     if len(angles) != views:
         raise DataError(
             f"{measured.path}: expected an angle for each of {views} views, got {len(angles)}; "
             "sinograms are (views, bins)"
         )
-    spacing = o.bin_spacing / o.pixel_size
-    if o.geometry == "parallel":
-        size = choose_shape(config.data.image_size, None, (round(bins * spacing),) * 2)
-        return ParallelBeamCT(size, angles, num_bins=bins, bin_spacing=spacing), size
-    if o.geometry != "fan":
-        raise ValueError(f"expected operator.geometry parallel or fan, got {o.geometry!r}")
-    if o.source_distance is None or o.detector_distance is None:
-        raise ValueError("expected operator.source_distance and detector_distance for a fan beam")
-    source, detector = o.source_distance / o.pixel_size, o.detector_distance / o.pixel_size
-    half_angle = math.atan(bins * spacing / 2 / (source + detector))
-    seen = round(2 * source * math.sin(half_angle))  # diameter of what every view sees
-    size = choose_shape(config.data.image_size, None, (seen, seen))
-    operator = FanBeamCT(
-        size,
-        angles,
-        source_distance=source,
-        detector_distance=detector,
-        num_bins=bins,
-        bin_spacing=spacing,
-    )
-    return operator, size
+    return angles
