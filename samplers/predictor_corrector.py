@@ -17,9 +17,10 @@ CORRECTORS = ("langevin", "none")
 FINALS = ("mean", "sample", "study")
 STARTS = ("prior", "residual")
 
-# the original code's deviations from its algorithm (the study ran this)
+# the original code's deviations from its algorithm (the study ran this); its data step for CT is
+# made once at the end, too
 STUDY = {"final": "study", "complex_start": False, "truncated_label": True}
-STUDY_CT = STUDY | {"start": "residual"}
+STUDY_CT = STUDY | {"final": "sample", "start": "residual"}
 
 
 def predictor_corrector(
@@ -61,16 +62,18 @@ def predictor_corrector(
             (1 + corrector_steps) N times.
         snr: r of the corrector's step 2 (r |z| / |s|)^2.
         corrector_steps: Langevin steps a level.
-        weight: lambda, relaxation of the data consistency in every step (the start is made
-            fully consistent).
+        weight: lambda, relaxation of the data consistency in every step (a start from the prior is
+            made fully consistent).
         predictor: one of `PREDICTORS`.
         corrector: one of `CORRECTORS`.
         initial: images ``(B, *domain_shape)`` for a warm start (Come-Closer-Diffuse-Faster, Chung
             et al., CVPR 2022): noise of the starting level is added to them. Needs one of:
         start_sigma: start at the first level that is not above it;
         start_level: or at level N' of N, counted from the smallest.
-        start: without `initial`, where to start: ``"prior"``, a sample of N(0, sigma_max^2), or
-            ``"residual"``, the back-projected residual of one, as the original code does for CT.
+        start: from ``"prior"``, that is noise of the first level (on `initial`, where it is given),
+            made consistent with the data; or from ``"residual"``, A^T (y - A x) of that x, neither
+            normalised nor made consistent, as the original code does for CT (A^T is its own
+            back-projection, the `study_adjoint` of a parallel beam).
         final: what is returned: ``"mean"``, P of the last noise-free mean; ``"sample"``, the noisy
             sample; ``"study"``, what the original code returns: for real images P(P(.)) of the
             noisy sample, which leaves noise of sigma_min and relaxes twice, for complex images
@@ -105,9 +108,11 @@ def predictor_corrector(
             labels = truncated.sigma(sde.sampling_times(num_steps)).tolist()
     else:
         x = sde.sigma_max * _start_noise(x, rng, complex_start)
-        if start == "residual":
-            x = operator.correct(x, y) - x
-    x = operator.correct(x, y)
+    if start == "residual":
+        back_project = getattr(operator, "study_adjoint", operator.adjoint)
+        x = back_project(y - operator.forward(x))
+    else:
+        x = operator.correct(x, y)
 
     watch = Watch(rng, callback)
     step = _predictor_step(predictor, sde, num_steps)
