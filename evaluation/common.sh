@@ -4,6 +4,7 @@
 # Paths in variables are meant from where the script was called, as on any command line.
 from_the_caller() {
   local name
+  [ "$OLDPWD" != "$PWD" ] || return 0
   for name in "$@"; do
     case "${!name:-/}" in
       /*) ;;

@@ -1,7 +1,7 @@
 """What the study in small says about the study's three findings, from its results folders.
 
 Differences are paired: of two priors on the same slices, from the same measurements. Intervals
-resample volumes where there are `FEWEST_VOLUMES`, else slices. Slices of one volume show one
+count volumes where there are `FEWEST_VOLUMES`, else slices. Slices of one volume show one
 person, so the latter say what the priors do on these images, not on other people's.
 """
 
@@ -9,13 +9,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from configs.small_study import PRIORS, SIZES
 from evaluation.cells import Cell
 from evaluation.markup import MISSING
 from evaluation.small_study_cells import DOMAINS, OWN, SAMPLERS, outside
-from evaluation.statistics import RESAMPLES, SEED, Interval, mean_interval
+from evaluation.statistics import Interval, gap_interval, mean_interval
 from evaluation.volumes import volume_of
 
 METRIC = "psnr"
@@ -34,7 +32,7 @@ class Estimate(NamedTuple):
     Attributes:
         interval: mean and ends; NaN where unknown.
         slices: how many.
-        volumes: they belong to; resampled if there are `FEWEST_VOLUMES`.
+        volumes: they belong to; counted if there are `FEWEST_VOLUMES`.
     """
 
     interval: Interval
@@ -104,37 +102,15 @@ def estimate(values: Values) -> Estimate:
 
 
 def resampled(values: Values) -> dict[str, float]:
-    """The same values with keys whose volumes are to be resampled: their own, or the slices."""
+    """The same values with keys whose volumes are the units: their own, or the slices."""
     if len({volume_of(key) for key in values}) >= FEWEST_VOLUMES:
         return dict(values)
     return {key.replace(":", " "): value for key, value in values.items()}
 
 
 def gap(first: Values, second: Values) -> Interval:
-    """Mean of `first` minus mean of `second`, of different slices, with its 95 % interval.
-
-    Both are resampled (percentile bootstrap, Efron 1979); ends are NaN where one cannot be.
-    """
-    if not first or not second:
-        return UNKNOWN
-    rng = np.random.default_rng(SEED)
-    (mean, draws), (other, others) = _draws(first, rng), _draws(second, rng)
-    low, high = np.percentile(draws - others, (2.5, 97.5))
-    return Interval(mean - other, float(low), float(high))
-
-
-def _draws(values: Values, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-    """Mean over slices, and means ``(RESAMPLES,)`` of resampled volumes; NaN of a single one."""
-    volumes: dict[str, list[float]] = {}
-    for key, value in sorted(resampled(values).items()):
-        volumes.setdefault(volume_of(key), []).append(value)
-    mean = float(np.mean(list(values.values())))
-    if len(volumes) < 2:
-        return mean, np.full(RESAMPLES, np.nan)
-    sums = np.array([sum(v) for v in volumes.values()])
-    counts = np.array([len(v) for v in volumes.values()])
-    rows = rng.integers(len(sums), size=(RESAMPLES, len(sums)))
-    return mean, sums[rows].sum(1) / counts[rows].sum(1)
+    """Mean of `first` minus mean of `second`, of different slices, with its 95 % interval."""
+    return gap_interval(resampled(first), resampled(second)) if first and second else UNKNOWN
 
 
 def size_findings(scores: Scores) -> list[SizeFinding]:

@@ -37,10 +37,10 @@ from evaluation.statistics import Interval
 from evaluation.study_table import is_finished, rows_of
 from evaluation.style import save
 
-UNSURE = f"""Differences are paired by slice, in dB. In brackets: the 95 % bootstrap interval,
+UNSURE = f"""Differences are paired by slice, in dB. In brackets: the 95 % interval (Student's t),
 over volumes where there are {findings.FEWEST_VOLUMES} or more, else over slices; in parentheses:
 slices / volumes. **Slices of one volume are not independent**: intervals over slices are too narrow
-for a claim about other people, and with so few units any bootstrap interval is too narrow. Training
+for a claim about other people. Training
 was done once a prior: how much another seed would change is not in the intervals. A verdict follows
 from its interval alone, without a correction for the number of rows. "As good" is: worse by less
 than {findings.AS_GOOD} dB."""

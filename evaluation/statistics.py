@@ -1,6 +1,6 @@
 """How sure a mean over slices is, and whether two methods differ.
 
-Slices of one volume show the same person, so they are not independent: everything here resamples
+Slices of one volume show the same person, so they are not independent: everything here counts
 whole volumes, `volumes.volume_of` a slice's key.
 """
 
@@ -14,6 +14,9 @@ from evaluation.volumes import volume_of
 
 SEED = 0
 RESAMPLES = 9999
+# volumes from which the bootstrap is taken, which knows of skewness, but nothing of few units: its
+# 95 % intervals of 3 to 6 cover 73 to 85 %, Student's 94 to 95 %
+ENOUGH = 20
 MOST_NUMBERS = 10_000_000  # drawn at a time, so that memory stays below about 100 MB
 
 
@@ -48,9 +51,10 @@ class Comparison(NamedTuple):
 
 
 def mean_interval(values: Mapping[str, float], *, confidence: float = 0.95) -> Interval:
-    """Mean over slices with a bootstrap interval (BCa, Efron 1987) that resamples volumes.
+    """Mean over slices with its interval by volume.
 
-    The order of `values` has no influence.
+    Student's t, from volumes' deviations; from `ENOUGH` volumes on a bootstrap (BCa, Efron 1987)
+    that resamples them. The order of `values` has no influence.
 
     Args:
         values: one a slice, by key.
@@ -71,6 +75,8 @@ def mean_interval(values: Mapping[str, float], *, confidence: float = 0.95) -> I
         return Interval(mean, np.nan, np.nan)
     if np.ptp(sums / counts) == 0:
         return Interval(mean, mean, mean)
+    if len(sums) < ENOUGH:
+        return _student(mean, _variance(sums, counts), len(sums) - 1, confidence)
     result = stats.bootstrap(
         (sums, counts),
         _ratio,
@@ -82,6 +88,26 @@ def mean_interval(values: Mapping[str, float], *, confidence: float = 0.95) -> I
         rng=np.random.default_rng(SEED),
     )
     return Interval(mean, *map(float, result.confidence_interval))
+
+
+def gap_interval(
+    first: Mapping[str, float], second: Mapping[str, float], *, confidence: float = 0.95
+) -> Interval:
+    """Mean of `first` minus mean of `second`, of different volumes, with its interval.
+
+    Student's t with the degrees of freedom of Welch (1947), by volume as in `mean_interval`; the
+    ends are NaN where one of them has a single volume.
+    """
+    parts = [_by_volume(values) for values in (first, second)]
+    gap = float(_ratio(*parts[0]) - _ratio(*parts[1]))
+    sizes = np.array([len(sums) for sums, _ in parts])
+    if sizes.min() < 2:
+        return Interval(gap, np.nan, np.nan)
+    variances = np.array([_variance(*part) for part in parts])
+    if not variances.any():
+        return Interval(gap, gap, gap)
+    freedom = variances.sum() ** 2 / (variances**2 / (sizes - 1)).sum()
+    return _student(gap, variances.sum(), freedom, confidence)
 
 
 def compare(
@@ -145,6 +171,21 @@ def _by_volume(values: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
 def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray | float:
     """Mean over slices from sums and counts of volumes."""
     return np.sum(sums, axis=axis) / np.sum(counts, axis=axis)
+
+
+def _variance(sums: np.ndarray, counts: np.ndarray) -> float:
+    """Of the mean over slices, from two or more volumes; linearised where they are unequal.
+
+    Source: W. G. Cochran, Sampling Techniques (1977), equation 9A.3 (means of clusters).
+    """
+    number = len(sums)
+    deviations = sums - _ratio(sums, counts) * counts
+    return float(number / (number - 1) * np.sum(deviations**2) / np.sum(counts) ** 2)
+
+
+def _student(mean: float, variance: float, freedom: float, confidence: float) -> Interval:
+    half = stats.t.isf((1 - confidence) / 2, freedom) * np.sqrt(variance)
+    return Interval(mean, mean - float(half), mean + float(half))
 
 
 def _permutation(sums: np.ndarray) -> float:

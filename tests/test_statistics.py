@@ -8,9 +8,11 @@ from scipy import stats
 
 from evaluation import statistics
 from evaluation.statistics import (
+    ENOUGH,
     RESAMPLES,
     SEED,
     compare,
+    gap_interval,
     holm,
     mean_interval,
 )
@@ -52,6 +54,42 @@ def test_intervals_cover_the_true_mean(monkeypatch):
     # 0.9 +- 3 standard errors of a proportion, and what 20 volumes cost the bootstrap
     assert 0.79 * runs <= covered <= 0.98 * runs
     assert naive < 0.75 * runs
+
+
+@pytest.mark.parametrize("volumes", [2, 3, 6, 19])
+def test_few_volumes_have_students_interval(volumes):
+    values = np.random.default_rng(volumes).gamma(2, size=volumes)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    for per_volume in (1, 3):
+        found = mean_interval(slices(np.repeat(values, per_volume), per_volume))
+        assert found == pytest.approx((values.mean(), *expected), rel=1e-12)
+    assert volumes < ENOUGH
+
+
+@pytest.mark.parametrize("volumes", [3, 4, 6])
+@pytest.mark.parametrize("unequal", [False, True])
+def test_intervals_of_few_volumes_cover_the_true_mean(volumes, unequal):
+    """1000 draws of people; a bootstrap covers 73 to 85 %."""
+    rng, runs, covered = np.random.default_rng(7), 1000, 0
+    counts = np.array([2, 3, 4, 3, 2, 4])[:volumes] if unequal else np.full(volumes, 3)
+    for _ in range(runs):
+        values = np.repeat(rng.normal(size=volumes), counts) + 0.5 * rng.normal(size=counts.sum())
+        names = np.repeat(np.arange(volumes), counts)
+        by_key = {f"v{n}.h5:{i}": v for i, (n, v) in enumerate(zip(names, values, strict=True))}
+        interval = mean_interval(by_key)
+        covered += interval.low <= 0 <= interval.high
+    assert 0.92 * runs < covered < 0.98 * runs  # 0.95 +- 4 standard errors
+
+
+def test_the_gap_of_different_volumes_is_welchs():
+    rng = np.random.default_rng(8)
+    first, second = rng.normal(size=4), 1 + 3 * rng.normal(size=7)
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.9)
+    found = gap_interval(slices(first), slices(second), confidence=0.9)
+    assert found == pytest.approx((first.mean() - second.mean(), *expected), rel=1e-12)
+    assert np.isnan(gap_interval(slices(first), {"a:0": 1.0}).low)
+    same = gap_interval({"a:0": 1.0, "b:0": 1.0}, {"c:0": 3.0, "d:0": 3.0})
+    assert same == (-2.0, -2.0, -2.0)
 
 
 def test_order_has_no_influence_and_confidence_has():

@@ -151,8 +151,9 @@ def test_study_table_as_csv_with_ct(grid, capsys):
 
 def test_intervals_instead_of_deviations(grid, capsys):
     lines = printed(capsys, "--grid", grid / "ct", "--metrics=psnr", "--spread=ci").splitlines()
-    # of two volumes, with means 21 and 25
-    assert lines[2].endswith("| 22.33 [21.00, 25.00] | **23.33 [22.00, 26.00]** |")
+    # of two volumes, with 2 slices of mean 21 and one of 25: Student's t with one degree of freedom
+    # is 12.71, the standard error sqrt(2 * 2 (8/3)^2 / 9) = 1.78
+    assert lines[2].endswith("| 22.33 [-0.26, 44.92] | **23.33 [0.74, 45.92]** |")
     assert "ct 30 views of 180°" in lines[2]
     lines = printed(capsys, "--grid", grid / "mri", "--metrics=psnr", "--spread=ci").splitlines()
     assert "| 31.00 | **34.50** |" in lines[2]  # one volume: no interval
@@ -171,7 +172,7 @@ def test_comparison(grid, capsys):
         "| [+1.00, +1.00] | 1.000 | 1.000 |"
     )
     minus = "\N{MINUS SIGN}"
-    assert f"| 0.0226 | 0.0452 | {minus}0.0226 | [{minus}0.0239, {minus}0.0200]" in lines[3]
+    assert f"| 0.0226 | 0.0452 | {minus}0.0226 | [{minus}0.0444, {minus}0.0008]" in lines[3]
     table = list(csv.DictReader(printed(capsys, *arguments, "--format=csv").splitlines()))
     assert float(table[0]["difference"]) == pytest.approx(1.0)
     unpaired = printed(capsys, "--grid", grid / "mri", "--compare", "natural_1_jalal", "tv")

@@ -14,6 +14,7 @@ child=0 signalled=0 requeue=0
 # Paths in variables are meant from where the script was called, as on any command line.
 from_the_caller() {
   local name
+  [ "$OLDPWD" != "$PWD" ] || return 0
   for name in "$@"; do
     case "${!name:-/}" in
       /*) ;;
