@@ -54,7 +54,7 @@ def make_plots(kind: str, roots: Sequence[Path], metric: str, out: Path) -> list
         )
     for row in rows_of(cells):
         for cell in row:
-            if not is_finished(cell, row):
+            if not is_finished(cell, row, metric):
                 log.warning("%s: has fewer slices than others it is shown with", cell.folder)
     paths = []
     for data in dict.fromkeys(cell.data for cell in cells):

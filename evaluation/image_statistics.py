@@ -12,8 +12,8 @@ import copy
 import csv
 import io
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -164,6 +164,24 @@ def stream(dataset: Dataset, label: str) -> Iterator[Tensor]:
             progress.update(len(items))
 
 
+def check_labels(specs: Sequence[str]) -> None:
+    """Raise a ConfigError for labels of several data sets that are the same, as files' names, too.
+
+    Before any of them is read.
+    """
+    names = Counter(file_name(spec.partition("=")[0]) for spec in specs)
+    twice = [name for name, number in names.items() if number > 1]
+    if twice:
+        raise ConfigError(
+            f"expected a label of its own for each data set, got {', '.join(twice)} more than once"
+        )
+
+
+def file_name(label: str) -> str:
+    """The name of a label's CSV file."""
+    return f"{label.replace('/', '_')}.csv"
+
+
 def open_data(spec: str, split: str) -> tuple[str, Dataset]:
     """The label and data set of ``LABEL=CONFIG.py[,FIELD=VALUE...]``; fields are config.data's.
 
@@ -249,10 +267,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", default="train")
     arguments = parser.parse_args(argv)
     with clear_errors():
+        check_labels(arguments.data)
         opened = dict(open_data(spec, arguments.split) for spec in arguments.data)
         results = {label: image_statistics(stream(data, label)) for label, data in opened.items()}
         for label, statistics in results.items():
-            write_csv(arguments.out / f"{label}.csv", statistics)
+            write_csv(arguments.out / file_name(label), statistics)
         paths = save(draw(results), arguments.out, "image_statistics")
     for path in paths:
         print(f"figure: {path}")

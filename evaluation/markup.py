@@ -142,7 +142,9 @@ def latex(
         return (f"\\textbf{{{text}}}" if item.bold else text) + ("$^{*}$" if item.noted else "")
 
     def line(cells: Sequence[str]) -> str:
-        return f"  {' & '.join(cells)} \\\\\n"
+        # a bracket or star would be an argument of the \\ or rule above
+        guard = "{}" if cells[0].startswith(("[", "*")) else ""
+        return f"  {guard}{' & '.join(cells)} \\\\\n"
 
     body, above = "", None
     for row in rows:

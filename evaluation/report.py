@@ -156,8 +156,9 @@ def _slice(key: str, opened: Sequence[CellImages], directs: dict[str, int], full
 
 
 def _numbers(row: Mapping[str, float]) -> list[float | None]:
-    """The metrics of an image; JSON has neither NaN nor infinity."""
-    return [row[name] if math.isfinite(row[name]) else None for name in IMAGE_METRICS]
+    """The metrics of an image, None where one is missing; JSON has neither NaN nor infinity."""
+    values = [row.get(name, math.nan) for name in IMAGE_METRICS]
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

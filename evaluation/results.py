@@ -58,6 +58,7 @@ import json
 import logging
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -191,6 +192,8 @@ class Results:
     ):
         self.folder, self.keys, self.alone = folder, list(keys), alone
         self.parts = folder / "parts"
+        # some systems take names that differ in capitals alone for one
+        self._flat_names = Counter(_flat(key).lower() for key in self.keys)
         known = read_keys(folder)
         _check_keys(folder, known, self.keys)
         (folder / "panels").mkdir(parents=True, exist_ok=True)
@@ -292,10 +295,17 @@ class Results:
 
     def panel(self, key: str) -> Path:
         """Where the picture of a slice lies."""
-        name = re.sub(r"[/:\x00-\x1f]", "_", key)
+        name = _flat(key)
         if len(_bytes(name)) > LONGEST_NAME:
             name = f"{name[: LONGEST_NAME // 4]}_{_digest(key, 8)}"
+        elif self._flat_names[name.lower()] > 1:
+            name = f"{name}_{_digest(key, 4)}"
         return self.folder / "panels" / f"{name}.png"
+
+
+def _flat(key: str) -> str:
+    """A key without what divides paths, or cannot be seen in names."""
+    return re.sub(r"[/:\x00-\x1f]", "_", key)
 
 
 def _digest(key: str, size: int) -> str:

@@ -91,7 +91,7 @@ def unfinished(cells: Sequence[Cell]) -> list[str]:
         f"{cell.data}/{cell.measurement}/{cell.folder.name}"
         for row in rows_of(cells)
         for cell in row
-        if not is_finished(cell, row)
+        if not is_finished(cell, row, findings.METRIC)
     ]
     return [f"**Not finished, lacking slices:** {', '.join(bad)}"] if bad else []
 

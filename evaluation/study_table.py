@@ -72,9 +72,10 @@ def row_labels(row: Row) -> tuple[str, str, str]:
     return label(row[0].data), label(row[0].measurement), ", ".join(samplings)
 
 
-def is_finished(cell: Cell, row: Row) -> bool:
-    """Whether a cell has every slice that a cell of its row has."""
-    return all(other.rows.keys() <= cell.rows.keys() for other in row)
+def is_finished(cell: Cell, row: Row, metric: str) -> bool:
+    """Whether a cell has the metric of every slice that a cell of its row has."""
+    has = {key for key, values in cell.rows.items() if metric in values}
+    return all(other.rows.keys() <= has for other in row)
 
 
 def _method_order(method: Method) -> tuple:
@@ -103,7 +104,8 @@ def _entries(row: Row, methods: Sequence[Method], name: str, spread: str) -> lis
         method: f"{mean_std(list(cell.values(name).values()))[0]:.{metric.digits}f}"
         for method, cell in found.items()
     }
-    eligible = {means[method] for method, cell in found.items() if is_finished(cell, row)} - {"nan"}
+    finished = {method for method, cell in found.items() if is_finished(cell, row, name)}
+    eligible = {means[method] for method in finished} - {"nan"}
     best = metric.better(eligible, key=float, default=None)
     entries = []
     for method in methods:
@@ -111,9 +113,9 @@ def _entries(row: Row, methods: Sequence[Method], name: str, spread: str) -> lis
         if cell is None:
             entries.append(Text(MISSING))
             continue
-        finished = is_finished(cell, row)
         text = number(cell.values(name), metric, spread)
-        entries.append(Text(text, bold=finished and means[method] == best, noted=not finished))
+        bold = method in finished and means[method] == best
+        entries.append(Text(text, bold=bold, noted=method not in finished))
     return entries
 
 
@@ -137,7 +139,7 @@ def _study_csv(cells: Sequence[Cell], metrics: Sequence[str]) -> str:
                 lines.append(
                     (
                         *(cell.data, cell.measurement, nominal, effective, *names),
-                        *(len(values), is_finished(cell, row), metric),
+                        *(len(values), is_finished(cell, row, metric), metric),
                         *(*mean_std(list(values.values())), *mean_interval(values)[1:]),
                     )
                 )

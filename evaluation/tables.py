@@ -89,9 +89,16 @@ def _texts(cell: Cell, spread: str) -> list[str]:
     seconds = mean_std(list(cell.values(SECONDS).values()))[0]
     return [
         *_labels(cell),
-        *(number(cell.values(name), METRICS[name], spread) for name in IMAGE_METRICS),
+        *(_number(cell, name, spread) for name in IMAGE_METRICS),
         f"{seconds:.{METRICS[SECONDS].digits}f}",
     ]
+
+
+def _number(cell: Cell, name: str, spread: str) -> str:
+    """A metric's mean and spread; says of how many slices, where some lack it."""
+    values = cell.values(name)
+    lacking = "" if len(values) == len(cell.rows) else f" ({len(values)} of {len(cell.rows)})"
+    return number(values, METRICS[name], spread) + lacking
 
 
 def _csv(cells: list[Cell]) -> str:

@@ -332,3 +332,26 @@ def test_what_operators_say_of_their_sampling():
 def test_peak_memory_holds_what_was_allocated():
     block = torch.ones(2**26, dtype=torch.uint8)  # 64 MiB
     assert peak_memory("cpu") > block.numel() / 2**20
+
+
+def test_pictures_of_slices_have_names_of_their_own(tmp_path):
+    long = "/".join(["1.3.6.1.4.1.14519.5.2.1." + "2" * 40] * 4)
+    keys = [
+        "p1/1_1.png",
+        "p1_1/1.png",
+        "p1/2.png",
+        "v.h5:3",
+        "P1/2.PNG",
+        long,
+        f"{long}:1",
+        "é" * 150,
+    ]
+    results = Results(tmp_path, "{}", keys=keys)
+    names = [results.panel(key).name for key in keys]
+    assert len({name.lower() for name in names}) == len(keys)
+    assert max(len(name.encode()) for name in names) < 255
+    assert names[3] == "v.h5_3.png"
+    for key in keys:
+        results.panel(key).write_bytes(b"")
+    alone = Results(tmp_path / "alone", "{}", keys=["p1/2.png"])
+    assert alone.panel("p1/2.png").name == "p1_2.png.png"

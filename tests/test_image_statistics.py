@@ -131,3 +131,16 @@ def test_paths_may_have_commas(tmp_path):
     assert data[0].image.shape == (1, 16, 16)
     with pytest.raises(ConfigError, match=r"unknown field 'size'"):
         module.open_data(spec + ",size=16", "train")
+
+
+def test_labels_are_files_names_and_each_data_sets_own(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(module, "open_data", lambda spec, split: opened.append(spec))
+    for twice in (["x=a.py", "x=b.py"], ["T1/T2=a.py", "T1_T2=b.py"]):
+        with pytest.raises(SystemExit, match=r"a label of its own .* got (x|T1_T2)\.csv more"):
+            module.main([*twice, f"--out={tmp_path}"])
+    assert not opened  # before anything is read
+    data = "=configs/demo.py,subset=brain,image_size=8"
+    monkeypatch.undo()
+    module.main([f"T1/T2{data}", f"--out={tmp_path}"])
+    assert {path.name for path in tmp_path.iterdir()} >= {"T1_T2.csv", "image_statistics.png"}

@@ -163,6 +163,20 @@ def test_infinite_metrics_are_no_numbers(folders, tmp_path):
     assert data["slices"][0]["metrics"][1] == [None, 1.0, 0.0]
 
 
+def test_a_missing_metric_is_no_number(folders, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(folders[0], folder)
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["psnr"] = ""
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    page = make_report([folder])
+    assert f"(2 of {len(rows)})".replace("2", str(len(rows) - 1), 1) in page.replace("\xa0", " ")
+
+
 def test_command_line(folders, tmp_path, capsys):
     out = tmp_path / "new" / "report.html"
     main([*map(str, folders), f"--out={out}", "--limit=2"])

@@ -1,6 +1,7 @@
 """Tables from hand-made results: exact text, names of methods, best, missing, unfinished."""
 
 import csv
+import itertools
 import shutil
 import subprocess
 
@@ -239,3 +240,31 @@ def test_escaping():
     assert escape(r"a_b & 50% ~\x", LATEX) == (r"a\_b \& 50\% \textasciitilde{}\textbackslash{}x")
     columns = [Column("a|b", number=False)]
     assert markdown(columns, [[Text("x|y*")]]) == "| a\\|b |\n| --- |\n| x\\|y\\* |\n"
+
+
+def test_a_missing_cell_makes_fewer_slices_of_that_metric(tmp_path, capsys):
+    one = tmp_path / "mri" / "pd" / "gaussian1d_4x"
+    write_results(one / "tv", slices(30, 32, 34))
+    rows = slices(31, 39, 39)
+    rows[0] = (rows[0][0], "", *rows[0][2:])
+    write_results(one / "natural_1_pc", rows)
+    psnr, ssim = printed(capsys, "--grid", tmp_path / "mri", "--metrics=psnr,ssim").splitlines()[
+        2:4
+    ]
+    assert r"| **32.00 ± 2.00** | 39.00 ± 0.00 \* |" in psnr
+    assert r"\*" not in ssim
+    flat = printed(capsys, one / "tv", one / "natural_1_pc").splitlines()
+    assert "39.00 ± 0.00 (2 of 3)" in flat[3]
+    assert " of 3)" not in flat[2]
+
+
+@pytest.mark.parametrize("start", ["[old] knee", "*new*"])
+def test_latex_takes_no_row_for_an_argument(start):
+    columns = [Column("data", number=False), Column("x")]
+    rows = [[Text(start), Text("1")], [Text(start), Text("2")], [Text("b"), Text("3")]]
+    for blocks in (False, True):
+        lines = latex(columns, rows, blocks=blocks).splitlines()
+        for above, line in itertools.pairwise(lines):
+            if above.endswith(("\\\\", "\\midrule")):
+                assert not line.strip().startswith(("[", "*"))
+        assert any(line.strip().startswith("{}" + escape(start, LATEX)) for line in lines)
