@@ -399,8 +399,10 @@ def _metrics(opened: Input, slices: list[Slice]) -> dict[str, dict[str, float]]:
     return {name: _mean(rows) for name, rows in found.items()}
 
 
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
+def _mean(rows: list[dict[str, float]]) -> dict[str, float | None]:
+    """JSON has no NaN, such as the SSIM of thin images."""
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return {name: None if np.isnan(mean) else round(mean, 4) for name, mean in means.items()}
 
 
 def _shown(image: np.ndarray) -> np.ndarray:

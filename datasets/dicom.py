@@ -42,10 +42,23 @@ def read_header(path: Path):
         return pydicom.dcmread(path, stop_before_pixels=True)
 
 
+def read_patient(path: Path) -> str:
+    """The PatientID of a file; "" where there is none, or the file cannot be read."""
+    pydicom = require("pydicom")
+    try:
+        with reading(path, DICOM):
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+            return str(header.get("PatientID") or "")
+    except DataError:  # what is wrong with it is said where it is used
+        return ""
+
+
 def read_dicom(path: Path, *, fix_wrapped: bool = False) -> np.ndarray:
     """A slice in the unit of its rescale slope and intercept (CT: Hounsfield), ``(H, W)`` float32.
 
-    What says how to show values (window, MONOCHROME1) leaves them as they are.
+    What says how to show values (window, MONOCHROME1) leaves them as they are. What a CT scanner
+    has filled with its padding value, outside its round field of view, gets the smallest value of
+    the rest: it is no measurement, and often far below air.
 
     Args:
         path: the file.
@@ -60,14 +73,39 @@ def read_dicom(path: Path, *, fix_wrapped: bool = False) -> np.ndarray:
         stored = header.pixel_array
         if stored.ndim != 2:
             raise DataError(f"{path}: {_no_single_image(header, stored.shape)}")
-        slope = _number(header, "RescaleSlope", 1.0)
-        intercept = _number(header, "RescaleIntercept", 0.0)
+        slope, intercept = _rescale(header)
+        padding = _padding(header, stored)
         stored = stored.astype(np.float32)
         if fix_wrapped and _is_wrapped(header, intercept):
             stored = (stored + WRAPPED_SHIFT) % 2**WRAPPED_BITS
             intercept = -WRAPPED_SHIFT
         image = stored * np.float32(slope) + np.float32(intercept)
+        if padding.any() and not padding.all():
+            image[padding] = image[~padding].min()
     return image
+
+
+def frame_groups(header) -> list:
+    """The functional groups of the one frame of an enhanced file: its own, and the shared ones."""
+    names = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+    return [header.get(name)[0] for name in names if header.get(name)]
+
+
+def _rescale(header) -> tuple[float, float]:
+    """Slope and intercept, of enhanced files in the frame's groups; 1 and 0 where none are."""
+    items = [group.get("PixelValueTransformationSequence") for group in frame_groups(header)]
+    found = next((item[0] for item in items if item), header)
+    return _number(found, "RescaleSlope", 1.0), _number(found, "RescaleIntercept", 0.0)
+
+
+def _padding(header, stored: np.ndarray) -> np.ndarray:
+    """Which pixels ``(H, W)`` of a CT image are padding."""
+    value = header.get("PixelPaddingValue")
+    if value in (None, "") or header.get("Modality") != "CT":
+        return np.zeros(stored.shape, dtype=bool)
+    limit = header.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(value), int(value if limit in (None, "") else limit)))
+    return (stored >= low) & (stored <= high)
 
 
 def _number(header, name: str, default: float) -> float:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from datasets.bad_input import require
-from datasets.dicom import read_header, swap_words
+from datasets.dicom import frame_groups, read_header, swap_words
 from datasets.files import replacing, write_atomically
 from datasets.image_series import NiftiVolume
 from datasets.sample import DataError
@@ -113,10 +113,8 @@ def write_dicom(
             raise DataError(f"{source}: expected {(file.Rows, file.Columns)}, got {image.shape}")
         _derive(file, description)
         file.SeriesInstanceUID = series
-        file.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[identity, str(number)])
-        file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID
-        file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        file.RescaleSlope, file.RescaleIntercept = _decimal(slope), _decimal(intercept)
+        _set_identity(file, pydicom.uid.generate_uid(entropy_srcs=[identity, str(number)]))
+        _set_rescale(file, _decimal(slope), _decimal(intercept))
         stored = np.clip(np.rint((image - intercept) / slope), 0, LARGEST_STORED)
         file.PixelData = stored.astype("<u2").tobytes()
         file["PixelData"].VR = "OW"
@@ -126,13 +124,63 @@ def write_dicom(
         write_atomically(folder / f"{number:04d}.dcm", content.getvalue())
 
 
+def check_sources(sources: Sequence[Path]) -> None:
+    """Raise a DataError for a DICOM file whose header `write_dicom` could not write.
+
+    To be called before any long work: its result would be lost.
+    """
+    pydicom = require("pydicom")
+    for source in sources:
+        file = read_header(source)
+        try:
+            _derive(file, "")
+            _set_identity(file, pydicom.uid.generate_uid(entropy_srcs=["check"]))
+            _set_rescale(file, "1", "0")
+            file.PixelData = bytes(2 * file.Rows * file.Columns)
+            file["PixelData"].VR = "OW"
+            pydicom.dcmwrite(io.BytesIO(), file, enforce_file_format=True)
+        except Exception as error:  # pydicom raises anything at elements it cannot encode
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(
+                f"{source}: its header cannot be written for the result ({reason}); repair it "
+                "(dcmodify), or convert the series to NIfTI (dcm2niix)"
+            ) from error
+
+
+def _set_identity(file, uid: str) -> None:
+    """What a file needs to be one: class, instance, and how it is encoded."""
+    pydicom = require("pydicom")
+    kind = file.get("SOPClassUID") or file.file_meta.get("MediaStorageSOPClassUID")
+    file.SOPClassUID = kind or pydicom.uid.SecondaryCaptureImageStorage
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = uid
+    file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+
+
+def _set_rescale(file, slope: str, intercept: str) -> None:
+    """How stored values become the image's, in enhanced files for their one frame."""
+    groups = frame_groups(file)
+    target, kind = file, "US"  # unspecified
+    for group in groups:
+        for old in group.get("PixelValueTransformationSequence") or []:
+            kind = old.get("RescaleType") or kind
+        group.pop("PixelValueTransformationSequence", None)
+    if groups:
+        file.NumberOfFrames = 1
+        target = require("pydicom").Dataset()
+        target.RescaleType = kind
+        groups[-1].PixelValueTransformationSequence = [target]
+    target.RescaleSlope, target.RescaleIntercept = slope, intercept
+
+
 def _derive(file, description: str) -> None:
     """Make the header of a source that of a derived image without pixels."""
     pydicom = require("pydicom")
-    origin = pydicom.Dataset()
-    origin.ReferencedSOPClassUID = file.SOPClassUID
-    origin.ReferencedSOPInstanceUID = file.SOPInstanceUID
-    file.SourceImageSequence = pydicom.Sequence([origin])
+    if file.get("SOPClassUID") and file.get("SOPInstanceUID"):  # anonymisers may take them out
+        origin = pydicom.Dataset()
+        origin.ReferencedSOPClassUID = file.SOPClassUID
+        origin.ReferencedSOPInstanceUID = file.SOPInstanceUID
+        file.SourceImageSequence = pydicom.Sequence([origin])
     old = list(file.get("ImageType", []))
     file.ImageType = ["DERIVED", "SECONDARY", *old[2:]]
     file.DerivationDescription = description

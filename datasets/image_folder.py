@@ -1,6 +1,6 @@
 """Any folder of pictures, and CelebA-HQ's, as grey images."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class ImageFolder(Dataset):
         read: reads one file to ``(H, W)``.
         bounds: values that become 0 and 1; None: each picture's own.
         skipped: why something was left out of the data set.
+        people: whom pictures show, by name, as far as that is known.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ImageFolder(Dataset):
         read: Callable[[Path], np.ndarray] | None = None,
         bounds: tuple[float, float] | None = None,
         skipped: Sequence[str] = (),
+        people: Mapping[str, str] | None = None,
     ):
         self.root = root
         self.names = list(names)
@@ -63,6 +65,7 @@ class ImageFolder(Dataset):
         self.read = read or read_grey
         self.bounds = bounds
         self.skipped = list(skipped)
+        self.people = dict(people or {})
 
     @property
     def keys(self) -> list[str]:

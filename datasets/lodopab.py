@@ -5,14 +5,15 @@ A file holds `data` (slices, 362, 362) float32, up to 128 slices: linear attenua
 low-dose computed tomography reconstruction".
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 from skimage.transform import resize
 
-from datasets.bad_input import Skips
+from datasets.bad_input import Skips, reading
 from datasets.discovery import find_files
 from datasets.hdf5 import open_hdf5, read_slices, volume_shape
 from datasets.sample import DataError, Sample, make_sample
@@ -20,6 +21,8 @@ from datasets.slices import SliceDataset, check_normalize, choose_slices
 from datasets.splits import check_root, check_split, files_by_name
 
 IMAGE_KEY = "data"
+PATIENTS = "patient_ids_rand_{}.csv"  # of a part
+FILE_SLICES = 128  # of every file but the last
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # split to part of the file name
 
 
@@ -37,9 +40,11 @@ class LoDoPaB(SliceDataset):
         image_size: int | None = None,
         normalize: str = "slice",
         skipped: Sequence[str] = (),
+        people: Mapping[str, str] | None = None,
     ):
         super().__init__(slices, normalize=normalize, skipped=skipped)
         self.image_size = image_size
+        self.people = dict(people or {})
 
     def read(self, source: Path, indices: Sequence[int]) -> list[Sample]:
         """The samples of some slices of one file."""
@@ -74,6 +79,10 @@ def open_lodopab(
 ) -> LoDoPaB:
     """Find the files of a split anywhere below `root` and check every one.
 
+    A file's slices are of several patients. The archive's lists of them, if they lie below `root`,
+    too (``patient_ids_rand_{train,validation,test}.csv``, a number a slice, in the files' order),
+    make the data set's `people`, which intervals are over. Its splits are by patient in any case.
+
     Args:
         root: folder with ``ground_truth_{train,validation,test}_*.hdf5`` somewhere below it.
         split: "train", "val" (the files' "validation") or "test".
@@ -103,7 +112,36 @@ def open_lodopab(
             items += [(path, index) for index in choose_slices(slices, count, path)]
     if not items:
         raise DataError(f"{root}: every file of split '{split}' was left out: {skips.reasons[0]}")
-    return LoDoPaB(items, image_size=image_size, normalize=normalize, skipped=skips.reasons)
+    return LoDoPaB(
+        items,
+        image_size=image_size,
+        normalize=normalize,
+        skipped=skips.reasons,
+        people=_people(check_root(root), PARTS[split], items),
+    )
+
+
+def _people(folder: Path, part: str, items: Sequence[tuple[Path, int]]) -> dict[str, str]:
+    """Key -> patient by the archive's list; nothing where there is none."""
+    lists = find_files(folder, (PATIENTS.format(part),))
+    if not lists:
+        return {}
+    path = folder / lists[0]
+    with reading(path, "a list of numbers, one a line"):
+        numbers = np.loadtxt(path, dtype=int, ndmin=1)
+    places = [(source, i, FILE_SLICES * _number(source) + i) for source, i in items]
+    missing = [f"{source.name}:{i}" for source, i, place in places if place >= len(numbers)]
+    if missing:
+        raise DataError(
+            f"{path}: expected a number for each slice, got {len(numbers)}, none for {missing[0]}; "
+            "copy the archive's list again, or take it out"
+        )
+    return {f"{source.name}:{i}": f"patient {numbers[place]}" for source, i, place in places}
+
+
+def _number(path: Path) -> int:
+    """Of a file in its split: 12 of ``ground_truth_train_012.hdf5``."""
+    return int(re.sub(r"\D", "", path.stem.rpartition("_")[2]) or 0)
 
 
 def _check_file(path: Path, image_size: int | None) -> int:

@@ -104,6 +104,7 @@ def prepare_dataset(
     if kind not in CACHES:
         raise DataError(f"unknown data.cache '{kind}'; known: {', '.join(CACHES)}")
     dataset = create_dataset(data, split)
+    people = getattr(dataset, "people", {})
     if limit:
         dataset = Selection(dataset, range(len(dataset))[:limit])
     if kind == "disk":
@@ -127,6 +128,7 @@ def prepare_dataset(
     else:
         look = Look(kind == "memory", data.get("crop") or 0, bool(data.get("rotate")))
         prepared = _read_all(dataset, Skips(skip_bad), processes, look, same_size=same_size)
+    prepared.people = people
     if prepared.skipped:
         log.warning(
             "split '%s': left out %d, kept %d images", split, len(prepared.skipped), len(prepared)

@@ -5,19 +5,30 @@ The public archive holds ``stage_2_train/ID_*.dcm`` and ``stage_2_test/ID_*.dcm`
 collaboration: the RSNA 2019 brain CT hemorrhage challenge".
 """
 
+import logging
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from datasets.bad_input import Skips, require
-from datasets.dicom import check_dicom, parse_window, read_dicom
+from datasets.dicom import check_dicom, parse_window, read_dicom, read_patient
 from datasets.discovery import find_files
 from datasets.image_folder import ImageFolder, check_pictures
+from datasets.parallel import map_items
 from datasets.sample import DataError
 from datasets.slices import check_normalize
-from datasets.splits import check_root, check_split, read_split_list, seeded_split
+from datasets.splits import (
+    check_root,
+    check_split,
+    known_people,
+    read_split_list,
+    seeded_split,
+)
+
+log = logging.getLogger(__name__)
 
 BRAIN_WINDOW = "40,80"  # level and width in Hounsfield units
 TEST_FOLDER = re.compile(r"(?:.*/)?stage_\d_test(?:_images)?/.*")
@@ -38,8 +49,9 @@ def open_rsna_head(
 
     DICOM files count where there are any, else png files (an export, whose window is left as it
     is). If some lie in a folder ``stage_*_test``, these are the test split and the others are
-    divided into train and val; else all are divided by `split_seed`. File names do not say which
-    slices are of one patient: for a clean separation give `split_list`.
+    divided into train and val; else all are divided by `split_seed`. All slices of a patient, as
+    the DICOM headers say, are in one split (but for patients of both folders, which are said). PNG
+    files say nothing of that: for a clean separation give `split_list`.
 
     Args:
         root: folder of the data set.
@@ -65,7 +77,8 @@ def open_rsna_head(
             f"{root}: expected .dcm or .png files in it or below, got none; set data.root to the "
             "folder of the unpacked archive"
         )
-    names = _split_names(folder, names, split, split_seed, split_list, skips)
+    people = _people(folder, names) if dicom else {}
+    names = _split_names(folder, names, split, split_seed, split_list, skips, people)
     if not dicom:
         if normalize != "slice":
             raise DataError(f"{root}: PNG exports have no window; set data.normalize to slice")
@@ -80,6 +93,7 @@ def open_rsna_head(
         read=partial(read_windowed, bounds=bounds),
         bounds=bounds if normalize == "volume" else None,
         skipped=skips.reasons,
+        people={name: people[name] for name in names if name in people},
     )
 
 
@@ -88,20 +102,46 @@ def read_windowed(path: Path, *, bounds: tuple[float, float]) -> np.ndarray:
     return np.clip(read_dicom(path, fix_wrapped=True), *map(np.float32, bounds))
 
 
+def _people(folder: Path, names: list[str]) -> dict[str, str]:
+    """File -> person, where the headers tell people apart."""
+    require("pydicom")
+    found: dict[str, str] = {}
+    read = partial(_read_patients, folder, names)
+    for part in map_items(read, len(names), label="reading patients"):
+        found |= part
+    return known_people(found, folder)
+
+
+def _read_patients(folder: Path, names: list[str], items: Sequence[int]) -> dict[str, str]:
+    return {names[i]: read_patient(folder / names[i]) for i in items}
+
+
 def _split_names(
-    folder: Path, names: list[str], split: str, seed: int, split_list: str, skips: Skips
+    folder: Path,
+    names: list[str],
+    split: str,
+    seed: int,
+    split_list: str,
+    skips: Skips,
+    people: dict[str, str],
 ) -> list[str]:
     if split_list:
         by_name = {Path(name).name: name for name in names} | {name: name for name in names}
         chosen = read_split_list(split_list, split, by_name, skips)
         return [by_name[name] for name in chosen]
     held_out = [name for name in names if TEST_FOLDER.fullmatch(name)]
+    tested = {people[name] for name in held_out if name in people}
+    both = {people[name] for name in set(names) - set(held_out) if people.get(name) in tested}
+    if both:
+        log.warning(
+            "%s: %d patients are in the archive's training and test folders", folder, len(both)
+        )
     if held_out and split == "test":
         return held_out
     others = sorted(set(names) - set(held_out))
     if not held_out:
-        return seeded_split(others, split, seed, folder)
-    val = set(seeded_split(others, "val", seed, folder))
+        return seeded_split(others, split, seed, folder, people=people)
+    val = set(seeded_split(others, "val", seed, folder, people=people))
     return [name for name in others if (name in val) == (split == "val")]
 
 

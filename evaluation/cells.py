@@ -12,6 +12,7 @@ from configs import ConfigError
 from configs.base import SIZES
 from evaluation.files import check_sums, read_csv, read_json
 from evaluation.results import read_rows
+from evaluation.volumes import volume_of
 
 
 class Metric(NamedTuple):
@@ -92,6 +93,10 @@ class Cell(NamedTuple):
     info: Mapping
     rows: Mapping[str, Mapping[str, float]]
     measured: Mapping[str, str]
+
+    def unit(self, key: str) -> str:
+        """What a slice counts to in intervals: its person, where that is known, else its volume."""
+        return self.info.get("people", {}).get(key) or volume_of(key)
 
     def values(self, metric: str) -> dict[str, float]:
         """A metric by key.

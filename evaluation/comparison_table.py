@@ -68,7 +68,7 @@ def _lines(cells: Sequence[Cell], first: str, second: str, metrics: Sequence[str
             _warn(*(found[method] for method in methods))
             for metric in metrics:
                 values = [found[method].values(metric) for method in methods]
-                labelled.append((row_labels(row), metric, compare(*values)))
+                labelled.append((row_labels(row), metric, compare(*values, unit=row[0].unit)))
     if not labelled:
         known = ", ".join(sorted({cell.folder.name for cell in cells if cell.rows}))
         raise ValueError(f"no measurement has both {first} and {second}; there are: {known}")

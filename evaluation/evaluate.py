@@ -19,7 +19,7 @@ but for the slices in failures.csv (torchrun makes a 1 of it).
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -132,7 +132,8 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
             results = Results(out, configs.to_json(config), keys=keys, alone=shard == WHOLE)
             skipped = list(getattr(dataset, "skipped", ()))
             info = describe(out, operator=operator, prior=prior, skipped=skipped, device=device)
-            results.write_info(info)
+            people = number_people(getattr(dataset, "people", {}), keys)
+            results.write_info(info | ({"people": people} if people else {}))
         if info["earlier"]:
             log.warning("%s has slices of other versions: last digits may differ (info.json)", out)
         own = shard.part(range(len(keys)))
@@ -185,6 +186,16 @@ def hash_of(config: ConfigDict, dataset: Dataset, i: int) -> str:
         return measurement_hash(config, dataset[i])
     except DataError:
         return ""
+
+
+def number_people(people: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+    """ "person 1", ... by key: in the order of their slices, without what identifies them."""
+    numbers: dict[str, int] = {}
+    known = {key: people[key] for key in keys if key in people}
+    return {
+        key: f"person {numbers.setdefault(person, len(numbers) + 1)}"
+        for key, person in known.items()
+    }
 
 
 def open_slices(config: ConfigDict) -> Dataset:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.cells import Metric
-from evaluation.statistics import mean_interval
+from evaluation.statistics import Unit, mean_interval
+from evaluation.volumes import volume_of
 
 MISSING = "\N{EN DASH}"
 SPREADS = ("std", "ci", "both")
@@ -60,19 +61,20 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
         return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else float("nan")
 
 
-def number(values: Mapping[str, float], metric: Metric, spread: str) -> str:
+def number(values: Mapping[str, float], metric: Metric, spread: str, unit: Unit = volume_of) -> str:
     """Mean and spread of values by key, such as "30.12 ± 1.20" or "30.12 [29.80, 30.41]".
 
     Args:
         values: at least one.
         metric: says how many digits.
         spread: "std" (over slices), "ci" (95 %, by volume) or "both"; left out where there is none.
+        unit: as for `statistics.mean_interval`.
     """
     mean, std = mean_std(list(values.values()))
     text = f"{mean:.{metric.digits}f}"
     if spread != "ci" and not np.isnan(std):
         text += f" ± {std:.{metric.digits}f}"
-    interval = mean_interval(values) if spread != "std" else None
+    interval = mean_interval(values, unit=unit) if spread != "std" else None
     if interval and not np.isnan(interval.low):
         text += f" [{interval.low:.{metric.digits}f}, {interval.high:.{metric.digits}f}]"
     return text

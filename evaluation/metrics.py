@@ -13,8 +13,17 @@ def psnr(target: np.ndarray, image: np.ndarray) -> float:
 
 
 def ssim(target: np.ndarray, image: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004), mean over uniform 7 x 7 windows."""
-    return float(structural_similarity(target, image, win_size=SSIM_WINDOW, data_range=DATA_RANGE))
+    """Structural similarity (Wang et al. 2004), mean over uniform 7 x 7 windows.
+
+    NaN for images in which no window has a place.
+    """
+    return _similarity(target, image, DATA_RANGE)
+
+
+def _similarity(target: np.ndarray, image: np.ndarray, peak: float) -> float:
+    if min(target.shape) < SSIM_WINDOW:
+        return float("nan")
+    return float(structural_similarity(target, image, win_size=SSIM_WINDOW, data_range=peak))
 
 
 def nmse(target: np.ndarray, image: np.ndarray, *, study: bool = False) -> float:
@@ -49,10 +58,7 @@ def volume_metrics(target: np.ndarray, image: np.ndarray) -> dict[str, float]:
     """
     target, image = _comparable(target, image)
     peak = float(target.max())
-    slices = [
-        structural_similarity(t, x, win_size=SSIM_WINDOW, data_range=peak)
-        for t, x in zip(target, image, strict=True)
-    ]
+    slices = [_similarity(t, x, peak) for t, x in zip(target, image, strict=True)]
     return {
         "psnr": float(peak_signal_noise_ratio(target, image, data_range=peak)),
         "ssim": float(np.mean(slices)),

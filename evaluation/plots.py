@@ -141,7 +141,7 @@ def draw_depth(cells: Sequence[Cell], metric: str) -> Figure:
         for number, prior in enumerate(colors):
             sizes = {c.method.size: c for c in here if c.method.prior == prior}
             intervals = {
-                i: mean_interval(sizes[size].values(metric))
+                i: mean_interval(sizes[size].values(metric), unit=sizes[size].unit)
                 for i, size in enumerate(SIZES)
                 if size in sizes
             }
@@ -249,7 +249,9 @@ def draw_lambda(cells: Sequence[Cell], metric: str) -> Figure:
         here = [cell for cell in cells if cell.measurement == measurement]
         for prior, size in sorted({(c.method.prior, c.method.size) for c in here}):
             sweep = sorted((c for c in here if _is(c, prior, size)), key=lambda c: c.method.weight)
-            intervals = {c.method.weight: mean_interval(c.values(metric)) for c in sweep}
+            intervals = {
+                c.method.weight: mean_interval(c.values(metric), unit=c.unit) for c in sweep
+            }
             place, name = list(SIZES).index(size), f"{label(prior)} {label(size)}"
             look = {"marker": MARKERS[place], "linestyle": LINES[place]}
             positive = {w: interval for w, interval in intervals.items() if w > 0}

@@ -5,7 +5,8 @@ config.json     the resolved config
 info.json       device and versions: ``device, python, torch, cuda, numpy, version, commit, dirty``
                 (the last two in a git checkout); ``earlier``, those of earlier runs into the folder
                 that differed; ``prior``, its path and SHA-256; ``skipped``, what ``data.skip_bad``
-                left out; ``effective_acceleration`` of the first slice's mask
+                left out; ``effective_acceleration`` of the first slice's mask; ``people``, whom
+                slices show, numbered, by key, where the data set knows
 keys.txt        the keys of the slices in the data set's order, one a line; those with a line break
                 or the like, or not in Unicode, as a JSON string
 files.csv       ``file,bytes,digest`` of the files of the data (`datasets.identity`)

@@ -1,10 +1,11 @@
 """How sure a mean over slices is, and whether two methods differ.
 
 Slices of one volume show the same person, so they are not independent: everything here counts
-whole volumes, `volumes.volume_of` a slice's key.
+whole volumes, `volumes.volume_of` a slice's key, or people, where a data set knows whom its slices
+show (`cells.Cell.unit`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ RESAMPLES = 9999
 # 95 % intervals of 3 to 6 cover 73 to 85 %, Student's 94 to 95 %
 ENOUGH = 20
 MOST_NUMBERS = 10_000_000  # drawn at a time, so that memory stays below about 100 MB
+
+
+Unit = Callable[[str], str]  # a slice's key -> what counts as one: its volume, or person
 
 
 class Interval(NamedTuple):
@@ -50,7 +54,9 @@ class Comparison(NamedTuple):
     p_wilcoxon: float
 
 
-def mean_interval(values: Mapping[str, float], *, confidence: float = 0.95) -> Interval:
+def mean_interval(
+    values: Mapping[str, float], *, confidence: float = 0.95, unit: Unit = volume_of
+) -> Interval:
     """Mean over slices with its interval by volume.
 
     Student's t, from volumes' deviations; from `ENOUGH` volumes on a bootstrap (BCa, Efron 1987)
@@ -59,6 +65,7 @@ def mean_interval(values: Mapping[str, float], *, confidence: float = 0.95) -> I
     Args:
         values: one a slice, by key.
         confidence: of the interval, in (0, 1).
+        unit: of a key.
 
     Returns:
         Mean, lower and upper end; the ends are NaN with a single volume, or where a value is not
@@ -69,7 +76,7 @@ def mean_interval(values: Mapping[str, float], *, confidence: float = 0.95) -> I
     """
     if not 0 < confidence < 1:
         raise ValueError(f"expected a confidence between 0 and 1, got {confidence}")
-    sums, counts = _by_volume(values)
+    sums, counts = _by_volume(values, unit)
     mean = float(_ratio(sums, counts))
     if len(sums) < 2 or not np.isfinite(sums).all():
         return Interval(mean, np.nan, np.nan)
@@ -111,7 +118,11 @@ def gap_interval(
 
 
 def compare(
-    first: Mapping[str, float], second: Mapping[str, float], *, confidence: float = 0.95
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    *,
+    confidence: float = 0.95,
+    unit: Unit = volume_of,
 ) -> Comparison:
     """Two methods on the slices that both have, tested by volume.
 
@@ -122,6 +133,7 @@ def compare(
         first: one value a slice, by key.
         second: the same of another method.
         confidence: of the difference's interval.
+        unit: of a key.
 
     Raises:
         ValueError: no slice in common, or a value that is not finite.
@@ -133,13 +145,13 @@ def compare(
     bad = [key for key in keys if not np.isfinite(differences[key])]
     if bad:
         raise ValueError(f"expected finite values to compare, got others for {', '.join(bad)}")
-    sums, counts = _by_volume(differences)
+    sums, counts = _by_volume(differences, unit)
     return Comparison(
         slices=len(keys),
         volumes=len(sums),
         first=float(np.mean([first[key] for key in keys])),
         second=float(np.mean([second[key] for key in keys])),
-        difference=mean_interval(differences, confidence=confidence),
+        difference=mean_interval(differences, confidence=confidence, unit=unit),
         p_permutation=_permutation(sums),
         p_wilcoxon=_wilcoxon(sums / counts),
     )
@@ -157,13 +169,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _by_volume(values: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+def _by_volume(
+    values: Mapping[str, float], unit: Unit = volume_of
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of each volume's values, ``(n,)`` each, in the order of the names."""
     if not values:
         raise ValueError("expected at least one value, got none")
     volumes: dict[str, list[float]] = {}
     for key in sorted(values):
-        volumes.setdefault(volume_of(key), []).append(values[key])
+        volumes.setdefault(unit(key), []).append(values[key])
     lists = [volumes[name] for name in sorted(volumes)]
     return np.array([sum(v) for v in lists]), np.array([len(v) for v in lists], dtype=float)
 

@@ -113,7 +113,7 @@ def _entries(row: Row, methods: Sequence[Method], name: str, spread: str) -> lis
         if cell is None:
             entries.append(Text(MISSING))
             continue
-        text = number(cell.values(name), metric, spread)
+        text = number(cell.values(name), metric, spread, cell.unit)
         bold = method in finished and means[method] == best
         entries.append(Text(text, bold=bold, noted=method not in finished))
     return entries
@@ -140,7 +140,10 @@ def _study_csv(cells: Sequence[Cell], metrics: Sequence[str]) -> str:
                     (
                         *(cell.data, cell.measurement, nominal, effective, *names),
                         *(len(values), is_finished(cell, row, metric), metric),
-                        *(*mean_std(list(values.values())), *mean_interval(values)[1:]),
+                        *(
+                            *mean_std(list(values.values())),
+                            *mean_interval(values, unit=cell.unit)[1:],
+                        ),
                     )
                 )
     return write_csv(lines)

@@ -98,7 +98,7 @@ def _number(cell: Cell, name: str, spread: str) -> str:
     """A metric's mean and spread; says of how many slices, where some lack it."""
     values = cell.values(name)
     lacking = "" if len(values) == len(cell.rows) else f" ({len(values)} of {len(cell.rows)})"
-    return number(values, METRICS[name], spread) + lacking
+    return number(values, METRICS[name], spread, cell.unit) + lacking
 
 
 def _csv(cells: list[Cell]) -> str:

@@ -9,6 +9,7 @@ import torch
 from ml_collections import ConfigDict
 
 from datasets.dicom import parse_window, read_header
+from datasets.export import check_sources
 from datasets.image_series import ImageSeries, open_images
 from datasets.sample import DataError
 from datasets.slices import choose_slices
@@ -47,6 +48,8 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
         images = np.clip(images, *map(np.float32, window))
     if images.max() == images.min():
         raise DataError(f"{path}: expected images, got the constant {images.max():g}")
+    if series.volume is None:
+        check_sources([series.files[number] for number in numbers])
     shape = images.shape[1:]
     name = config.operator.name or _default_operator(series)
     if name == "ct":
