@@ -281,6 +281,8 @@ def test_a_signal_saves_and_exits_with_the_code_to_requeue(tmp_path, name):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # under nohup, or behind a shell's &, the tests would hand down that they are ignored
+        preexec_fn=lambda: signal.signal(getattr(signal, name), signal.SIG_DFL),
     )
     log, start = tmp_path / "log.csv", time.monotonic()
     while not log.is_file() or log.read_text().count("\n") < 3:
