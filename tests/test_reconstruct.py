@@ -624,7 +624,7 @@ def test_folder_has_what_it_promises(tmp_path, settings):
     summary, _ = run(settings(**{"sampler.num_samples": 2}), tmp_path / "k.h5", out)
     assert {path.name for path in out.iterdir()} == {
         *("config.json", "preview.png", "reconstruction.h5", "reconstruction.nii.gz"),
-        *("std.nii.gz", "summary.json"),
+        *("std.nii.gz", "summary.json", ".lock"),
     }
     assert summary == json.loads((out / "summary.json").read_text())
     with h5py.File(out / "reconstruction.h5") as file:

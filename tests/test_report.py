@@ -17,6 +17,7 @@ from configs import load_config
 from evaluation import evaluate as evaluation
 from evaluation.cell_images import CellImages
 from evaluation.cells import read_cell
+from evaluation.files import SUMS
 from evaluation.metrics import all_metrics
 from evaluation.report import embed, main, make_report
 from tests.browser import Browser
@@ -44,6 +45,7 @@ def write_other(source, folder, part):
     config = json.loads((folder / "config.json").read_text())
     config["sampler"]["name"] = "predictor_corrector"
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / SUMS).unlink()  # edited on purpose
     return folder
 
 
@@ -159,6 +161,7 @@ def test_infinite_metrics_are_no_numbers(folders, tmp_path):
     key, _, _, _, *others = lines[1].split(",")
     lines[1] = ",".join([key, "inf", "1.0", "0.0", *others])
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    (folder / SUMS).unlink()  # edited on purpose
     data = data_of(make_report([folder]))
     assert data["slices"][0]["metrics"][1] == [None, 1.0, 0.0]
 
