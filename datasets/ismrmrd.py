@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from datasets.bad_input import reading
+from datasets.compressed import check_claim
 from datasets.sample import DataError
 
 ANY = "{*}"  # namespace: some writers leave it out
@@ -261,6 +262,8 @@ def _fill_grid(
     middle = height // 2 if encoding.centre is None else encoding.centre
     rows = height // 2 - middle + head["idx"]["kspace_encode_step_1"].astype(int)
     notes = _check_lines(rows, height, path)
+    with reading(path, "readouts that fill some part of the header's matrix"):
+        check_claim(path, len(order) * coils * width * height * np.dtype(np.complex64).itemsize)
     kspace = np.zeros((len(order), coils, width, height), dtype=np.complex64)
     count = np.zeros((len(order), 1, width, height), dtype=np.float32)
     with reading(path, "readouts that fit the encoded matrix of the header"):

@@ -3,7 +3,6 @@
 `evaluation.small_study` runs the cells, docs/small_study.md says why they are these.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -128,8 +127,7 @@ class TestSets:
             return
         # a folder with this series alone
         series = self.inputs / BODY / Path(BODY_FILE).stem
-        series.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, series / BODY_FILE)
+        write_atomically(series / BODY_FILE, Path(source).read_bytes())
         self._add(BODY, series.name, series.parent, BODY_FIELDS)
 
 

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import random
+import re
 import shutil
 import zipfile
 
@@ -35,6 +36,7 @@ from models.checkpoint import CheckpointError
 from models.unet import UNet
 from tests.conftest import ROOT
 from tests.data_writers import write_fastmri
+from tests.reconstruct_inputs import write_ismrmrd
 from tests.tiny_prior import write_prior
 
 
@@ -238,6 +240,15 @@ def test_small_hdf5_files_cannot_claim_gigabytes(tmp_path):
         file["kspace"] = np.ones((2, 8, 8), np.complex64)
         file.create_dataset("mask", shape=(16000, 16000), dtype="u1", chunks=(1000, 1000))
     with pytest.raises(DataError, match=r"'mask'.*claims 256000000 bytes"):
+        open_measured(path)
+
+
+def test_a_small_ismrmrd_file_cannot_claim_gigabytes(tmp_path):
+    path = write_ismrmrd(tmp_path / "a.h5", np.ones((1, 2, 8, 8), np.complex64), np.ones(8))
+    with h5py.File(path, "r+") as file:
+        text = file["dataset/xml"][0].decode()
+        file["dataset/xml"][0] = re.sub("<([xy])>8<", r"<\1>60000<", text, count=2)
+    with pytest.raises(DataError, match="claims 57600000000 bytes in a file of"):
         open_measured(path)
 
 
