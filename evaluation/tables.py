@@ -2,7 +2,8 @@ r"""Tables of results folders.
 
     python -m evaluation.tables results/* --format=markdown
 
-prints a row a folder: mean and standard deviation over the slices.
+prints a row a folder: mean and standard deviation over the slices. What is no results folder, or
+has no finished slice yet, is passed over with a note.
 
     python -m evaluation.tables --grid results/mri results/ct --format=latex --metrics=psnr,ssim
     python -m evaluation.tables --grid results/mri --compare natural_1_pc knee_1_pc
@@ -12,6 +13,7 @@ of two methods with intervals and tests by volume.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from evaluation.markup import (
     number,
     write_csv,
 )
+from evaluation.results import read_rows
 from evaluation.study_table import study_table
 
 STYLES = ("markdown", "latex", "csv")
@@ -147,10 +150,35 @@ def main(argv: list[str] | None = None) -> None:
         print(_table(arguments, metrics), end="")
 
 
+def _with_rows(paths: list[Path]) -> list[Path]:
+    """The results folders with a finished slice, of ``results/*``; a note for each other path.
+
+    Raises:
+        ValueError: there is none.
+    """
+    reasons = {path: _reason_against(path) for path in paths}
+    notes = [f"{path}: {reason}" for path, reason in reasons.items() if reason]
+    chosen = [path for path in paths if not reasons[path]]
+    if not chosen:
+        raise ValueError("\n  ".join(["no finished slices:", *notes]))
+    for note in notes:
+        print(f"passed over {note}", file=sys.stderr)
+    return chosen
+
+
+def _reason_against(path: Path) -> str:
+    """Why a path has no row in a table; "" if it has one."""
+    parts = (path / "metrics.csv", path / "keys.txt")
+    if not (path / "config.json").is_file() or not any(part.is_file() for part in parts):
+        hint = f"; it holds a grid: --grid {path}" if any(path.glob("*/*/*/config.json")) else ""
+        return f"not a results folder of evaluation.evaluate{hint}"
+    return "" if read_rows(path) else "no slice is finished yet"
+
+
 def _table(arguments: argparse.Namespace, metrics: list[str]) -> str:
     style = arguments.format
     if arguments.folders:
-        return make_table(arguments.folders, style, spread=arguments.spread)
+        return make_table(_with_rows(arguments.folders), style, spread=arguments.spread)
     cells = read_grid(arguments.grid, per=arguments.per)
     if arguments.compare:
         return comparison_table(cells, *arguments.compare, style, metrics=metrics)

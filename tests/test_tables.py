@@ -218,6 +218,35 @@ def test_what_does_not_fit_is_an_error(grid, capsys, tmp_path):
         assert message in capsys.readouterr().err
 
 
+def test_what_is_no_results_folder_is_passed_over(grid, capsys, tmp_path):
+    folder = grid / "mri" / "pd" / "gaussian1d_4x" / "tv"
+    alone = printed(capsys, folder)
+    unfinished = grid / "mri" / "pd" / "gaussian2d_4x" / "natural_1_jalal"
+    (tmp_path / "table.md").write_text("a file")
+    reconstruction = tmp_path / "scan"
+    reconstruction.mkdir()
+    (reconstruction / "config.json").write_text("{}")
+    others = [unfinished, tmp_path / "table.md", reconstruction, tmp_path / "nowhere", grid / "mri"]
+    main([str(path) for path in [*others, folder]])
+    printed_now = capsys.readouterr()
+    assert printed_now.out == alone
+    notes = printed_now.err.splitlines()
+    assert len(notes) == len(others)
+    assert notes[0] == f"passed over {unfinished}: no slice is finished yet"
+    assert all("not a results folder of evaluation.evaluate" in note for note in notes[1:])
+    with pytest.raises(
+        SystemExit, match=r"no finished slices:\n.*natural_1_jalal: no slice is"
+    ):
+        main([str(path) for path in others])
+
+
+def test_damage_is_not_passed_over(grid):
+    folder = grid / "mri" / "pd" / "gaussian1d_4x" / "tv"
+    (folder / "config.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"config\.json"):
+        main([str(folder)])
+
+
 def test_flat_table_names_the_prior(tmp_path):
     folder = write_results(tmp_path / "a", slices(30), prior="runs/knee_1", protocol="study")
     assert "| zero_filled (knee_1, study) | 6 | 1 | 30.00 | 0.6000 |" in make_table(
