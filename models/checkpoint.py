@@ -185,11 +185,13 @@ def import_original(path: str | Path, out: str | Path, config: ConfigDict) -> No
         )
     net = create_model(config)
     averaged = ema_state(net, state, list(average["shadow_params"]))
+    config, step = config.copy_and_resolve_references(), int(original.get("step", 0))
+    config.training.num_steps = step  # of the original's training, which is over
     payload = {
         "config": config.to_dict(),
         "model": translate_state(net, state),
         "ema": translate_state(net, averaged),
-        "step": int(original.get("step", 0)),
+        "step": step,
     }
     save(out, payload)
 
@@ -205,7 +207,8 @@ def load_prior(
 
     The score takes real and complex images of any sides: those that the network cannot halve are
     padded. Its attribute `symmetric` says whether it was trained with flips and rotations. On a CPU
-    the process keeps the memory that it frees from then on (`models.allocator`).
+    the process keeps the memory that it frees from then on (`models.allocator`). A warning says
+    where the prior's training is not finished.
 
     Args:
         name_or_path: the name of a shipped prior (``weights/NAME.pt``), a checkpoint file, a
@@ -223,7 +226,10 @@ def load_prior(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    _, config, sde, net = _load_trained(path)
+    payload, config, sde, net = _load_trained(path)
+    note = unfinished(payload)
+    if note:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
     # channels last: convolutions forwards are faster in it on CPUs, and tensor cores want it
     net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     fast = torch.compile(net) if compiled else net
@@ -231,6 +237,23 @@ def load_prior(
     symmetric = bool(config.data.get("flip") and config.data.get("rotate"))
     score = score_function(fast, autocast=autocast, stride=net.stride, symmetric=symmetric)
     return score, sde
+
+
+def unfinished(payload: dict) -> str:
+    """What is said of a prior whose training run has not reached its last step; "" if it has.
+
+    Args:
+        payload: a checkpoint's content.
+    """
+    config, step = payload["config"], payload.get("step", 0)
+    last = config.get("training", {}).get("num_steps", 0)
+    warmup = config.get("optim", {}).get("warmup", 0)
+    if step >= last:
+        return ""
+    early = f", and the learning rate still warms up ({warmup} steps)" if step < warmup else ""
+    return (
+        f"an unfinished prior: step {step} of {last}{early}; its training can be continued"
+    )
 
 
 def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE, nn.Module]:

@@ -1,6 +1,8 @@
 """Checkpoints: atomic, strict, nothing executed, originals imported."""
 
 import errno
+import re
+import warnings
 
 import pytest
 import torch
@@ -253,3 +255,32 @@ def test_export_keeps_what_sampling_needs(tmp_path):
     checkpoint.save(path, payload)
     with pytest.raises(ValueError, match=r"too large for float16.*without --half"):
         checkpoint.export(path, out, half=True)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (5, r"step_5.pt: an unfinished prior: step 5 of 100, and the learning rate still warms up"),
+        (50, r"an unfinished prior: step 50 of 100; the command"),
+        (100, ""),
+        (101, ""),
+    ],
+)
+def test_an_unfinished_prior_is_announced(tmp_path, tiny_config, step, message):
+    tiny_config.training.num_steps, tiny_config.optim.warmup = 100, 20
+    state = create_model(tiny_config).state_dict()
+    payload = {"config": tiny_config.to_dict(), "model": state, "ema": state, "step": step}
+    path = tmp_path / f"step_{step}.pt"
+    checkpoint.save(path, payload)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        checkpoint.load_prior(path, device="cpu")
+    assert len(caught) == bool(message)
+    assert not message or re.search(message, str(caught[0].message))
+
+
+def test_shipped_and_imported_priors_are_finished(tmp_path):
+    config, _ = original_file(tmp_path / "original.pth")
+    checkpoint.import_original(tmp_path / "original.pth", tmp_path / "ours.pt", config)
+    for path in (tmp_path / "ours.pt", *checkpoint.WEIGHTS.glob("*.pt")):
+        assert checkpoint.unfinished(checkpoint.load(path)) == ""

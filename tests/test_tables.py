@@ -234,9 +234,7 @@ def test_what_is_no_results_folder_is_passed_over(grid, capsys, tmp_path):
     assert len(notes) == len(others)
     assert notes[0] == f"passed over {unfinished}: no slice is finished yet"
     assert all("not a results folder of evaluation.evaluate" in note for note in notes[1:])
-    with pytest.raises(
-        SystemExit, match=r"no finished slices:\n.*natural_1_jalal: no slice is"
-    ):
+    with pytest.raises(SystemExit, match=r"no finished slices:\n.*natural_1_jalal: no slice is"):
         main([str(path) for path in others])
 
 

@@ -20,6 +20,11 @@ def write_prior(path: Path, seed: int = 0) -> Path:
         for parameter in net.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     state = net.state_dict()
-    payload = {"config": config.to_dict(), "model": state, "ema": state, "step": 0}
+    payload = {
+        "config": config.to_dict(),
+        "model": state,
+        "ema": state,
+        "step": config.training.num_steps,
+    }
     checkpoint.save(path, payload)
     return path
