@@ -34,6 +34,7 @@ from datasets.files import holding, remove_abandoned, write_atomically
 from evaluation.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.files import read_json
 from evaluation.inputs import Input, digest, open_input
+from evaluation.inputs.base import SIMULATED
 from evaluation.methods import (
     PRECISIONS,
     check_noise,
@@ -438,6 +439,10 @@ def _settings(config: ConfigDict, source: Path, opened: Input, method: Method) -
     """The config with what the defaults stand for, and hashes of every file that is read."""
     settings = ConfigDict(config.to_dict())
     settings.sampler.name, settings.sampler.num_steps = method.name, method.num_steps
+    for name, value in SIMULATED.items():  # so that None and the value it stands for are alike
+        section, field = name.split(".")
+        if settings[section][field] is None:
+            settings[section][field] = value
     settings.input = source.resolve().name
     settings.sha256 = ConfigDict(
         {

@@ -37,6 +37,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
 import configs
+import datasets
 from configs.numbers import check_numbers
 from configs.progress import progress_bar
 from datasets import DataError
@@ -264,6 +265,20 @@ def fit(
     if log:
         log.close()
     return checkpoint_path(workdir, t.num_steps)
+
+
+def idle_fields(config: ConfigDict) -> dict[str, str]:
+    """The fields that nothing reads in the chosen setting, and why."""
+    found, t = datasets.idle_fields(config.data), config.training
+    if not t.validate_every:
+        names = ("training.validation_images", "training.validation_bins")
+        found |= dict.fromkeys(names, "training.validate_every is 0")
+    if not t.sample_every:
+        names = ("training.sample_images", "training.sample_steps")
+        found |= dict.fromkeys(names, "training.sample_every is 0")
+    if not config.data.crop:
+        found["data.shrink"] = "data.crop is 0"
+    return found
 
 
 def process() -> tuple[int, int]:
@@ -621,6 +636,8 @@ def main(_) -> None:
     config = flags.FLAGS.config
     with configs.clear_errors(MEMORY):
         device = set_up_process(config)
+        if process()[0] == 0:
+            configs.note_idle(idle_fields(config))
         path = train(config, Path(flags.FLAGS.workdir), device, interrupted)
     if process()[0] == 0:
         print(f"trained prior: {path}")

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -239,6 +239,17 @@ def overridden(arguments: Sequence[str]) -> list[str]:
     """Names of the config's fields that a command line sets."""
     matches = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in arguments)
     return [match[1] for match in matches if match]
+
+
+def note_idle(reasons: Mapping[str, str]) -> None:
+    """Say on standard error which fields the command line sets without effect.
+
+    Args:
+        reasons: fields that nothing reads in the chosen setting, and why.
+    """
+    for name in overridden(sys.argv[1:]):
+        if name in reasons:
+            print(f"note: config.{name} has no effect: {reasons[name]}", file=sys.stderr)
 
 
 def _close(name: str, known: Iterable[str]) -> list[str]:

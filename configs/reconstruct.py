@@ -33,10 +33,11 @@ def get_config() -> ConfigDict:
     # MRI: undersample k-space or images with a mask of operators.masks.MASKS; "": k-space as it
     # is, images with gaussian1d
     operator.mask = ""
-    operator.acceleration = 4.0  # with a mask: nominal; the effective one is reported
-    operator.center_fraction = 0.04  # with a mask: of the lines, fully measured
+    operator.acceleration = placeholder(float)  # of that mask, nominal; None: 4
+    # of that mask's lines, fully measured; None: 0.04
+    operator.center_fraction = placeholder(float)
     # CT; lengths of sinograms in the unit of pixel_size
-    operator.num_views = 30  # images: how many views are simulated
+    operator.num_views = placeholder(int)  # images: how many views are simulated; None: 30
     operator.end_angle = placeholder(float)  # degrees, not included; 180, fan 360
     operator.geometry = "parallel"  # or "fan": flat detector
     operator.pixel_size = 1.0  # of the image; values are divided by it

@@ -27,7 +27,15 @@ from datasets.rsna_head import open_rsna_head
 from datasets.sample import DataError, Sample, collate
 from datasets.volume import open_volume
 
-__all__ = ["DATASETS", "DataError", "Sample", "collate", "create_dataset", "dataset_options"]
+__all__ = [
+    "DATASETS",
+    "DataError",
+    "Sample",
+    "collate",
+    "create_dataset",
+    "dataset_options",
+    "idle_fields",
+]
 
 DATASETS = {
     "celeba_hq": open_celeba_hq,
@@ -107,3 +115,13 @@ def dataset_options(data: Mapping[str, Any]) -> dict[str, Any]:
     if "root" in read:
         options.setdefault("root", "")
     return options
+
+
+def idle_fields(data: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of ``config.data`` that are for other data sets, such as "data.root", and why."""
+    if data["name"] not in DATASETS:
+        return {}
+    read = {name: set(signature(function).parameters) for name, function in DATASETS.items()}
+    others = set.union(*read.values()) - read[data["name"]] - {"cache_dir", "skip_bad"}
+    why = f"data.name is {data['name']}, which does not read it"
+    return {f"data.{field}": why for field in sorted(others)}

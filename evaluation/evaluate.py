@@ -46,6 +46,7 @@ from datasets.prepare import prepare_dataset
 from evaluation.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.figures import panel
 from evaluation.files import check_sums, write_sums
+from evaluation.idle import idle_fields
 from evaluation.measurements import build_operator
 from evaluation.methods import (
     Method,
@@ -348,6 +349,7 @@ def main(_) -> None:
         shard = find_shard(flags.FLAGS.shard, os.environ)
         if shard != WHOLE:
             print(f"shard {shard.rank} of {shard.world}")
+        configs.note_idle(idle_fields(flags.FLAGS.config))
         try:
             evaluate(flags.FLAGS.config, out, choose_device(), shard)
         except FailedSlicesError as error:

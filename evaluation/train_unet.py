@@ -30,6 +30,7 @@ from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
 from evaluation.baselines.direct import direct
 from evaluation.baselines.unet import apply_unet, describe_measurement, normalise
+from evaluation.idle import idle_fields
 from evaluation.measurements import build_operator
 from evaluation.metrics import psnr
 from models import checkpoint
@@ -241,6 +242,7 @@ def main(_) -> None:
     interrupted = catch_signals()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with configs.clear_errors():
+        configs.note_idle(idle_fields(flags.FLAGS.config))
         path = train_unet(flags.FLAGS.config, Path(flags.FLAGS.workdir), device, interrupted)
     print(f"trained U-Net: {path}")
 

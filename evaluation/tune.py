@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 import configs
 from datasets.files import write_atomically
 from evaluation.evaluate import evaluate
+from evaluation.idle import idle_fields
 from evaluation.results import read_rows
 
 COLUMNS = ("value", "psnr", "seconds", "slices")
@@ -139,6 +140,7 @@ def main(_) -> None:
     given = flags.FLAGS
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with configs.clear_errors():
+        configs.note_idle(idle_fields(given.config))
         best = tune(
             given.config,
             Path(given.out),

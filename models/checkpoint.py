@@ -251,9 +251,7 @@ def unfinished(payload: dict) -> str:
     if step >= last:
         return ""
     early = f", and the learning rate still warms up ({warmup} steps)" if step < warmup else ""
-    return (
-        f"an unfinished prior: step {step} of {last}{early}; its training can be continued"
-    )
+    return f"an unfinished prior: step {step} of {last}{early}; its training can be continued"
 
 
 def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE, nn.Module]:

@@ -261,7 +261,7 @@ def test_export_keeps_what_sampling_needs(tmp_path):
     ("step", "message"),
     [
         (5, r"step_5.pt: an unfinished prior: step 5 of 100, and the learning rate still warms up"),
-        (50, r"an unfinished prior: step 50 of 100; the command"),
+        (50, r"an unfinished prior: step 50 of 100; its training can be continued"),
         (100, ""),
         (101, ""),
     ],

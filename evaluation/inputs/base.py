@@ -17,6 +17,13 @@ from operators.masks import make_mask
 from operators.problem import Problem
 
 DEFAULT_MASK = "gaussian1d"  # of images; the study's first
+# what None stands for where a measurement is simulated
+SIMULATED = {
+    "operator.acceleration": 4.0,
+    "operator.center_fraction": 0.04,
+    "operator.num_views": 30,
+}
+OF_A_MASK = ("operator.acceleration", "operator.center_fraction")
 # fields that only some inputs read
 ONLY = {
     "data.first_axis": ("k-space",),
@@ -91,14 +98,20 @@ def digest(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
+def simulated(config: ConfigDict, name: str) -> float:
+    """The value of a field of `SIMULATED`, or what its None stands for."""
+    value = configs.flatten(config.to_dict())[name]
+    return SIMULATED[name] if value is None else value
+
+
 def draw_mask(config: ConfigDict, shape: tuple[int, int]) -> Tensor:
     """The sampling mask ``(H, W)`` bool that `config.operator` and `config.seed` ask for."""
     return make_mask(
         config.operator.mask or DEFAULT_MASK,
         shape,
         seed=config.seed,
-        acceleration=config.operator.acceleration,
-        center_fraction=config.operator.center_fraction,
+        acceleration=simulated(config, "operator.acceleration"),
+        center_fraction=simulated(config, "operator.center_fraction"),
     )
 
 
@@ -112,6 +125,14 @@ def check_fields(config: ConfigDict, kind: str) -> None:
                 f"{name} is for {' and '.join(kinds)}, the input is {kind}; leave it at "
                 f"{neutral[name]!r}"
             )
+
+
+def check_without_effect(config: ConfigDict, names: Sequence[str], reason: str) -> None:
+    """Raise a ValueError for a field out of `names` that is set, though `reason` makes it idle."""
+    given = configs.flatten(config.to_dict())
+    for name in names:
+        if given[name] not in (None, ""):
+            raise ValueError(f"{name}={given[name]} has no effect: {reason}")
 
 
 def choose_shape(

@@ -13,7 +13,16 @@ from datasets.export import check_sources
 from datasets.image_series import ImageSeries, open_images
 from datasets.sample import DataError
 from datasets.slices import choose_slices
-from evaluation.inputs.base import DEFAULT_MASK, Input, check_fields, draw_mask, hash_masks
+from evaluation.inputs.base import (
+    DEFAULT_MASK,
+    OF_A_MASK,
+    Input,
+    check_fields,
+    check_without_effect,
+    draw_mask,
+    hash_masks,
+    simulated,
+)
 from operators import LinearOperator, ParallelBeamCT, SingleCoilMRI
 from operators.ct import few_view_angles
 from operators.masks import effective_acceleration
@@ -53,10 +62,15 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
     shape = images.shape[1:]
     name = config.operator.name or _default_operator(series)
     if name == "ct":
-        angles = few_view_angles(config.operator.num_views, config.operator.end_angle or 180.0)
+        idle = ("operator.mask", *OF_A_MASK)
+        check_without_effect(config, idle, "CT is simulated; set operator.name=mri for a mask")
+        num_views = simulated(config, "operator.num_views")
+        angles = few_view_angles(num_views, config.operator.end_angle or 180.0)
         operator: LinearOperator = ParallelBeamCT(shape, angles)
         facts = {"simulated": "ct", "views": len(angles)}
     elif name == "mri":
+        idle = ("operator.num_views", "operator.end_angle")
+        check_without_effect(config, idle, "MRI is simulated; set operator.name=ct for views")
         mask = draw_mask(config, shape)
         operator = SingleCoilMRI(mask)
         facts = {

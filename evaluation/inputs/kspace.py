@@ -15,9 +15,11 @@ from datasets.measured import Measured
 from datasets.sample import DataError
 from datasets.slices import choose_slices
 from evaluation.inputs.base import (
+    OF_A_MASK,
     Input,
     centre,
     check_fields,
+    check_without_effect,
     choose_shape,
     draw_mask,
     hash_masks,
@@ -102,6 +104,9 @@ class KspaceInput(Input):
 def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
     """The chosen slices, checked, with their masks and maps; errors as `open_input`."""
     check_fields(config, "k-space")
+    if not config.operator.mask:
+        reason = "no mask is drawn; set operator.mask, such as gaussian1d"
+        check_without_effect(config, OF_A_MASK, reason)
     _, coils, *shape = measured.shape
     numbers = choose_slices(config.data.slices, measured.shape[0], measured.path)
     opened = KspaceInput(

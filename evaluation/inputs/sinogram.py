@@ -13,7 +13,14 @@ from torch import Tensor
 from datasets.measured import Measured
 from datasets.sample import DataError
 from datasets.slices import choose_slices
-from evaluation.inputs.base import Input, centre, check_fields, choose_shape, load_array
+from evaluation.inputs.base import (
+    Input,
+    centre,
+    check_fields,
+    check_without_effect,
+    choose_shape,
+    load_array,
+)
 from operators import FanBeamCT, ParallelBeamCT
 from operators.ct import few_view_angles
 from operators.noise import ORDER
@@ -54,6 +61,10 @@ class SinogramInput(Input):
 def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
     """The chosen slices, checked, and their geometry; errors as `open_input`."""
     check_fields(config, "a sinogram")
+    if config.operator.geometry == "parallel":
+        idle = ("operator.source_distance", "operator.detector_distance")
+        reason = "the beam is parallel; set operator.geometry=fan"
+        check_without_effect(config, idle, reason)
     numbers = choose_slices(config.data.slices, measured.shape[0], measured.path)
     geometry = _Geometry(measured, config)
     opened = SinogramInput(
@@ -221,7 +232,10 @@ def _angles(measured: Measured, config: ConfigDict) -> np.ndarray:
     angles = measured.extras.get("angles")
     if config.data.angles:
         angles = load_array(config.data.angles, "data.angles")
-    if angles is None:
+    if angles is not None:
+        reason = "the angle of each view is given; set it without angles"
+        check_without_effect(config, ["operator.end_angle"], reason)
+    else:
         whole = 360.0 if config.operator.geometry == "fan" else 180.0
         angles = few_view_angles(views, config.operator.end_angle or whole)
     angles = np.asarray(angles, dtype=np.float64).reshape(-1)

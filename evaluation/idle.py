@@ -1,0 +1,34 @@
+"""Fields of an evaluation that have no effect in the chosen setting."""
+
+from ml_collections import ConfigDict
+
+from datasets import idle_fields as idle_data
+from evaluation.baselines import BASELINES
+
+OF_MRI = ("mask", "acceleration", "num_spokes", "center_fraction", "mask_per_slice")
+OF_CT = ("num_views", "end_angle")
+UNSEEDED = ("regular", "radial", "radial_golden", "outer")  # masks without random numbers
+
+
+def idle_fields(config: ConfigDict) -> dict[str, str]:
+    """The fields of an evaluation's config that nothing reads, and why.
+
+    Args:
+        config: as configs/evaluate.py, or configs/unet.py.
+    """
+    found = idle_data(config.data)
+    o = config.operator
+    others = {"ct": OF_MRI, "mri": OF_CT}.get(o.name, ())
+    found |= {f"operator.{name}": f"operator.name is {o.name}" for name in others}
+    if o.name == "mri":
+        if o.num_spokes is not None:
+            found["operator.acceleration"] = "operator.num_spokes is given"
+        if o.mask == "outer":
+            found["operator.acceleration"] = "operator.mask is outer"
+        if o.mask in UNSEEDED:
+            found["operator.mask_per_slice"] = f"{o.mask} masks are all the same"
+    sampler = config.get("sampler")
+    if sampler is not None and sampler.name in BASELINES:
+        names = ("prior", "precision", "compile", "sampler.num_steps", "sampler.num_samples")
+        found |= dict.fromkeys(names, f"{sampler.name} is a baseline without a prior")
+    return found
