@@ -7,9 +7,9 @@ STAMP := $(VENV)/.installed
 .PHONY: help venv test demo lint format clean
 
 help:
-	@echo "make venv   install the pinned dependencies into $(VENV)"
+	@echo "make venv   install the pinned dependencies into $(VENV); enter it: source $(BIN)/activate"
 	@echo "make test   lint and run all tests"
-	@echo "make demo   train a toy, reconstruct brain MRI and head CT with the shipped prior (5 minutes)"
+	@echo "make demo   train a toy, reconstruct brain MRI and head CT with the shipped prior"
 	@echo "make format rewrite the sources in the project's style"
 	@echo "make clean  remove $(VENV), caches and the demo's results"
 
@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check ".[dev,io]"
 	@rm -rf build *.egg-info
 	@touch $@
+	@echo "in each new terminal: source $(CURDIR)/$(BIN)/activate"
 
 test: lint
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

@@ -11,6 +11,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 source evaluation/common.sh
 
+case "${1:-}" in
+  -h | --help) source training_scripts/common.sh; usage; exit ;;
+esac
 root="${1:-}"
 from_the_caller root
 root="${root:-${OUT:-results/grid}}"

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -183,3 +184,25 @@ def test_a_reader_that_leaves_ends_a_command_quietly():
     done = subprocess.run(["bash", "-c", text], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "training_scripts/demo.sh",
+        "training_scripts/train_ct.sh",
+        "training_scripts/train_small_study.sh",
+        "evaluation/collect.sh",
+        "hist.sh",
+    ],
+)
+def test_help_of_scripts_is_their_head(script, tmp_path):
+    head = (ROOT / script).read_text().splitlines()[1].removeprefix("# ")
+    for folder, path in ((tmp_path, ROOT / script), ((ROOT / script).parent, Path(script).name)):
+        done = subprocess.run(
+            ["bash", str(path), "--help"], cwd=folder, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(head)
+        assert "SBATCH" not in done.stdout
+        assert "set -" not in done.stdout

@@ -8,6 +8,13 @@
 #                              nodes x NPROC
 #   PORT        29500          of the first node, where processes meet
 
+# usage: what the script says of itself at its beginning
+usage() {
+  local file=$0
+  [ -f "$file" ] || file="$OLDPWD/$0" # it was called from there
+  sed -n '2,/^[^#]/{/^#SBATCH/d;s/^# \{0,1\}//p;}' "$file"
+}
+
 SIZES=(1 2 3 4 4_attention)
 child=0 signalled=0 requeue=0
 
@@ -30,6 +37,7 @@ train_sizes() {
   shift
   for argument in "$@"; do
     case "$argument" in
+      -h | --help) usage; return ;;
       --*) extra+=("$argument") ;;
       *) sizes+=("$argument") ;;
     esac

@@ -2,7 +2,7 @@
 # The whole way on embedded data. Training: fit a toy prior to photographs, for a minute.
 # Reconstruction: brain MR from 4x undersampled k-space and head CT from 30 views, both with the
 # shipped prior of photographs, beside zero-filling or FBP, converged TV, and (MR) the toy.
-# Tables and pictures. Under 5 minutes on 2 CPU cores.
+# Tables and pictures. Minutes on 2 CPU cores (README.md).
 #
 #   bash training_scripts/demo.sh           runs/demo, results/demo
 #   bash training_scripts/demo.sh --quick   a cut of it, to see that everything works
@@ -10,10 +10,13 @@
 # Fails if natural_small is not better than TV by 2 dB on MR and by 1 dB on CT.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source training_scripts/common.sh
+[ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
 
 name=demo steps=500 limit=0
 for argument in "$@"; do
   case "$argument" in
+    -h | --help) usage; exit ;;
     --quick) name=demo_quick steps=100 limit=2 ;;
     *) echo "error: unknown argument $argument; known: --quick" >&2; exit 2 ;;
   esac
@@ -78,3 +81,4 @@ sys.exit(bad)
 END
 echo "prior:    runs/$name   (load it with models.checkpoint.load_prior)"
 echo "took $((SECONDS - begin)) s"
+[ -n "${VIRTUAL_ENV:-}" ] || echo "for commands of your own, in each new terminal: source .venv/bin/activate"

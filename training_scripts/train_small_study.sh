@@ -18,6 +18,7 @@ source training_scripts/common.sh
 names=() flags=() list=0 jobs="${JOBS:-1}"
 for argument in "$@"; do
   case "$argument" in
+    -h | --help) usage; exit ;;
     --list) list=1 ;;
     --*) flags+=("$argument") ;;
     *) names+=("$argument") ;;
