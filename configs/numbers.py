@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from configs import ConfigError
+
 ANY = ("seed", "data.split_seed", "operator.centre_offset")  # below 0, too
 ALL = ("panels",)  # -1 stands for all
 # counts of what there has to be at least one of; every other number may be 0
@@ -33,7 +35,7 @@ POSITIVE = (
 
 
 def check_numbers(config: ConfigDict | dict, prefix: str = "") -> None:
-    """Raise a ValueError for a number that is too small to be meant: most often below 0, or NaN.
+    """Raise a ConfigError for a number that is too small to be meant: most often below 0, or NaN.
 
     What else a number has to be, the command says that reads it.
 
@@ -55,4 +57,4 @@ def _check(name: str, number: float) -> None:
     if name in ANY or (name in ALL and number == -1) or number >= least:
         return
     what = " or -1 (all)" if name in ALL else " (all)" if name == "limit" else ""
-    raise ValueError(f"expected {name} of at least {least}{what}, got {number}")
+    raise ConfigError(f"expected {name} of at least {least}{what}, got {number}")

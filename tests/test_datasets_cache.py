@@ -402,7 +402,10 @@ def test_inspect_says_when_nothing_is_there(tmp_path):
     assert "sheet" not in flags.FLAGS  # only the command defines flags
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+CONFIGS = [p for p in sorted((ROOT / "configs").glob("*.py")) if "def get_config(" in p.read_text()]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_names_a_data_set_and_its_fields(path, tmp_path, knee):
     if path.stem in ("__init__", "base", "reconstruct"):
         return

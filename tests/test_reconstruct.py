@@ -664,7 +664,7 @@ def save(path, array):
         ("k", {"sampler.name": "nosampler"}, "unknown sampler 'nosampler'; known: pnp, dds"),
         ("k", {"sampler.eta": 0.5}, "pnp has no sampler.eta"),
         ("k", {"sampler.name": "pnp", "sampler.num_samples": 2}, "set sampler.name to dds"),
-        ("k", {"sampler.sigma_y": -1.0}, "expected sampler.sigma_y of 0 or more"),
+        ("k", {"sampler.sigma_y": -1.0}, "expected sampler.sigma_y of at least 0"),
         ("k", {"precision": "int8"}, "expected precision in"),
         ("k", {"batch_size": -1}, "expected batch_size of at least 0"),
         ("shifted", {}, "apply numpy.fft.fftshift"),

@@ -471,7 +471,7 @@ def test_noise_levels_are_weighted_in_the_gradient_and_not_in_the_log(
 def test_a_weight_below_zero_is_an_error(tiny_config, tmp_path):
     for wrong in (-0.1, float("nan")):
         with pytest.raises(
-            configs.ConfigError, match=r"weight_sigma of 0 or more, got (-0\.1|nan)"
+            configs.ConfigError, match=r"weight_sigma of at least 0, got (-0\.1|nan)"
         ):
             train(copy(tiny_config, weight_sigma=wrong), tmp_path, "cpu")
 
@@ -602,13 +602,13 @@ def test_a_missing_data_root_is_one_line_and_exit_code_1(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_field_lists_the_known_ones(tmp_path):
+def test_an_unknown_field_names_those_like_it(tmp_path):
     result = run(tmp_path / "run", "--config.training.batchsize=3")
     assert result.returncode == 1
     line = result.stderr.strip()
     assert line.startswith("error: unknown config field 'training.batchsize'; did you mean")
     assert "training.batch_size" in line
-    assert "optim.lr" in line
+    assert "--help explains all" in line
 
 
 def test_errors_about_the_config_come_first(tiny_config, tmp_path):
@@ -665,10 +665,10 @@ def test_missing_held_out_images_say_what_to_set(tiny_config, tmp_path, monkeypa
     config = copy(tiny_config, validate_every=1)
     real = module.prepare_dataset
 
-    def no_validation(data, split):
+    def no_validation(data, split, **options):
         if split == "val":
             raise DataError("nothing there")
-        return real(data, split)
+        return real(data, split, **options)
 
     monkeypatch.setattr(module, "prepare_dataset", no_validation)
     with pytest.raises(DataError, match=r"nothing there \(set training\.validate_every=0"):
