@@ -102,6 +102,7 @@ def _pytest(folder: Path, nodes: Sequence[str], quiet: bool) -> None:
     os.environ["PYTEST_XDIST_WORKER"] = "mutants"  # one thread, see tests/conftest.py
     torch.set_num_threads(1)
     arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *nodes]
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is preloaded
     with contextlib.ExitStack() as stack:
         if quiet:
             nothing = stack.enter_context(open(os.devnull, "w"))
