@@ -49,7 +49,15 @@ def write_prior(path, config, *, depth=2):
     state = {name: value.clone() for name, value in net.state_dict().items()}
     for name in ("output.weight", "output.bias"):
         state[name] = torch.zeros_like(state[name])
-    save(path, {"config": config.to_dict(), "model": state, "ema": state, "step": 0})
+    save(
+        path,
+        {
+            "config": config.to_dict(),
+            "model": state,
+            "ema": state,
+            "step": config.training.num_steps,
+        },
+    )
     return path
 
 
