@@ -11,7 +11,7 @@ from_the_caller CELEBA
 [ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
 
 case "${1:-}" in
-  -h | --help) source training_scripts/common.sh; usage ;;
+  -h | --help) usage ;;
   --quick)
     # photographs have several sizes: their central 256 x 256
     python -m evaluation.image_statistics --out="${OUT:-results/image_statistics_quick}" \

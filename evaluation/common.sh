@@ -1,17 +1,7 @@
 # Sourced by the scripts in evaluation/. Everything that varies is an argument or an environment
 # variable, see `python -m evaluation.grid --help`; and PYTHON is the interpreter.
 
-# Paths in variables are meant from where the script was called, as on any command line.
-from_the_caller() {
-  local name
-  [ "$OLDPWD" != "$PWD" ] || return 0
-  for name in "$@"; do
-    case "${!name:-/}" in
-      /*) ;;
-      *) printf -v "$name" %s "$OLDPWD/${!name}" ;;
-    esac
-  done
-}
+source training_scripts/common.sh # from_the_caller, usage
 from_the_caller KNEE BRAIN CT HEAD MRI NATURAL RUNS OUT
 
 # run_grid NAME [ARGUMENT...]: all cells of a grid, or this array task's one
