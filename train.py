@@ -23,8 +23,9 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import matplotlib.image
@@ -193,15 +194,15 @@ def fit(
         part=rank,
         parts=world,
         splits=t.accumulation,
+        finish=partial(with_noise, seed=config.seed, sde=sde),
     )
     with closing(loader) as pieces:
         for step in range(start, t.num_steps):
             adam.zero_grad(set_to_none=True)
             total = torch.zeros((), device=device)  # this process's part of the batch's mean loss
             for i in range(t.accumulation):
-                numbers, images = next(pieces)
-                images = images.to(device, non_blocking=True)
-                sigma, noise = draw_noise(config.seed, numbers, images, sde)
+                numbers, piece = next(pieces)
+                images, sigma, noise = (x.to(device, non_blocking=True) for x in piece)
                 if config.model.get("dropout"):  # its masks come from PyTorch's own generator
                     torch.manual_seed(derive_seed(config.seed, "dropout", numbers.start))
                 # processes exchange gradients once, after the last piece
@@ -425,15 +426,16 @@ def held_out_images(config: ConfigDict) -> list[Tensor]:
     return [stream[i * stride] for i in range(count)]
 
 
-def draw_noise(seed: int, numbers: range, images: torch.Tensor, sde: VESDE):
-    """Noise levels ``(B,)`` at times t ~ U(eps, 1), and standard normal noise like `images`.
+def with_noise(
+    numbers: Sequence[int], images: Tensor, *, seed: int, sde: VESDE
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, their noise levels ``(B,)`` at times t ~ U(eps, 1), and standard normal noise.
 
     Sample n draws its own, from (seed, n).
     """
     rng = BatchGenerator([derive_seed(seed, "noise", n) for n in numbers])
-    uniform = torch.cat([torch.rand(1, generator=g) for g in rng.generators]).to(images.device)
-    t = sde.eps + (1 - sde.eps) * uniform  # (B,)
-    return sde.sigma(t), rng.normal_like(images)
+    t = sde.eps + (1 - sde.eps) * torch.cat([torch.rand(1, generator=g) for g in rng.generators])
+    return images, sde.sigma(t), rng.normal_like(images)
 
 
 def resume(workdir: Path, net, ema, adam, device: str) -> tuple[int, int, dict]:

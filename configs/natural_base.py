@@ -13,8 +13,9 @@ def get_config() -> ConfigDict:
     config = natural_small.get_config()
     config.model.ch_mult = (8, 12, 16, 16)
     config.model.num_res_blocks = (2, 2, 3, 4)
-    config.training.batch_size = 64
+    config.data.crop = 128  # sees farther than natural_small
+    config.data.num_workers = 7
+    config.training.batch_size = 32
     config.training.channels_last = "auto"
-    config.data.num_workers = 12
     config.optim.ema_decay = 0.9995
     return config

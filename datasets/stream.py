@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -17,6 +17,7 @@ from datasets.parallel import fetch
 from datasets.sample import DataError
 from operators.batch import derive_seed
 
+Batch = Tensor | tuple[Tensor, ...]
 DYING = 1.0  # seconds from a process's last sign to its end
 
 
@@ -69,6 +70,8 @@ class TrainingStream(Dataset):
         self.is_augmented = shrink != 1 or any(
             (crop, flip, rotate, gamma, invert, shading, background)
         )
+        # more work than a crop: a process of its own pays even for images in memory
+        self.is_costly = shrink != 1 or any((gamma, shading, background))
         self._epoch, self._order = -1, torch.empty(0)
 
     def __getitem__(self, n: int) -> Tensor:
@@ -104,6 +107,11 @@ class TrainingStream(Dataset):
         return int(self._order[position])
 
 
+def just_images(_numbers: Sequence[int], images: Tensor) -> Tensor:
+    """The images of a batch as they are."""
+    return images
+
+
 def batches(
     stream: TrainingStream,
     *,
@@ -114,7 +122,8 @@ def batches(
     part: int = 0,
     parts: int = 1,
     splits: int = 1,
-) -> Iterator[tuple[range, Tensor]]:
+    finish: Callable[[Sequence[int], Tensor], Batch] = just_images,
+) -> Iterator[tuple[range, Batch]]:
     """The batches of steps `start` to `stop` - 1, or one process's part of them.
 
     Args:
@@ -123,18 +132,22 @@ def batches(
         stop: last step + 1.
         batch_size: images a step, over all processes; a multiple of parts * splits.
         num_workers: processes that read ahead; images that are in memory or in the disk cache
-            (mapped into memory) are taken in this process, as copying them to it costs more.
+            (mapped into memory) and hardly augmented are taken in this process, as copying them
+            to it costs more.
         part: which of the `parts` equal parts of each batch is wanted.
         parts: number of processes that share a batch.
         splits: pieces that this part comes in, one after the other (gradient accumulation).
+        finish: called with the numbers n of a piece's samples and their images
+            ``(B / (parts splits), 1, H, W)`` on the CPU, where they are read; gives a tensor, or
+            a tuple of them.
 
     Yields:
-        the numbers n of a piece's samples, and their images ``(B / (parts splits), 1, H, W)``.
+        the numbers of a piece's samples, and what `finish` gave: by default the images.
 
     Raises:
         DataError: as `TrainingStream`, or a loader process was killed.
     """
-    if getattr(stream.dataset, "in_memory", False):
+    if getattr(stream.dataset, "in_memory", False) and not stream.is_costly:
         num_workers = 0
     size = batch_size // (parts * splits)
     first = part * size * splits
@@ -146,7 +159,7 @@ def batches(
                 yield range(n, n + size)
 
     loader = DataLoader(
-        _Answers(stream),
+        _Answers(stream, finish),
         batch_sampler=pieces(),
         num_workers=num_workers,
         collate_fn=_as_it_is,
@@ -170,13 +183,17 @@ class _Answers(Dataset):
     ever for a batch that has no place in shared memory.
     """
 
-    def __init__(self, stream: TrainingStream):
+    def __init__(self, stream: TrainingStream, finish: Callable[[Sequence[int], Tensor], Batch]):
         self.stream = stream
+        self.finish = finish
 
-    def __getitems__(self, numbers: Sequence[int]) -> Tensor | Exception:
+    def __getitems__(self, numbers: Sequence[int]) -> Batch | Exception:
         try:
-            images = self.stream.__getitems__(numbers)
-            return images if get_worker_info() is None else images.share_memory_()
+            batch = self.finish(numbers, self.stream.__getitems__(numbers))
+            if get_worker_info() is not None:
+                for tensor in (batch,) if isinstance(batch, Tensor) else batch:
+                    tensor.share_memory_()
+            return batch
         except (DataError, OSError, MemoryError) as error:
             return error
         except RuntimeError as error:
@@ -188,7 +205,7 @@ class _Answers(Dataset):
             )
 
 
-def _start(loader: DataLoader) -> tuple[Iterator[Tensor | Exception], list[BaseProcess]]:
+def _start(loader: DataLoader) -> tuple[Iterator[Batch | Exception], list[BaseProcess]]:
     """The loader's batches, and its processes.
 
     PyTorch sets a handler of SIGCHLD that raises wherever the main process is, so amid other work,
@@ -201,10 +218,10 @@ def _start(loader: DataLoader) -> tuple[Iterator[Tensor | Exception], list[BaseP
     return iterator, [p for p in multiprocessing.active_children() if p not in others]
 
 
-def _next(iterator: Iterator[Tensor | Exception], workers: Sequence[BaseProcess]) -> Tensor:
+def _next(iterator: Iterator[Batch | Exception], workers: Sequence[BaseProcess]) -> Batch:
     """The next batch; raises the error that comes in its place, or that a process has died."""
     try:
-        images = next(iterator)
+        batch = next(iterator)
     except (RuntimeError, OSError, EOFError) as error:
         # a batch that a dying process has sent breaks off in many ways
         if not wait([worker.sentinel for worker in workers], timeout=DYING):
@@ -213,12 +230,12 @@ def _next(iterator: Iterator[Tensor | Exception], workers: Sequence[BaseProcess]
             "a process that reads images was killed, probably for want of memory (in a container "
             "perhaps of /dev/shm: --shm-size); set a smaller data.num_workers, 0 for none"
         ) from error
-    if isinstance(images, Exception):
+    if isinstance(batch, Exception):
         try:
-            raise images
+            raise batch
         finally:
-            del images  # a cycle with its traceback, which holds the loader's processes
-    return images
+            del batch  # a cycle with its traceback, which holds the loader's processes
+    return batch
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:
@@ -231,7 +248,7 @@ def _stack(images: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(images))  # (B, 1, H, W)
 
 
-def _as_it_is(batch: Tensor) -> Tensor:
+def _as_it_is(batch: Batch) -> Batch:
     """`TrainingStream` collates by itself."""
     return batch
 

@@ -291,12 +291,19 @@ def test_images_that_cannot_be_augmented_or_batched_are_found_before_training(tm
 # --- the training stream -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("augmentation", [{}, {"crop": 12, "flip": True, "rotate": True}])
+AUGMENTATIONS = [
+    {},
+    {"crop": 12, "flip": True, "rotate": True},
+    {"crop": 12, "shrink": 0.8, "gamma": 0.5, "background": 0.5},
+]
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_every_cache_and_number_of_workers_gives_the_same_stream(knee, cache, augmentation):
     got = []
     for kind in ("none", "memory", "disk"):
         data = prepare_dataset(fields(knee, cache, cache=kind), "train")
-        for workers in (0, 2) if kind == "none" else (0,):
+        for workers in (0, 2):
             loader = batches(
                 stream(data, **augmentation), start=1, stop=7, batch_size=2, num_workers=workers
             )
@@ -306,6 +313,32 @@ def test_every_cache_and_number_of_workers_gives_the_same_stream(knee, cache, au
     assert all(torch.equal(got[0], other) for other in got)
     single = stream(prepare_dataset(fields(knee), "train"), **augmentation)
     assert torch.equal(got[0][3], single[5])
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "elsewhere"), list(zip(AUGMENTATIONS, (0, 0, 1), strict=True))
+)
+def test_images_in_memory_are_augmented_elsewhere_where_that_takes_long(
+    knee, cache, augmentation, elsewhere
+):
+    data = prepare_dataset(fields(knee, cache, cache="memory"), "train")
+    here = os.getpid()
+
+    def finish(numbers, images):
+        return images, torch.tensor([os.getpid() != here] * len(numbers))
+
+    for workers in (0, 1):
+        loader = batches(
+            stream(data, **augmentation),
+            start=0,
+            stop=2,
+            batch_size=2,
+            num_workers=workers,
+            finish=finish,
+        )
+        for _, (images, away) in loader:
+            assert images.shape[0] == 2
+            assert away.tolist() == [bool(workers and elsewhere)] * 2
 
 
 def test_the_order_depends_on_seed_and_epoch_only(knee):

@@ -1,6 +1,7 @@
 """training_scripts/gpu.sh, rehearsed on the CPU: stages, time, what it leaves."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -9,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from models.checkpoint import load, load_prior
+from configs import natural_small, to_json
+from models.checkpoint import FORMAT, load, load_prior
 from tests.conftest import ROOT
-from training_scripts.gpu import REHEARSED, pack, progress, run_until
+from training_scripts.gpu import REHEARSED, goes_on, pack, progress, run_until
+
+PRIORS = ("natural_base", "natural_small")
 
 
 def photographs(folder: Path, count: int = 4, side: int = 40) -> Path:
@@ -78,15 +83,29 @@ def test_rehearsal(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     stages = [line.split(",")[0] for line in (out / "summary.txt").read_text().splitlines()]
-    assert stages == ["tests: exit 0", "training: exit 0"]
-    _, sde = load_prior(out / "natural_base.pt", "cpu")
-    assert sde.sigma_min == 0.002
-    with (out / "log.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    steps = [int(row["step"]) for row in rows]
-    assert steps == list(range(1, len(steps) + 1))
-    assert steps[-1] > REHEARSED
-    assert float(rows[-1]["lr"]) < 0.2 * max(float(row["lr"]) for row in rows)
-    payload = load(out / "natural_base.pt")
-    assert payload["step"] == steps[-1]
-    assert payload["config"]["data"]["root"] == ""
+    assert stages[0] == "tests: exit 0"
+    assert sorted(stages[1:]) == [f"training-{name}: exit 0" for name in PRIORS]
+    for name in PRIORS:
+        _, sde = load_prior(out / f"{name}.pt", "cpu")
+        assert sde.sigma_min == 0.002
+        with (out / f"{name}_log.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        steps = [int(row["step"]) for row in rows]
+        assert steps == list(range(1, len(steps) + 1))
+        assert steps[-1] > REHEARSED
+        assert float(rows[-1]["lr"]) < 0.2 * max(float(row["lr"]) for row in rows)
+        payload = load(out / f"{name}.pt")
+        assert payload["step"] == steps[-1]
+        assert payload["config"]["data"]["root"] == ""
+
+
+def test_only_weights_of_the_same_network_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("training_scripts.gpu.ROOT", tmp_path)
+    assert not goes_on("natural_small")
+    config = natural_small.get_config()
+    (tmp_path / "weights").mkdir()
+    for blocks, expected in ((2, 2, 2, 2), True), ((1, 1, 1, 1), False):
+        config.model.num_res_blocks = blocks
+        payload = {"format": FORMAT, "config": json.loads(to_json(config))}
+        torch.save(payload, tmp_path / "weights" / "natural_small.pt")
+        assert goes_on("natural_small") is expected

@@ -107,7 +107,7 @@ def test_signals_to_all_processes_are_the_main_ones_matter():
 def test_a_full_shared_memory_is_an_error_and_other_faults_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(stream_module, "get_worker_info", lambda: "of a loader process")
     monkeypatch.setattr(torch.Tensor, "share_memory_", fail_to("allocate shared memory(shm)"))
-    answers = stream_module._Answers(loader_stream())
+    answers = stream_module._Answers(loader_stream(), stream_module.just_images)
     assert "no place in shared memory" in str(answers.__getitems__([0]))
     monkeypatch.setattr(torch.Tensor, "share_memory_", fail_to("do what it should"))
     with pytest.raises(RuntimeError, match="do what it should"):

@@ -409,7 +409,7 @@ def first_step(config: ConfigDict, net) -> tuple[torch.Tensor, torch.Tensor]:
     stream, count = module.create_stream(config), config.training.batch_size
     images = torch.stack([stream[i] for i in range(count)])
     sde = VESDE(config.sde.sigma_min, config.sde.sigma_max)
-    sigma, noise = module.draw_noise(config.seed, range(count), images, sde)
+    _, sigma, noise = module.with_noise(range(count), images, seed=config.seed, sde=sde)
     return score_matching_loss(net, images, sigma, noise), sigma
 
 

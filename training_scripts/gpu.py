@@ -6,6 +6,7 @@ python -m training_scripts.gpu train natural_base results/gpu --seconds=300 --ph
 
 import argparse
 import csv
+import importlib
 import json
 import platform
 import shutil
@@ -17,12 +18,22 @@ from pathlib import Path
 
 from PIL import Image
 
+from configs import to_json
+from models.checkpoint import load
+
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 # what a Python with PyTorch and the usual scientific packages still lacks
 WHEELS = ("ml_collections", "sigpy", "PyWavelets")
 CONSTANT = 0.65  # of the time at a constant learning rate; it falls to zero over the rest
 MARGIN = 0.85  # of the steps that the rest of the time would be enough for
+ON_GPU = {  # what a config made for CPUs is changed in
+    "natural_small": (
+        "--config.training.batch_size=64",
+        "--config.training.channels_last=auto",
+        "--config.data.num_workers=6",
+    )
+}
 REHEARSED = 12  # steps of a rehearsal's first phase at most
 TINY = (  # a rehearsal on a CPU
     "--config.model.nf=1",
@@ -92,8 +103,9 @@ def run_until(command: list[str], deadline: float) -> int:
 def train(prior: str, out: Path, *, seconds: float, photos: Path, rehearse: bool) -> None:
     """Train a prior for so long, the learning rate falling to zero at the end, and export it.
 
-    Starts with the weights of that name in `weights/`, where there are some. The run's folder is
-    `out/run`; `out/PRIOR.pt` gets the averaged weights in float16.
+    Starts with the weights of that name in `weights/`, where there are some of the same network.
+    The run's folder is `out/run/PRIOR`; `out` gets `PRIOR.pt`, the averaged weights in float16,
+    `PRIOR_log.csv` and `PRIOR_validation.csv`.
 
     Args:
         prior: name of a config, of the exported file, and of the weights to go on from.
@@ -106,11 +118,11 @@ def train(prior: str, out: Path, *, seconds: float, photos: Path, rehearse: bool
         SystemExit: training failed.
     """
     begin = time.monotonic()
-    run = out / "run"
+    run = out / "run" / prior
     command = [sys.executable, "train.py", f"--config=configs/{prior}.py", f"--workdir={run}"]
     command += [f"--config.data.root={photos}", "--config.training.keep_checkpoints=1"]
-    command += TINY if rehearse else ()
-    if (ROOT / "weights" / f"{prior}.pt").is_file() and not rehearse:
+    command += TINY if rehearse else ("--config.training.log_every=50", *ON_GPU.get(prior, ()))
+    if not rehearse and goes_on(prior):
         command.append(f"--config.training.init={prior}")
 
     def phase(steps: int, cooldown: int, deadline: float) -> None:
@@ -123,13 +135,23 @@ def train(prior: str, out: Path, *, seconds: float, photos: Path, rehearse: bool
     done, speed = progress(run / "log.csv")
     left = begin + seconds - time.monotonic()
     more = min(max(int(MARGIN * speed * left), 1), REHEARSED if rehearse else 10**9)
-    print(f"{done} steps, {speed:.1f} a second; {more} more with a falling rate", flush=True)
+    print(f"{prior}: {done} steps, {speed:.1f} a second; {more} more at a falling rate", flush=True)
     phase(done + more, more, begin + seconds)
     for name in ("log.csv", "validation.csv"):
         if (run / name).is_file():
-            shutil.copy(run / name, out / name)
+            shutil.copy(run / name, out / f"{prior}_{name}")
     export = [sys.executable, "-m", "models.checkpoint", "export", str(run)]
     subprocess.run([*export, str(out / f"{prior}.pt"), "--half"], check=True, cwd=ROOT)
+
+
+def goes_on(prior: str) -> bool:
+    """Whether `weights/` has a prior of this name with the network of its config."""
+    path = ROOT / "weights" / f"{prior}.pt"
+    if not path.is_file():
+        return False
+    config = importlib.import_module(f"configs.{prior}").get_config()
+    # a config in a file has lists for tuples
+    return json.loads(to_json(config))["model"] == load(path)["config"]["model"]
 
 
 def progress(log: Path) -> tuple[int, float]:

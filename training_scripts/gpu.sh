@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that waits for a GPU, in a given time: tests, benchmarks, then the training of
-# natural_base until the time is over.
+# natural_base and natural_small, side by side, until the time is over.
 #
 #   bash training_scripts/gpu.sh --pack=PHOTOS        where there is a network: what it needs, to
 #                                                     .gpu/ (ignored by git); PHOTOS has train/, val/
@@ -9,10 +9,10 @@
 #
 # Needs Python with PyTorch, and for what that Python lacks the wheels in .gpu/wheels; nothing is
 # fetched. Writes to $OUT (default results/gpu): log.txt with everything that was printed,
-# summary.txt with the outcome of each stage, log.csv and validation.csv of the training, and
-# natural_base.pt: the averaged weights in float16, to be put into weights/, where the next run goes
-# on from. A stage that fails or overruns its share does not stop the next ones. Variables: OUT,
-# PYTHON, PRIOR (natural_base: a config of that name), PHOTOS (.gpu/photos).
+# summary.txt with the outcome of each stage, and for each prior its averaged weights in float16, to
+# be put into weights/, where the next run goes on from, and the log.csv and validation.csv of its
+# training. A stage that fails or overruns its share does not stop the next ones. Variables: OUT,
+# PYTHON, PRIORS ("natural_base natural_small": configs of those names), PHOTOS (.gpu/photos).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source training_scripts/common.sh
@@ -30,7 +30,7 @@ for argument in "$@"; do
   esac
 done
 python="${PYTHON:-$(default_python)}"
-prior="${PRIOR:-natural_base}"
+priors="${PRIORS:-natural_base natural_small}"
 home=.gpu
 
 if [ -n "$pack" ]; then
@@ -46,7 +46,7 @@ end=$("$python" -c "print($begin + round(60 * $minutes))")
 export PYTHONUNBUFFERED=1
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
-if ls "$home"/wheels/*.whl > /dev/null 2>&1; then
+if [ "$rehearse" = 0 ] && ls "$home"/wheels/*.whl > /dev/null 2>&1; then
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$home"/wheels/*.whl
   export PYTHONPATH="$site"
 fi
@@ -72,6 +72,11 @@ if [ "$rehearse" = 0 ]; then
       --prior="$name" --out="$site/reconstruction_$name" --quick --limit=4
   done
 fi
-stage training "$((end - SECONDS))" "$python" -m training_scripts.gpu train "$prior" "$out" \
-  --seconds="$((end - SECONDS - 25))" --photos="${PHOTOS:-$home/photos}" --rehearse="$rehearse"
+trainings=
+for prior in $priors; do
+  stage "training-$prior" "$((end - SECONDS))" "$python" -m training_scripts.gpu train "$prior" "$out" \
+    --seconds="$((end - SECONDS - 25))" --photos="${PHOTOS:-$home/photos}" --rehearse="$rehearse" &
+  trainings+=" $!"
+done
+wait $trainings # not for tee, too, which ends with this script
 cat "$out/summary.txt"
