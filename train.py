@@ -350,7 +350,7 @@ def compiled(net: nn.Module, image: Tensor, batch: int, config: ConfigDict, devi
     """`net` through `torch.compile`; as it is, with one warning, where that does not work."""
     x, sigma = image.expand(batch, -1, -1, -1).to(device), torch.ones(batch, device=device)
     try:
-        fast = torch.compile(net)
+        fast = torch.compile(net, fullgraph=True)  # in pieces it may be slower than as it is
         autocast(fast, config, x, sigma).sum().backward()  # compilation happens here
     except Exception as error:  # missing compilers and unsupported devices raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,8 +6,9 @@ On the CPU, for the network of depth 1 at its full width on `SIDE` x `SIDE` pixe
   comes (rows with one option changed at a time, then with those that training uses);
 - the forward pass against its convolutions alone, on inputs of the same shapes.
 
-With a CUDA device, for depth 1 and 4_attention on 320 x 320: steps a second against the plain loop,
-achieved TFLOP/s, their fraction of a measured bfloat16 matrix product, and peak memory.
+With a CUDA device, for the priors that training_scripts/gpu.sh trains, at their crops and batches,
+then for depth 1 and 4_attention on 320 x 320: steps a second against the plain loop, achieved
+TFLOP/s, their fraction of a measured bfloat16 matrix product, and peak memory.
 
 Times are medians of interleaved repetitions: other work on the machine disturbs all alike.
 """
@@ -20,10 +21,11 @@ import time
 from collections.abc import Callable
 
 import torch
+from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs import base
+from configs import base, natural_base, natural_small
 from models import create_model
 from models.ema import create_ema
 from sde import score_matching_loss
@@ -71,7 +73,7 @@ def training_step(
         net.to(memory_format=torch.channels_last)
     ema = create_ema(net, 0.999)
     adam = torch.optim.Adam(net.parameters(), lr=2e-4, fused=fused)
-    fast = torch.compile(net) if compiled else net
+    fast = torch.compile(net, fullgraph=True) if compiled else net
     kind = images.device.type
     sigma = torch.logspace(-2, 2, len(images), device=images.device)
     noise = torch.randn_like(images)
@@ -151,10 +153,10 @@ def on_cpu(repeats: int, compiled: bool) -> None:
         row(f"    {name}", plain / seconds, bound)
 
 
-def flops_of(size: str, side: int) -> float:
+def flops_of(config: ConfigDict, side: int) -> float:
     """Floating-point operations of one image's training step: forward and backward."""
     with torch.device("meta"):
-        net = create_model(base.get_config(size))
+        net = create_model(config)
         x, sigma = torch.empty(1, 1, side, side), torch.ones(1)
     with FlopCounterMode(display=False) as counter:
         net(x, sigma).sum().backward()
@@ -163,28 +165,41 @@ def flops_of(size: str, side: int) -> float:
 
 def on_gpu(repeats: int) -> None:
     device = "cuda"
-    print(f"{torch.cuda.get_device_name()}; {GPU_BATCH} x {GPU_SIDE} x {GPU_SIDE}")
+    print(torch.cuda.get_device_name())
     torch.backends.cudnn.benchmark = True
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
     (seconds,) = medians([lambda: a @ a], device, 5 * repeats)
     peak = 2 * 8192**3 / seconds
-    print(f"bfloat16 matrix product 8192: {peak / 1e12:.0f} TFLOP/s")
-    for size in ("1", "4_attention"):
-        net, x = network(size), torch.rand(GPU_BATCH, 1, GPU_SIDE, GPU_SIDE, device=device)
+    print(f"bfloat16 matrix product 8192: {peak / 1e12:.0f} TFLOP/s", flush=True)
+    for name, config, batch, side in (
+        ("natural_small", natural_small.get_config(), 64, 80),
+        ("natural_base", natural_base.get_config(), 32, 128),
+        ("depth 1", base.get_config("1"), GPU_BATCH, GPU_SIDE),
+        ("4_attention", base.get_config("4_attention"), GPU_BATCH, GPU_SIDE),
+    ):
+        torch.manual_seed(0)
+        net, x = create_model(config), torch.rand(batch, 1, side, side, device=device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         (plain,) = medians([training_step(net, x, fused=False)], device, repeats)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        fast = {"low_precision": True, "channels_last": True}
+        (eager,) = medians([training_step(net, x, **fast)], device, repeats)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        step = training_step(net, x, low_precision=True, channels_last=True, compiled=True)
-        (ours,) = medians([step], device, repeats)
-        achieved = GPU_BATCH * flops_of(size, GPU_SIDE) / ours
+        begin = time.perf_counter()
+        (ours,) = medians([training_step(net, x, **fast, compiled=True)], device, repeats)
+        taken = time.perf_counter() - begin
+        achieved = batch * flops_of(config, side) / ours
         row(
-            f"{size}: steps/s against the plain loop", plain / ours, f"at least {LEAST_SPEEDUP_GPU}"
+            f"{name}, {batch} x {side} x {side}: steps/s against the plain loop",
+            plain / ours,
+            f"at least {LEAST_SPEEDUP_GPU}",
         )
         print(
-            f"    {1 / ours:.1f} steps/s, {achieved / 1e12:.0f} TFLOP/s, {achieved / peak:.0%} of "
-            f"the product's, peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+            f"    {1 / ours:.1f} steps/s ({1 / eager:.1f} without torch.compile, which took "
+            f"{taken:.0f} s), {achieved / 1e12:.0f} TFLOP/s, {achieved / peak:.0%} of the "
+            f"product's, peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB",
+            flush=True,
         )
 
 

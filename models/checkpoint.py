@@ -232,7 +232,7 @@ def load_prior(
         warnings.warn(f"{path}: {note}", stacklevel=2)
     # channels last: convolutions forwards are faster in it on CPUs, and tensor cores want it
     net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    fast = torch.compile(net) if compiled else net
+    fast = torch.compile(net, fullgraph=True) if compiled else net
     # trained on images in all positions: to that prior they are alike
     symmetric = bool(config.data.get("flip") and config.data.get("rotate"))
     score = score_function(fast, autocast=autocast, stride=net.stride, symmetric=symmetric)

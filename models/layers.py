@@ -52,15 +52,13 @@ def group_norm(channels: int) -> nn.GroupNorm:
 def full_precision(x: Tensor) -> AbstractContextManager:
     """A context without `torch.autocast` on the device of `x`."""
     device = x.device.type
-    if not torch.amp.is_autocast_available(device):  # the meta device
-        return nullcontext()
-    return torch.autocast(device, enabled=False)
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
     """What `torch.autocast` computes convolutions of `x` in; without it the dtype of `x`."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return x.dtype
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from configs import base
+from configs import base, natural_small
 from models import create_model
 from models.checkpoint import import_state_dict
 from models.ema import create_ema
@@ -176,3 +176,20 @@ def test_a_level_that_all_samples_share_is_embedded_once():
         once, each = net(x, sigma.expand(3)), net(x, sigma.repeat(3))
     assert sizes == [1, 3]
     torch.testing.assert_close(once, each, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "low"),
+    [("1", False), ("1", True), ("4_attention", True), ("bias_free", False), ("bias_free", True)],
+)
+def test_compiles_into_one_graph(size, low):
+    """In pieces a GPU waits for the CPU: depth 1 trained at 0.76 times the eager speed (H100)."""
+    config = natural_small.get_config() if size == "bias_free" else small(size)
+    net = create_model(config)
+    torch._dynamo.reset()
+    fast = torch.compile(net, fullgraph=True, backend="eager")
+    x, sigma = torch.rand(1, 1, 32, 32), torch.ones(1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        torch.testing.assert_close(fast(x, sigma), net(x, sigma))
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x, sigma), net(x, sigma))

@@ -133,7 +133,9 @@ def train(prior: str, out: Path, *, seconds: float, photos: Path, rehearse: bool
 
     phase(REHEARSED if rehearse else 10**9, 0, begin + CONSTANT * seconds)
     done, speed = progress(run / "log.csv")
-    left = begin + seconds - time.monotonic()
+    now = time.monotonic()
+    start = now - begin - done / speed  # what the next phase needs as well before its first step
+    left = begin + seconds - now - start
     more = min(max(int(MARGIN * speed * left), 1), REHEARSED if rehearse else 10**9)
     print(f"{prior}: {done} steps, {speed:.1f} a second; {more} more at a falling rate", flush=True)
     phase(done + more, more, begin + seconds)

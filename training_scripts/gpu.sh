@@ -64,7 +64,7 @@ stage() {
 if [ "$rehearse" = 1 ]; then export CUDA_VISIBLE_DEVICES=; fi
 stage tests 100 "$python" -m pytest -m gpu -p no:cacheprovider tests/test_gpu.py tests/test_operators.py
 if [ "$rehearse" = 0 ]; then
-  stage benchmark-training 90 "$python" -m benchmarks.training --gpu --repeats=5
+  stage benchmark-training 150 "$python" -m benchmarks.training --gpu --repeats=5
   for name in natural_small natural_base; do
     [ -f "weights/$name.pt" ] || continue
     stage "benchmark-network-$name" 60 "$python" -m benchmarks.network --prior="$name" --rounds=1 --compile
