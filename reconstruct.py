@@ -31,11 +31,13 @@ from configs.numbers import check_numbers
 from configs.progress import SliceProgress
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
 from datasets.files import holding, remove_abandoned, write_atomically
-from evaluation.batching import check_alike, choose_size, in_batches, unfinished
-from evaluation.files import read_json
-from evaluation.inputs import Input, digest, open_input
-from evaluation.inputs.base import SIMULATED
-from evaluation.methods import (
+from evaluation.metrics import all_metrics
+from evaluation.own import Input, digest, open_input
+from evaluation.own.base import SIMULATED
+from evaluation.own.preview import preview
+from evaluation.results.files import read_json
+from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
+from evaluation.run.methods import (
     PRECISIONS,
     check_noise,
     check_options,
@@ -45,10 +47,8 @@ from evaluation.methods import (
     starts_warm,
     uses_noise,
 )
-from evaluation.metrics import all_metrics
-from evaluation.preview import preview
-from evaluation.provenance import code_version
-from evaluation.slices import describe_error
+from evaluation.run.provenance import code_version
+from evaluation.run.slices import describe_error
 from models.checkpoint import load_prior, resolve_prior
 from operators.problem import Problem
 from samplers import POINT_ESTIMATES, SAMPLERS, Posterior, spread
@@ -98,7 +98,7 @@ def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dic
 
     Args:
         config: as `configs.reconstruct`.
-        source: the input, see `evaluation.inputs.open_input`.
+        source: the input, see `evaluation.own.open_input`.
         out: folder of the results; made if missing.
         device: of the network.
 

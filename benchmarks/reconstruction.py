@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 import configs
 from datasets.files import write_atomically
 from evaluation.evaluate import evaluate
-from evaluation.results import read_rows
-from evaluation.style import write_figure
+from evaluation.results.folder import read_rows
+from evaluation.show.style import write_figure
 from models import create_model
 from models.checkpoint import load, load_prior, resolve_prior
 

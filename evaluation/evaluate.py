@@ -6,9 +6,9 @@
     python -m evaluation.evaluate --shard=slurm --out=results/NAME ...          in a SLURM array
     python -m evaluation.evaluate --shard=0/2 --out=results/NAME ...            a half
 
-Run again, it continues where it was stopped; `evaluation.results` describes the folder,
-`evaluation.shards` how processes share the work. Seeds follow from (config.seed, slice key): batch
-size, order and sharding change last digits at most, resuming not even these.
+Run again, it continues where it was stopped; `evaluation.results.folder` describes the folder,
+`evaluation.run.shards` how processes share the work. Seeds follow from (config.seed, slice key):
+batch size, order and sharding change last digits at most, resuming not even these.
 
 A slice that cannot be read, measured or reconstructed is recorded with its error, and the others go
 on; the same command tries it again. Exit codes: 0, everything is there; 1, an error that concerns
@@ -43,28 +43,28 @@ from datasets.identity import (
 )
 from datasets.parallel import fetch
 from datasets.prepare import prepare_dataset
-from evaluation.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.figures import panel
-from evaluation.files import check_sums, write_sums
-from evaluation.idle import idle_fields
-from evaluation.measurements import build_operator
-from evaluation.methods import (
+from evaluation.metrics import all_metrics
+from evaluation.results.files import check_sums, write_sums
+from evaluation.results.folder import WRITE_LOCK, Results, read_failures, read_rows
+from evaluation.results.volumes import write_volumes
+from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
+from evaluation.run.idle import idle_fields
+from evaluation.run.measurements import build_operator
+from evaluation.run.methods import (
     Method,
     create_method,
     expected_calls,
     prior_file,
     weights_file,
 )
-from evaluation.metrics import all_metrics
-from evaluation.provenance import (
+from evaluation.run.provenance import (
     check_prior,
     describe,
     describe_prior,
 )
-from evaluation.results import WRITE_LOCK, Results, read_failures, read_rows
-from evaluation.shards import WHOLE, Shard, find_shard
-from evaluation.slices import Slice, describe_error, measurement_hash, reconstruct
-from evaluation.volumes import write_volumes
+from evaluation.run.shards import WHOLE, Shard, find_shard
+from evaluation.run.slices import Slice, describe_error, measurement_hash, reconstruct
 from operators import LinearOperator
 
 log = logging.getLogger(__name__)
@@ -361,6 +361,6 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("shard", "auto", "auto, slurm or RANK/WORLD: see evaluation/shards.py")
+    flags.DEFINE_string("shard", "auto", "auto, slurm or RANK/WORLD: see evaluation/run/shards.py")
     configs.define_flags("configs/evaluate.py", out="folder of the results")
     configs.run(main)

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs import clear_errors, quiet_pipe
-from evaluation.cell_images import CellImages, common_keys
-from evaluation.cells import METRICS, read_cell, read_grid, titles
-from evaluation.panels import Inset, draw_panels, panel
-from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
-from evaluation.study_table import is_finished, rows_of
-from evaluation.style import save
+from evaluation.results.cells import METRICS, read_cell, read_grid, titles
+from evaluation.show.cell_images import CellImages, common_keys
+from evaluation.show.panels import Inset, draw_panels, panel
+from evaluation.show.plots import draw_boxplots, draw_depth, draw_lambda
+from evaluation.show.study_table import is_finished, rows_of
+from evaluation.show.style import save
 
 __all__ = ["main", "panel"]
 

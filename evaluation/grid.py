@@ -1,4 +1,4 @@
-"""Run a grid of reconstructions (`evaluation.study`), or a cell of it.
+"""Run a grid of reconstructions (`evaluation.study.grids`), or a cell of it.
 
     python -m evaluation.grid mri --dry-run     the commands, one a line
     python -m evaluation.grid mri --cell=7      one of them, as a task of a SLURM array does
@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from configs import check_overrides, clear_errors, load_config, quiet_pipe
-from evaluation.study import GRIDS, QUICK_GRIDS, QUICK_PRIOR, QUICK_TRAINING, ROOTS, Cell
+from evaluation.study.grids import GRIDS, QUICK_GRIDS, QUICK_PRIOR, QUICK_TRAINING, ROOTS, Cell
 
 CONFIG = "configs/evaluate.py"
 INTERRUPTED = 75  # exit code, as train.py's: the same command continues

@@ -31,7 +31,7 @@ from datasets import collate
 from datasets.files import write_atomically
 from datasets.prepare import prepare_dataset
 from datasets.system import cores
-from evaluation.style import STYLE, WIDTH, plain, prior_colors, save
+from evaluation.show.style import STYLE, WIDTH, plain, prior_colors, save
 
 BINS = 501
 RANGE = 0.35  # gradients in [-0.35, 0.35], of images in [0, 1], a pixel

@@ -26,16 +26,16 @@ from PIL import Image
 from configs import clear_errors, quiet_pipe
 from configs.progress import progress_bar
 from datasets.files import write_atomically
-from evaluation.cell_images import CellImages, common_keys
-from evaluation.cells import IMAGE_METRICS, METRICS, Cell, label, read_cell, titles
-from evaluation.markup import Column, Text, html
 from evaluation.metrics import all_metrics
-from evaluation.panels import ERROR_COLORS, error_range
-from evaluation.plots import draw_summary
-from evaluation.style import STYLE
+from evaluation.results.cells import IMAGE_METRICS, METRICS, Cell, label, read_cell, titles
+from evaluation.show.cell_images import CellImages, common_keys
+from evaluation.show.markup import Column, Text, html
+from evaluation.show.panels import ERROR_COLORS, error_range
+from evaluation.show.plots import draw_summary
+from evaluation.show.style import STYLE
 from evaluation.tables import flat_table
 
-TEMPLATE = Path(__file__).with_name("report_template.html")
+TEMPLATE = Path(__file__).parent / "show" / "report_template.html"
 QUALITY = 85  # of WebP, for people to look at; numbers come from the images themselves
 SCALE_SLICES = 20  # that the error overlay's full scale is found from
 DIRECT = {"mri": "zero_filled", "ct": "fbp"}  # operator -> baseline that `CellImages.direct` gives

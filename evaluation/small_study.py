@@ -6,7 +6,7 @@
 
 Results go to OUT/DATA/MEASUREMENT/METHOD, so `evaluation.tables`, `figures` and `report` read them.
 Run again, it continues. A cell that fails does not stop the others; they are listed at the end,
-with exit code 1. `evaluation.small_study_summary` makes tables and the figure of it.
+with exit code 1. `evaluation.study.small_summary` makes tables and the figure of it.
 """
 
 import argparse
@@ -22,12 +22,11 @@ from ml_collections import ConfigDict
 
 from configs import clear_errors, load_config, quiet_pipe
 from evaluation.evaluate import choose_device, evaluate
-from evaluation.small_study_cells import BATCH, TestSets, make_cells, priors_of
-from evaluation.study import Cell
+from evaluation.study.grids import Cell
+from evaluation.study.small_cells import BATCH, OUT, TestSets, make_cells, priors_of
 from models.checkpoint import find_latest
 
 CONFIG = "configs/evaluate.py"
-OUT = "results/small_study"
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:

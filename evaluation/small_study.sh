@@ -38,5 +38,5 @@ for worker in "${workers[@]}"; do
 done
 if ! compgen -G "$OUT/*/*/*/metrics.csv" > /dev/null; then exit 1; fi # the reason stands above
 "$python" -m evaluation.tables --grid "$OUT" > "$OUT/table.md" || failed=1
-"$python" -m evaluation.small_study_summary "$OUT" || failed=1
+"$python" -m evaluation.study.small_summary "$OUT" || failed=1
 exit "$failed"

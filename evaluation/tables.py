@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import clear_errors, quiet_pipe
-from evaluation.cells import (
+from evaluation.results.cells import (
     IMAGE_METRICS,
     METRICS,
     Cell,
@@ -26,8 +26,9 @@ from evaluation.cells import (
     read_cell,
     read_grid,
 )
-from evaluation.comparison_table import comparison_table
-from evaluation.markup import (
+from evaluation.results.folder import read_rows
+from evaluation.show.comparison_table import comparison_table
+from evaluation.show.markup import (
     SPREADS,
     Column,
     Text,
@@ -37,8 +38,7 @@ from evaluation.markup import (
     number,
     write_csv,
 )
-from evaluation.results import read_rows
-from evaluation.study_table import study_table
+from evaluation.show.study_table import study_table
 
 STYLES = ("markdown", "latex", "csv")
 HEADER = ("data", "measurement", "acceleration", "method", "calls", "slices")

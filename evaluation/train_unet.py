@@ -30,9 +30,9 @@ from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
 from evaluation.baselines.direct import direct
 from evaluation.baselines.unet import apply_unet, describe_measurement, normalise
-from evaluation.idle import idle_fields
-from evaluation.measurements import build_operator
 from evaluation.metrics import psnr
+from evaluation.run.idle import idle_fields
+from evaluation.run.measurements import build_operator
 from models import checkpoint
 from models.run import (
     REQUEUE,

@@ -24,8 +24,8 @@ from ml_collections import ConfigDict
 import configs
 from datasets.files import write_atomically
 from evaluation.evaluate import evaluate
-from evaluation.idle import idle_fields
-from evaluation.results import read_rows
+from evaluation.results.folder import read_rows
+from evaluation.run.idle import idle_fields
 
 COLUMNS = ("value", "psnr", "seconds", "slices")
 

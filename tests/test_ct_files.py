@@ -16,12 +16,12 @@ from datasets.export import check_sources, write_dicom
 from datasets.lodopab import open_lodopab
 from datasets.prepare import prepare_dataset
 from datasets.rsna_head import open_rsna_head
-from evaluation.cells import METRICS, read_cell
 from evaluation.evaluate import number_people
-from evaluation.inputs import open_input
-from evaluation.markup import number
 from evaluation.metrics import all_metrics, volume_metrics
-from evaluation.statistics import compare, mean_interval
+from evaluation.own import open_input
+from evaluation.results.cells import METRICS, read_cell
+from evaluation.show.intervals import compare, mean_interval
+from evaluation.show.markup import number
 from tests import data_writers as writers
 from tests.data_writers import head, write_lodopab
 from tests.grids import write_results

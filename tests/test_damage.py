@@ -25,12 +25,12 @@ from datasets.image_series import open_images
 from datasets.measured import open_measured
 from datasets.prepare import prepare_dataset
 from datasets.volume import open_volume
-from evaluation.cell_images import CellImages
-from evaluation.cells import read_cell, read_grid
 from evaluation.evaluate import check_settings, evaluate
-from evaluation.files import SUMS
-from evaluation.recon_file import read_images
-from evaluation.results import Results, read_keys, read_rows
+from evaluation.results.cells import read_cell, read_grid
+from evaluation.results.files import SUMS
+from evaluation.results.folder import Results, read_keys, read_rows
+from evaluation.results.recon_file import read_images
+from evaluation.show.cell_images import CellImages
 from models import checkpoint
 from models.checkpoint import CheckpointError
 from models.unet import UNet

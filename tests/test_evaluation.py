@@ -12,10 +12,10 @@ from skimage.metrics import structural_similarity
 
 from configs import ConfigError, load_config
 from evaluation import evaluate as evaluation
-from evaluation import methods, slices
 from evaluation.baselines import direct, fbp, zero_filled
 from evaluation.metrics import all_metrics, nmse, psnr, ssim, volume_metrics
-from evaluation.results import COLUMNS, Results, read_rows
+from evaluation.results.folder import COLUMNS, Results, read_rows
+from evaluation.run import methods, slices
 from evaluation.tables import make_table
 from operators import ParallelBeamCT, SingleCoilMRI
 from tests.conftest import ROOT

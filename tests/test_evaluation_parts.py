@@ -14,13 +14,13 @@ import torch
 
 from configs import is_out_of_memory
 from datasets.files import ABANDONED, remove_abandoned, replacing, write_atomically
-from evaluation.batching import in_batches
 from evaluation.evaluate import wait_for_others
-from evaluation.provenance import ROOT, code_version, fingerprint, peak_memory, sampling
-from evaluation.recon_file import open_images, read_images, rewrite
-from evaluation.results import Results, read_rows
-from evaluation.shards import WHOLE, Shard, find_shard
-from evaluation.volumes import volume_of
+from evaluation.results.folder import Results, read_rows
+from evaluation.results.recon_file import open_images, read_images, rewrite
+from evaluation.results.volumes import volume_of
+from evaluation.run.batching import in_batches
+from evaluation.run.provenance import ROOT, code_version, fingerprint, peak_memory, sampling
+from evaluation.run.shards import WHOLE, Shard, find_shard
 from operators import ParallelBeamCT, SingleCoilMRI
 from tests.conftest import PATIENCE
 

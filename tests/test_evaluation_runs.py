@@ -18,11 +18,12 @@ import torch
 from configs import ConfigError, load_config
 from datasets import DataError, create_dataset
 from evaluation import evaluate as evaluation
-from evaluation import files, methods
 from evaluation.evaluate import FailedSlicesError, evaluate
-from evaluation.recon_file import read_images
-from evaluation.results import read_failures, read_rows
-from evaluation.shards import WHOLE, Shard
+from evaluation.results import files
+from evaluation.results.folder import read_failures, read_rows
+from evaluation.results.recon_file import read_images
+from evaluation.run import methods
+from evaluation.run.shards import WHOLE, Shard
 from operators.masks import make_mask
 from tests.conftest import PATIENCE, ROOT
 from tests.data_writers import overwrite, write_fastmri

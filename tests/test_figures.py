@@ -13,11 +13,12 @@ from matplotlib.text import Text
 from configs import load_config
 from datasets.prepare import prepare_dataset
 from evaluation import evaluate as evaluation
-from evaluation.cell_images import CellImages, common_keys
-from evaluation.cells import read_cell, read_grid
 from evaluation.figures import main, make_plots, panel
 from evaluation.metrics import all_metrics
-from evaluation.panels import (
+from evaluation.own.preview import preview
+from evaluation.results.cells import read_cell, read_grid
+from evaluation.show.cell_images import CellImages, common_keys
+from evaluation.show.panels import (
     ERROR_RANGES,
     Inset,
     draw_panels,
@@ -25,9 +26,8 @@ from evaluation.panels import (
     find_inset,
     quiet_corner,
 )
-from evaluation.plots import draw_boxplots, draw_depth, draw_lambda
-from evaluation.preview import preview
-from evaluation.style import NATURAL, plain, prior_colors, shade
+from evaluation.show.plots import draw_boxplots, draw_depth, draw_lambda
+from evaluation.show.style import NATURAL, plain, prior_colors, shade
 from tests.conftest import ROOT
 from tests.grids import slices, write_results
 

@@ -16,10 +16,11 @@ from ml_collections import config_flags
 
 from configs import load_config
 from datasets import dataset_options
-from evaluation import grid, study
+from evaluation import grid
 from evaluation.baselines import BASELINES
-from evaluation.measurements import MEASUREMENTS, build_operator
-from evaluation.results import read_rows
+from evaluation.results.folder import read_rows
+from evaluation.run.measurements import MEASUREMENTS, build_operator
+from evaluation.study import grids as study
 from operators.masks import MASKS
 from samplers import SAMPLERS
 from samplers.predictor_corrector import first_step

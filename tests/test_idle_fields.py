@@ -10,8 +10,8 @@ import configs
 import datasets
 import train
 from configs import load_config
-from evaluation.idle import idle_fields
-from evaluation.inputs import open_input
+from evaluation.own import open_input
+from evaluation.run.idle import idle_fields
 from reconstruct import _settings
 from tests.conftest import ROOT
 

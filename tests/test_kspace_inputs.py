@@ -10,7 +10,7 @@ import torch
 from configs import load_config
 from datasets.measured import KSPACE, open_measured
 from datasets.sample import DataError
-from evaluation.inputs import open_input
+from evaluation.own import open_input
 from operators.kspace_peak import PROMINENT, centre_peak, find_peak
 from operators.problem import mri_problem
 from tests.conftest import ROOT

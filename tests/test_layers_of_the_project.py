@@ -53,6 +53,27 @@ def test_imports_follow_the_layers(package):
             assert any(name == a or name.startswith(f"{a}.") for a in allowed), (relative, name)
 
 
+# folder of evaluation -> folders of evaluation that it may import, beside itself and metrics
+EVALUATION = {
+    "baselines": set(),
+    "results": set(),
+    "run": {"baselines", "results"},
+    "own": {"show"},  # the preview
+    "show": {"baselines", "results", "run"},
+    "study": {"baselines", "results", "run", "show"},
+}
+
+
+@pytest.mark.parametrize("folder", EVALUATION)
+def test_the_engine_does_not_import_the_gallery(folder):
+    allowed = {folder, "metrics"} | EVALUATION[folder]
+    files = sorted((ROOT / "evaluation" / folder).rglob("*.py"))
+    assert len(files) > 1
+    for path in files:
+        seen = {name.split(".")[1] for name in imports(path) if name.startswith("evaluation.")}
+        assert seen <= allowed, path
+
+
 def test_nobody_imports_the_top_layer():
     for path in ROOT.glob("*/**/*.py"):
         if path.relative_to(ROOT).parts[0] in ("tests", "benchmarks", ".venv"):

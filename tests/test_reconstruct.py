@@ -19,8 +19,8 @@ import reconstruct as command
 from configs import ConfigError, load_config
 from datasets.files import holding
 from datasets.sample import DataError
-from evaluation.inputs import open_input
-from evaluation.methods import draw_samples
+from evaluation.own import open_input
+from evaluation.run.methods import draw_samples
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
 from sde import complex_score

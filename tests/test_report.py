@@ -15,11 +15,11 @@ from PIL import Image
 
 from configs import load_config
 from evaluation import evaluate as evaluation
-from evaluation.cell_images import CellImages
-from evaluation.cells import read_cell
-from evaluation.files import SUMS
 from evaluation.metrics import all_metrics
 from evaluation.report import embed, main, make_report
+from evaluation.results.cells import read_cell
+from evaluation.results.files import SUMS
+from evaluation.show.cell_images import CellImages
 from tests.browser import Browser
 from tests.conftest import ROOT
 

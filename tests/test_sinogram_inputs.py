@@ -8,7 +8,7 @@ import torch
 
 from configs.reconstruct import get_config
 from datasets import DataError
-from evaluation.inputs import open_input
+from evaluation.own import open_input
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fbp import fbp
 from operators.noise import sinogram_noise

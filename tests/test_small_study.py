@@ -12,9 +12,10 @@ from configs.base import SIZES as ALL_SIZES
 from configs.small_study import NAMES, PRIORS, SIZES
 from datasets import create_dataset
 from evaluation import small_study
-from evaluation.cells import parse_method, read_grid
-from evaluation.results import read_rows
-from evaluation.small_study_cells import (
+from evaluation.results.cells import parse_method, read_grid
+from evaluation.results.folder import read_rows
+from evaluation.show.intervals import Interval
+from evaluation.study.small_cells import (
     BODY,
     CT,
     LEVELS,
@@ -28,7 +29,7 @@ from evaluation.small_study_cells import (
     outside,
     prior_folder,
 )
-from evaluation.small_study_findings import (
+from evaluation.study.small_findings import (
     NO,
     OPEN,
     YES,
@@ -45,9 +46,8 @@ from evaluation.small_study_findings import (
     small_is_better_outside,
     verdict,
 )
-from evaluation.small_study_summary import main as summarize
-from evaluation.small_study_summary import size_panels
-from evaluation.statistics import Interval
+from evaluation.study.small_summary import main as summarize
+from evaluation.study.small_summary import size_panels
 from models import create_model
 from samplers.predictor_corrector import first_step
 from sde import VESDE
@@ -486,7 +486,7 @@ def test_the_evaluation_script_shares_the_cells_and_sums_up(tmp_path):
     ]
     assert lines[2:] == [
         f"-m evaluation.tables --grid {tmp_path}/out",
-        f"-m evaluation.small_study_summary {tmp_path}/out",
+        f"-m evaluation.study.small_summary {tmp_path}/out",
     ]
     refused = bash(EVALUATE, "--out=there", **environment)
     assert refused.returncode == 2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation import statistics
-from evaluation.statistics import (
+from evaluation.show import intervals as statistics
+from evaluation.show.intervals import (
     ENOUGH,
     RESAMPLES,
     SEED,

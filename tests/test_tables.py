@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from evaluation.cells import Method, method_label, parse_method, read_cell, read_grid
-from evaluation.markup import LATEX, Column, Text, escape, latex, markdown
+from evaluation.results.cells import Method, method_label, parse_method, read_cell, read_grid
+from evaluation.show.markup import LATEX, Column, Text, escape, latex, markdown
 from evaluation.tables import main, make_table
 from tests.grids import slices, write_results
 

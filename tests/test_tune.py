@@ -9,7 +9,7 @@ import pytest
 
 from configs import load_config
 from datasets.prepare import prepare_dataset
-from evaluation.results import read_rows
+from evaluation.results.folder import read_rows
 from evaluation.tune import mean_row, parse, search, tune
 from tests.conftest import ROOT
 

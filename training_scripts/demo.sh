@@ -66,7 +66,7 @@ python - "$out" <<'END'
 import statistics, sys
 from pathlib import Path
 sys.path.insert(0, ".")
-from evaluation.results import read_rows
+from evaluation.results.folder import read_rows
 
 print()
 bad = False

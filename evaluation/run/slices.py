@@ -12,10 +12,10 @@ from torch import Tensor
 from configs import is_out_of_memory
 from datasets import Sample, collate
 from evaluation.baselines import direct
-from evaluation.measurements import build_operator
-from evaluation.methods import Method
 from evaluation.metrics import all_metrics
-from evaluation.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
+from evaluation.run.measurements import build_operator
+from evaluation.run.methods import Method
+from evaluation.run.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
 from operators import LinearOperator
 from operators.batch import norm
 

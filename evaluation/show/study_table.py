@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from evaluation.cells import (
+from evaluation.results.cells import (
     BASELINES,
     METRICS,
     SAMPLERS,
@@ -13,8 +13,17 @@ from evaluation.cells import (
     label,
     method_label,
 )
-from evaluation.markup import MISSING, Column, Text, latex, markdown, mean_std, number, write_csv
-from evaluation.statistics import mean_interval
+from evaluation.show.intervals import mean_interval
+from evaluation.show.markup import (
+    MISSING,
+    Column,
+    Text,
+    latex,
+    markdown,
+    mean_std,
+    number,
+    write_csv,
+)
 
 LABELS = ("Data", "Measurement", "Sampling", "Metric")
 UNFINISHED = "fewer slices than others of the row have; not compared with them"

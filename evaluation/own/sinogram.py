@@ -13,7 +13,7 @@ from torch import Tensor
 from datasets.measured import Measured
 from datasets.sample import DataError
 from datasets.slices import choose_slices
-from evaluation.inputs.base import (
+from evaluation.own.base import (
     Input,
     centre,
     check_fields,

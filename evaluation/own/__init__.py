@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from datasets.image_series import is_image_path
 from datasets.measured import KSPACE, open_measured
 from datasets.sample import DataError
-from evaluation.inputs.base import Input, digest
-from evaluation.inputs.images import open_image_series
-from evaluation.inputs.kspace import open_kspace
-from evaluation.inputs.sinogram import open_sinogram
+from evaluation.own.base import Input, digest
+from evaluation.own.images import open_image_series
+from evaluation.own.kspace import open_kspace
+from evaluation.own.sinogram import open_sinogram
 
 __all__ = ["Input", "digest", "open_input"]
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from configs import ConfigError
-from evaluation.files import read_json
+from evaluation.results.files import read_json
 from operators import LinearOperator
 from operators.masks import effective_acceleration
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 DIGEST_BYTES = 8  # of a fingerprint: among a million slices, two are mistaken with chance 3e-8
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.style import plain, write_figure
+from evaluation.show.style import plain, write_figure
 
 PANEL = 2.6  # inches from image to image
 BAND = 0.3  # inches for the titles

@@ -13,9 +13,10 @@ files.csv       ``file,bytes,digest`` of the files of the data (`datasets.identi
 metrics.csv     one row a slice, see below
 failures.csv    ``key,error`` of the slices that failed; the next run tries them again; not there
                 where none did
-volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.volumes`); once every slice was tried
+volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.results.volumes`); once every slice
+                was tried
 recon.h5        ``key``, ``reconstruction`` and, with ``sampler.num_samples`` above 1, ``std``
-                (`evaluation.recon_file`); once every slice was tried
+                (`evaluation.results.recon_file`); once every slice was tried
 parts/          until then: each tried slice's outcome, and its image if it has one
 SHA256SUMS      checksums of the text files above, while no process works on the folder
 .lock           held by the processes that work on the folder, where the file system has locks
@@ -74,8 +75,8 @@ from datasets.files import (
     to_csv,
     write_atomically,
 )
-from evaluation.files import SUMS, read_csv
-from evaluation.recon_file import rewrite, stored_keys
+from evaluation.results.files import SUMS, read_csv
+from evaluation.results.recon_file import rewrite, stored_keys
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from torch.utils.data import Dataset
 from datasets import Sample, create_dataset
 from datasets.identity import describe_files, read_files
 from evaluation.baselines import direct
-from evaluation.cells import Cell
-from evaluation.measurements import build_operator
-from evaluation.recon_file import open_images
-from evaluation.slices import measure, measurement_hash
+from evaluation.results.cells import Cell
+from evaluation.results.recon_file import open_images
+from evaluation.run.measurements import build_operator
+from evaluation.run.slices import measure, measurement_hash
 
 
 class CellImages:

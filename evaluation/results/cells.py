@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from configs import ConfigError
 from configs.base import SIZES
-from evaluation.files import check_sums, read_csv, read_json
-from evaluation.results import read_rows
-from evaluation.volumes import volume_of
+from evaluation.results.files import check_sums, read_csv, read_json
+from evaluation.results.folder import read_rows
+from evaluation.results.volumes import volume_of
 
 
 class Metric(NamedTuple):

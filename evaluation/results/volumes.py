@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from datasets.files import to_csv, write_atomically
 from datasets.parallel import fetch
 from evaluation.metrics import volume_metrics
-from evaluation.recon_file import open_images
+from evaluation.results.recon_file import open_images
 
 COLUMNS = ("volume", "slices", "psnr", "ssim", "nmse")
 

@@ -13,7 +13,7 @@ from datasets.export import check_sources
 from datasets.image_series import ImageSeries, open_images
 from datasets.sample import DataError
 from datasets.slices import choose_slices
-from evaluation.inputs.base import (
+from evaluation.own.base import (
     DEFAULT_MASK,
     OF_A_MASK,
     Input,

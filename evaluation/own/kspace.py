@@ -14,7 +14,7 @@ from datasets.coil_maps import CALIB_WIDTH, LEAST_WIDTH
 from datasets.measured import Measured
 from datasets.sample import DataError
 from datasets.slices import choose_slices
-from evaluation.inputs.base import (
+from evaluation.own.base import (
     OF_A_MASK,
     Input,
     centre,

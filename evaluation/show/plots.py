@@ -11,10 +11,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from configs.base import SIZES
-from evaluation.cells import IMAGE_METRICS, METRICS, SAMPLERS, Cell
-from evaluation.cells import label as in_words
-from evaluation.statistics import Interval, mean_interval
-from evaluation.style import COLORS, LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
+from evaluation.results.cells import IMAGE_METRICS, METRICS, SAMPLERS, Cell
+from evaluation.results.cells import label as in_words
+from evaluation.show.intervals import Interval, mean_interval
+from evaluation.show.style import COLORS, LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
 
 ROW = 2.1  # inches, height of a row of axes
 FEWEST_BOXES = 8  # a measurement that a box's width is made for

@@ -1,6 +1,6 @@
 """Tables and the figure of the study in small.
 
-    python -m evaluation.small_study_summary results/small_study
+    python -m evaluation.study.small_summary results/small_study
 
 writes `summary.md` and ``sizes.{png,pdf}``, mean PSNR against size in and out of distribution, into
 the folder of the results, or `--out`.
@@ -16,26 +16,26 @@ import numpy as np
 from configs import clear_errors, quiet_pipe
 from configs.small_study import PRIORS, SIZES
 from datasets.files import write_atomically
-from evaluation import small_study_findings as findings
-from evaluation.cells import Cell, label, read_grid
-from evaluation.markup import MISSING, Column, Text, markdown
-from evaluation.plots import SizePanel, draw_sizes
-from evaluation.small_study import OUT
-from evaluation.small_study_cells import (
+from evaluation.results.cells import Cell, label, read_grid
+from evaluation.show.intervals import Interval
+from evaluation.show.markup import MISSING, Column, Text, markdown
+from evaluation.show.plots import SizePanel, draw_sizes
+from evaluation.show.study_table import is_finished, rows_of
+from evaluation.show.style import save
+from evaluation.study import small_findings as findings
+from evaluation.study.small_cells import (
     ALIKE,
     CT,
     DIRECT,
     DOMAINS,
     MEASURED,
     MRI,
+    OUT,
     OWN,
     SAMPLERS,
     outside,
 )
-from evaluation.small_study_findings import Estimate, Scores
-from evaluation.statistics import Interval
-from evaluation.study_table import is_finished, rows_of
-from evaluation.style import save
+from evaluation.study.small_findings import Estimate, Scores
 
 UNSURE = f"""Differences are paired by slice, in dB. In brackets: the 95 % interval (Student's t),
 over volumes where there are {findings.FEWEST_VOLUMES} or more, else over slices; in parentheses:
@@ -247,7 +247,7 @@ def _row_title(sampler: str) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m evaluation.small_study_summary",
+        prog="python -m evaluation.study.small_summary",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import uniform_filter
 
-from evaluation.style import STYLE, WIDTH, plain, write_figure
+from evaluation.show.style import STYLE, WIDTH, plain, write_figure
 
 ERROR_RANGE = 0.2  # full scale of the error map in the panels of single slices, of images in [0, 1]
 ERROR_COLORS = "inferno"  # brighter is more, in grey, too

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.cells import Metric
-from evaluation.statistics import Unit, mean_interval
-from evaluation.volumes import volume_of
+from evaluation.results.cells import Metric
+from evaluation.results.volumes import volume_of
+from evaluation.show.intervals import Unit, mean_interval
 
 MISSING = "\N{EN DASH}"
 SPREADS = ("std", "ci", "both")

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from evaluation.cells import METRICS, Cell, Metric, method_label, parse_method
-from evaluation.markup import MISSING, Column, Text, latex, markdown, write_csv
-from evaluation.statistics import Comparison, Interval, compare, holm
-from evaluation.study_table import LABELS, row_labels, rows_of
+from evaluation.results.cells import METRICS, Cell, Metric, method_label, parse_method
+from evaluation.show.intervals import Comparison, Interval, compare, holm
+from evaluation.show.markup import MISSING, Column, Text, latex, markdown, write_csv
+from evaluation.show.study_table import LABELS, row_labels, rows_of
 
 MINUS = "\N{MINUS SIGN}"
 log = logging.getLogger(__name__)

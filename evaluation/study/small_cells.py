@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs.small_study import NAMES
 from datasets.files import write_atomically
-from evaluation.study import CCDF, JALAL, PC, Cell, Method, Overrides, baselines, combine
+from evaluation.study.grids import CCDF, JALAL, PC, Cell, Method, Overrides, baselines, combine
 
 MRI, CT = "gaussian1d_4x", "views_20"
 MEASUREMENTS = {
@@ -27,6 +27,7 @@ QUICK_LIMIT = 2  # slices
 SAMPLERS = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "pnp")}
 ALIKE = {"pc": ("pc", "ccdf"), "ccdf": ("pc", "ccdf")}  # one row of the figure
 DIRECT = {MRI: "zero_filled", CT: "fbp"}
+OUT = "results/small_study"  # the grid's results
 BATCH = 8  # slices: a set is one batch
 
 SAMPLES = {"data.name": "samples", "data.split": "test", "data.image_size": 128}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from evaluation.volumes import volume_of
+from evaluation.results.volumes import volume_of
 
 SEED = 0
 RESAMPLES = 9999

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from configs.small_study import PRIORS, SIZES
-from evaluation.cells import Cell
-from evaluation.markup import MISSING
-from evaluation.small_study_cells import DOMAINS, OWN, SAMPLERS, outside
-from evaluation.statistics import Interval, gap_interval, mean_interval
-from evaluation.volumes import volume_of
+from evaluation.results.cells import Cell
+from evaluation.results.volumes import volume_of
+from evaluation.show.intervals import Interval, gap_interval, mean_interval
+from evaluation.show.markup import MISSING
+from evaluation.study.small_cells import DOMAINS, OWN, SAMPLERS, outside
 
 METRIC = "psnr"
 FEWEST_VOLUMES = 3

@@ -1,0 +1,1 @@
+"""From slices to rows: forward model, methods, batches, shards, and what a run was made with."""

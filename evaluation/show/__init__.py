@@ -1,0 +1,1 @@
+"""What is made of finished results: tables, plots, panels, intervals, pages."""

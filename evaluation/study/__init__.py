@@ -1,0 +1,1 @@
+"""The grids of the study, and the study in small."""
