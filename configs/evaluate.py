@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
     data.cache_dir = ""
 
     config.operator = operator = ConfigDict()
-    operator.name = "mri"  # or "ct": a key of evaluation.run.measurements.MEASUREMENTS
+    operator.name = "mri"  # or "ct", or another that can be simulated: operators.create
+    operator.keywords = ""  # of an operator without fields of its own here, such as "factor=2"
     operator.mask = "gaussian1d"  # mri: a key of operators.masks.MASKS
     operator.acceleration = 4.0  # mri: nominal; the effective one is reported
     operator.num_spokes = placeholder(int)  # radial, radial_golden: instead of the acceleration

@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     data.window = ""  # images: "LEVEL,WIDTH" to clip to, e.g. 40,400 in Hounsfield units
 
     config.operator = operator = ConfigDict()
-    operator.name = ""  # images: mri or ct; "": ct where DICOM says CT, else mri
+    operator.name = ""  # images: mri, ct or another; "": ct where DICOM says CT, else mri
+    operator.keywords = ""  # images: of an operator without fields of its own, such as "factor=2"
     # MRI: undersample k-space or images with a mask of operators.masks.MASKS; "": k-space as it
     # is, images with gaussian1d
     operator.mask = ""

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.." || exit
 source evaluation/common.sh
 
 case "${1:-}" in
-  -h | --help) source training_scripts/common.sh; usage; exit ;;
+  -h | --help) usage; exit ;;
 esac
 root="${1:-}"
 from_the_caller root

@@ -66,6 +66,7 @@ from evaluation.run.provenance import (
 from evaluation.run.shards import WHOLE, Shard, find_shard
 from evaluation.run.slices import Slice, describe_error, measurement_hash, reconstruct
 from operators import LinearOperator
+from operators.create import operator_class
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +304,7 @@ def store(config: ConfigDict, one: Slice, results: Results) -> None:
     if one.direct is not None:
         study = config.protocol == "study"
         before = all_metrics(one.target, one.direct, study=study)
-        name = "FBP" if config.operator.name == "ct" else "zero-filled"
+        name = operator_class(config.operator.name).direct_name
         panel(
             results.panel(one.key),
             target=one.target,

@@ -34,11 +34,12 @@ from evaluation.show.panels import ERROR_COLORS, error_range
 from evaluation.show.plots import draw_summary
 from evaluation.show.style import STYLE
 from evaluation.tables import flat_table
+from operators.create import operator_class
 
 TEMPLATE = Path(__file__).parent / "show" / "report_template.html"
 QUALITY = 85  # of WebP, for people to look at; numbers come from the images themselves
 SCALE_SLICES = 20  # that the error overlay's full scale is found from
-DIRECT = {"mri": "zero_filled", "ct": "fbp"}  # operator -> baseline that `CellImages.direct` gives
+DIRECT = {"zero-filled": "zero_filled", "FBP": "fbp"}  # direct images that are baselines, too
 
 
 def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Reconstructions") -> str:
@@ -118,10 +119,11 @@ def _directs(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, int]:
     directs = {}
     for members in measured.values():
         first = cells[members[0]]
-        baseline = DIRECT[first.config["operator"]["name"]]
+        name = operator_class(first.config["operator"]["name"]).direct_name
+        baseline = DIRECT.get(name)
         if all(cells[i].config["sampler"]["name"] != baseline for i in members):
             where = f" ({label(first.measurement)})" if len(measured) > 1 else ""
-            directs[label(baseline) + where] = members[0]
+            directs[name + where] = members[0]
     return {name: i for name, i in directs.items() if name not in names}
 
 

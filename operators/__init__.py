@@ -7,6 +7,7 @@ from operators.base import LinearOperator
 from operators.batch import BatchGenerator
 from operators.ct import FanBeamCT, ParallelBeamCT
 from operators.ct_study import StudyParallelBeamCT
+from operators.function import FunctionOperator, check_adjoint
 from operators.inpainting import Inpainting
 from operators.mri import SingleCoilMRI
 from operators.multicoil import MultiCoilMRI
@@ -28,6 +29,7 @@ __all__ = [
     "OPERATORS",
     "BatchGenerator",
     "FanBeamCT",
+    "FunctionOperator",
     "Inpainting",
     "LinearOperator",
     "MultiCoilMRI",
@@ -36,4 +38,5 @@ __all__ = [
     "StudyParallelBeamCT",
     "SuperResolution",
     "Unmeasured",
+    "check_adjoint",
 ]

@@ -1,6 +1,6 @@
 """The interface of every measurement model: a linear map with its exact adjoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,15 @@ class LinearOperator:
         range_complex: likewise for y.
         batch_size: None where the same A serves every sample; else the number of samples that
             the operator was built for (a mask or a coil map each).
+        direct_name: what the image that `direct` gives is called in tables and pictures.
+
+    What else callers ask of an operator has an answer here that fits any; a subclass that knows
+    better overrides it: `direct`, `direct_error`, `noise`, `gram_inverse`, `sampled`,
+    `acceleration`, `facts`; and `create` and `describe` for an operator that the command lines
+    simulate measurements with.
     """
+
+    direct_name = "adjoint"
 
     def __init__(
         self,
@@ -40,6 +48,19 @@ class LinearOperator:
         self.domain_complex = domain_complex
         self.range_complex = range_complex
         self.batch_size = batch_size
+
+    @property
+    def H(self) -> "LinearOperator":  # noqa: N802 -- as it is written in formulas
+        """A^H as an operator: measurements to images."""
+        from operators.function import AdjointOperator  # a subclass of this one
+
+        return AdjointOperator(self)
+
+    def __matmul__(self, inner: "LinearOperator") -> "LinearOperator":
+        """The operator x -> A (B x), with B = `inner`; a ValueError where they do not fit."""
+        from operators.function import Product  # a subclass of this one
+
+        return Product(self, inner)
 
     def forward(self, x: Tensor) -> Tensor:
         """A x.
@@ -90,6 +111,87 @@ class LinearOperator:
             )
         return self._correct(x, y, weight)
 
+    def direct(self, y: Tensor) -> Tensor:
+        """The reconstruction in one step, as a scanner would show it: zero-filled, FBP, or A^H y.
+
+        Args:
+            y: ``(B, *range_shape)`` measurement.
+
+        Returns:
+            ``(B, *domain_shape)``; errors as `forward`.
+        """
+        self._check(y, self.range_shape, self.range_complex, "direct")
+        return self._direct(y)
+
+    def direct_error(self, y: Tensor) -> Tensor | None:
+        """Root mean square error of ``direct(y)``, where the measurement alone tells it.
+
+        Args:
+            y: ``(B, *range_shape)`` measurement.
+
+        Returns:
+            ``(B,)`` in units of the image, of complex images the error of each part; None where
+            it has to be found in another way.
+        """
+        return None
+
+    def noise(self, y: Tensor) -> Tensor | None:
+        """Standard deviation of the noise of `y`, estimated from it.
+
+        Args:
+            y: ``(B, *range_shape)`` measurement.
+
+        Returns:
+            ``(B,)`` in units of `y`, of complex numbers that of each part; None where nothing is
+            known of it.
+        """
+        return None
+
+    def sampled(self) -> Tensor | None:
+        """What one sample's measurement consists of, such as a mask ``(H, W)`` or angles.
+
+        Operators of one kind with equal values measure the same. None where there is no choice.
+        """
+        return None
+
+    @property
+    def acceleration(self) -> float | None:
+        """Pixels over measured positions, of one sample; None where that is no measure of it."""
+        return None
+
+    def facts(self) -> dict:
+        """What one sample's measurement is, as plain values for files: ``operator`` and others."""
+        return {"operator": type(self).__name__}
+
+    @classmethod
+    def create(
+        cls, shape: tuple[int, int], *, seed: int, keys: Sequence[str], study: bool
+    ) -> "LinearOperator":
+        """The operator that a config describes, to simulate measurements of real images with.
+
+        A subclass adds the fields of the config that it reads as keywords of these names. An
+        operator without this method of its own is not offered by the command lines.
+
+        Args:
+            shape: ``(H, W)`` of the images in pixels.
+            seed: of random choices that all samples share.
+            keys: of the batch's samples, for random choices of their own.
+            study: whether to deviate as the original study's code does.
+
+        Raises:
+            ValueError: unfit fields.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def describe(cls, fields: Mapping) -> tuple[str, str]:
+        """A config's measurement in words, and its nominal acceleration ("-": none).
+
+        Args:
+            fields: of the config's `operator`.
+        """
+        return str(fields["name"]), "-"
+
     def gram_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor] | None:
         """About (A A^H + regularization)^-1, to speed up `operators.dual.solve_dual`.
 
@@ -136,6 +238,9 @@ class LinearOperator:
 
     def _normal(self, x: Tensor) -> Tensor:
         return self._adjoint(self._forward(x))
+
+    def _direct(self, y: Tensor) -> Tensor:
+        return self._adjoint(y)
 
     def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         return x + weight * self._adjoint(y - self._forward(x))

@@ -11,8 +11,8 @@ centre of rotation on pixel ``size // 2``: half a pixel off ours for even sizes.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor
 from operators.back_projection import back_project
 from operators.base import LinearOperator
 from operators.ct_matrix import Rays, SystemMatrix, joseph_matrix
+from operators.fbp import fbp
+from operators.noise import sinogram_noise
 from operators.ramp import angular_weights, gram_inverse, gram_spectrum
 
 _DTYPES = (torch.float32, torch.float64)
@@ -48,6 +50,8 @@ class _RayTransform(LinearOperator):
     The matrix is built on first use in each precision; pickles and copies to worker processes
     carry the geometry alone and build it anew.
     """
+
+    direct_name = "FBP"
 
     def __init__(self, size: int | Sequence[int], angles_deg: ArrayLike, num_bins: int):
         self.size = size
@@ -95,6 +99,24 @@ class _RayTransform(LinearOperator):
     def view_weights(self) -> NDArray[np.float64]:
         """The angle in radians, of a half turn, that each view stands for: ``(num_views,)``."""
         raise NotImplementedError
+
+    @property
+    def bin_weights(self) -> Tensor:
+        """What filtered back-projection weighs each bin with before its filter: ``(num_bins,)``."""
+        return torch.ones(self.num_bins, dtype=torch.float64)
+
+    def noise(self, y: Tensor) -> Tensor:
+        """As `LinearOperator.noise`: that of the median ray through the object."""
+        return sinogram_noise(y)
+
+    def sampled(self) -> Tensor:
+        """The views' angles in degrees, float64 ``(num_views,)``."""
+        return torch.from_numpy(self.angles_deg)
+
+    def facts(self) -> dict:
+        """``operator``, ``views`` and ``angles_deg``."""
+        angles = self.angles_deg.tolist()
+        return {**super().facts(), "views": len(angles), "angles_deg": angles}
 
     def reach(self) -> NDArray[np.float64]:
         """How far out each ray passes: ``(num_views, num_bins)``, 1 at the edge of the image.
@@ -147,6 +169,9 @@ class _RayTransform(LinearOperator):
         image = self.matrix(y.dtype).multiply_transposed(y.flatten(1))
         return image.reshape(-1, *self.domain_shape)  # (B, 1, H, W)
 
+    def _direct(self, y: Tensor) -> Tensor:
+        return fbp(self, y)
+
     def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         sums = self.matrix(x.dtype).normal_sums.reshape(1, *self.domain_shape)  # D
         step = self._adjoint(y - self._forward(x))
@@ -191,6 +216,35 @@ class ParallelBeamCT(_RayTransform):
         if num_bins is None:
             num_bins = math.ceil(math.hypot(*size) / self.bin_spacing)
         super().__init__(size, _check_angles(angles_deg), _check_bins(num_bins))
+
+    @classmethod
+    def create(
+        cls,
+        shape: tuple[int, int],
+        *,
+        seed: int,
+        keys: Sequence[str],
+        study: bool,
+        num_views: int = 30,
+        end_angle: float = 180.0,
+    ) -> "ParallelBeamCT":
+        """As `LinearOperator.create`: equally spaced views; operators of one size share a matrix.
+
+        Args: as there, but
+
+            num_views: of them.
+            end_angle: in degrees, not included; below 180: limited angle.
+        """
+        return _shared(cls, shape, num_views, end_angle)
+
+    @classmethod
+    def describe(cls, fields: Mapping) -> tuple[str, str]:
+        """Such as "ct 30 views of 180°" and "-"."""
+        return f"{fields['name']} {fields['num_views']} views of {fields['end_angle']:g}°", "-"
+
+    def facts(self) -> dict:
+        """``operator``, ``views`` and ``angles_deg``; the study's has the same sinograms."""
+        return {**super().facts(), "operator": ParallelBeamCT.__name__}
 
     @property
     def centre_spacing(self) -> float:
@@ -304,6 +358,13 @@ class FanBeamCT(_RayTransform):
         """
         return angular_weights(self.angles_deg, period=360.0) / 2
 
+    @property
+    def bin_weights(self) -> Tensor:
+        """The cosine of each bin's angle to the central ray: ``(num_bins,)``."""
+        offset = torch.from_numpy(self._bin_centres()) / self.magnification
+        distance = torch.tensor(self.source_distance, dtype=torch.float64)
+        return self.source_distance / torch.hypot(offset, distance)
+
     def bin_of_pixels(self, view: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The fractional bin that points (x, y) project to in `view`, and D^2 / U^2.
 
@@ -325,6 +386,13 @@ class FanBeamCT(_RayTransform):
         bins = centre + np.stack([offsets * cosine, offsets * sine], axis=-1)  # (V, R, 2)
         sources = np.broadcast_to(source, bins.shape)
         return Rays(sources.reshape(-1, 2), (bins - sources).reshape(-1, 2))
+
+
+@lru_cache(maxsize=4)
+def _shared(
+    kind: type[ParallelBeamCT], shape: tuple[int, int], num_views: int, end_angle: float
+) -> ParallelBeamCT:
+    return kind(shape, few_view_angles(num_views, end_angle))
 
 
 def _tiny(like: Tensor) -> float:

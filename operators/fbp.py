@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.back_projection import back_project
-from operators.ct import FanBeamCT, ParallelBeamCT
+from operators.base import LinearOperator
 from operators.fourier import filter_rows
 from operators.ramp import padded_length
 
@@ -19,7 +19,7 @@ _WINDOWS = {
 }
 
 
-def fbp(operator: ParallelBeamCT | FanBeamCT, sinogram: Tensor, *, filter: str = "ramp") -> Tensor:
+def fbp(operator: LinearOperator, sinogram: Tensor, *, filter: str = "ramp") -> Tensor:
     """Filtered back-projection: the image whose sinogram was measured at many views.
 
     Each view is convolved with the band-limited ramp (sampled in space, which keeps the mean
@@ -29,7 +29,7 @@ def fbp(operator: ParallelBeamCT | FanBeamCT, sinogram: Tensor, *, filter: str =
     short-scan weights are applied).
 
     Args:
-        operator: the geometry.
+        operator: the geometry, `ParallelBeamCT` or `FanBeamCT`.
         sinogram: ``(B, 1, num_views, num_bins)`` float32 or float64.
         filter: "ramp", "shepp-logan", "cosine" or "hann": from sharp to smooth.
 
@@ -43,14 +43,13 @@ def fbp(operator: ParallelBeamCT | FanBeamCT, sinogram: Tensor, *, filter: str =
     Source: A. C. Kak, M. Slaney, Principles of Computerized Tomographic Imaging (1988), section
     3.3 (parallel), 3.4.2 (fan beam with a flat detector); the kernel is equation 3.61.
     """
-    if not isinstance(operator, ParallelBeamCT | FanBeamCT):
+    if not hasattr(operator, "bin_of_pixels"):
         raise TypeError(f"fbp: expected ParallelBeamCT or FanBeamCT, got {type(operator).__name__}")
     if filter not in _WINDOWS:
         raise ValueError(f"fbp: expected a filter of {', '.join(_WINDOWS)}, got {filter!r}")
     operator._check(sinogram, operator.range_shape, operator.range_complex, "fbp")
 
-    if isinstance(operator, FanBeamCT):
-        sinogram = sinogram * _fan_weights(operator).to(sinogram)
+    sinogram = sinogram * operator.bin_weights.to(sinogram)
     views = _ramp_filter(sinogram, filter) / operator.centre_spacing
     angles = torch.from_numpy(operator.view_weights).to(sinogram)  # (V,)
     views = views * angles[:, None]  # (B, 1, V, R)
@@ -67,11 +66,3 @@ def _ramp_filter(sinogram: Tensor, filter: str) -> Tensor:
     kernel[0] = 0.25
     frequency = torch.arange(length // 2 + 1, device=sinogram.device).double() / length
     return filter_rows(sinogram, kernel, _WINDOWS[filter](frequency))  # (B, 1, V, R)
-
-
-def _fan_weights(operator: FanBeamCT) -> Tensor:
-    """The cosine of each bin's angle to the central ray, ``(R,)``."""
-    offset = torch.from_numpy(operator._bin_centres()) / operator.magnification
-    return operator.source_distance / torch.hypot(
-        offset, torch.tensor(operator.source_distance, dtype=torch.float64)
-    )

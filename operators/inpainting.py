@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.masks import effective_acceleration
 from operators.mri import check_mask
 
 
@@ -22,6 +23,8 @@ class Inpainting(LinearOperator):
         ValueError: a mask of another shape, of other values than 0 and 1, or empty.
     """
 
+    direct_name = "measured pixels"
+
     def __init__(self, mask: Tensor, real: bool = True):
         per_sample = torch.as_tensor(mask).ndim == 4
         mask = check_mask(mask)
@@ -34,6 +37,15 @@ class Inpainting(LinearOperator):
             batch_size=mask.shape[0] if per_sample else None,
         )
         self.mask = mask  # (1 or B, 1, H, W) bool
+
+    def sampled(self) -> Tensor:
+        """The mask ``(H, W)``, bool, of the first sample."""
+        return self.mask[0, 0]
+
+    @property
+    def acceleration(self) -> float:
+        """Pixels over measured pixels, of the first sample."""
+        return effective_acceleration(self.sampled())
 
     def _forward(self, x: Tensor) -> Tensor:
         return x * self.mask

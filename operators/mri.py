@@ -1,10 +1,12 @@
 """Single-coil Cartesian MRI."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator
 from operators.fourier import centring_signs, fft2, fft2c, ifft2, ifft2c
+from operators.kspace import CartesianMRI, create_mask
 
 
 def check_mask(mask: Tensor) -> Tensor:
@@ -31,7 +33,7 @@ def check_mask(mask: Tensor) -> Tensor:
     return mask
 
 
-class SingleCoilMRI(LinearOperator):
+class SingleCoilMRI(CartesianMRI):
     """y = M F x: the centred orthonormal DFT, then a sampling mask.
 
     The rows of A are orthonormal (for complex images), so `correct` with weight 1 replaces
@@ -60,6 +62,41 @@ class SingleCoilMRI(LinearOperator):
         if signs is not None:
             self._image_signs, kspace_signs = signs  # (H, W) each
             self._signed_mask = mask * kspace_signs  # (1 or B, 1, H, W)
+
+    @classmethod
+    def create(
+        cls,
+        shape: tuple[int, int],
+        *,
+        seed: int,
+        keys: Sequence[str],
+        study: bool,
+        mask: str = "gaussian1d",
+        acceleration: float = 4.0,
+        center_fraction: float = 0.04,
+        num_spokes: int | None = None,
+        mask_per_slice: bool = False,
+    ) -> "SingleCoilMRI":
+        """As `LinearOperator.create`, with the fields of `operators.masks.make_mask`.
+
+        Args: as there, but
+
+            mask: name of the mask, a key of `operators.masks.MASKS`.
+            mask_per_slice: whether each sample gets a mask of its own, by its key.
+        """
+        return cls(
+            create_mask(
+                shape,
+                seed=seed,
+                keys=keys,
+                study=study,
+                mask=mask,
+                acceleration=acceleration,
+                center_fraction=center_fraction,
+                num_spokes=num_spokes,
+                mask_per_slice=mask_per_slice,
+            )
+        )
 
     def _forward(self, x: Tensor) -> Tensor:
         if self._image_signs is None:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator
 from operators.fourier import centring_signs, fft2, fft2c, ifft2, ifft2c
+from operators.kspace import CartesianMRI
 from operators.mri import check_mask
 
 
@@ -13,7 +13,7 @@ def rss(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=1, keepdim=True)  # (B, 1, H, W)
 
 
-class MultiCoilMRI(LinearOperator):
+class MultiCoilMRI(CartesianMRI):
     """y_c = M F (S_c x): coil sensitivities, the centred orthonormal DFT, a sampling mask.
 
     The adjoint is sum_c conj(S_c) F^H M y_c. Maps are expected with sum_c |S_c|^2 = 1 wherever

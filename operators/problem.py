@@ -12,13 +12,10 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import expand
-from operators.ct import FanBeamCT, ParallelBeamCT
 from operators.espirit import acs_width
-from operators.fbp import fbp
 from operators.fourier import fft2c, ifft2c
 from operators.kspace_peak import centre_peak, find_peak
 from operators.multicoil import MultiCoilMRI, rss
-from operators.noise import kspace_noise, sinogram_noise
 
 PEAK = 0.999  # part of the pixels that are below what counts as the image's peak
 PHASE_WIDTH = (8, 32)  # of the k-space square for the phase: at least, at most
@@ -95,15 +92,22 @@ def mri_problem(
     scale = peak(image)
     unit = torch.where(scale > 0, scale, 1.0)
     y = kspace / expand(unit, kspace)
-    noise = kspace_noise(y) if noise is None else noise / unit
-    return Problem(operator, y, operator.adjoint(y), scale, torch.zeros_like(scale), noise, factor)
+    noise = operator.noise(y) if noise is None else noise / unit
+    return Problem(operator, y, operator.direct(y), scale, torch.zeros_like(scale), noise, factor)
 
 
-def ct_problem(operator: ParallelBeamCT | FanBeamCT, sinogram: Tensor) -> Problem:
-    """Line integrals ``(B, 1, views, bins)`` in units of the image times pixels."""
-    scale = peak(fbp(operator, sinogram))
-    y = sinogram / expand(torch.where(scale > 0, scale, 1.0), sinogram)
-    return Problem(operator, y, fbp(operator, y), scale, torch.zeros_like(scale), sinogram_noise(y))
+def scaled_problem(operator: LinearOperator, measurement: Tensor) -> Problem:
+    """A measurement of real images that are 0 where nothing is, such as a sinogram, in any unit.
+
+    Args:
+        operator: measurement model.
+        measurement: ``(B, *range_shape)``, in the unit that A gives for images in theirs.
+    """
+    scale = peak(operator.direct(measurement))
+    y = measurement / expand(torch.where(scale > 0, scale, 1.0), measurement)
+    zero = torch.zeros_like(scale)
+    noise = operator.noise(y)
+    return Problem(operator, y, operator.direct(y), scale, zero, zero if noise is None else noise)
 
 
 def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
@@ -117,9 +121,7 @@ def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
     scale = images.amax((1, 2, 3)) - offset
     scaled = (images - expand(offset, images)) / expand(torch.where(scale > 0, scale, 1.0), images)
     y = operator.forward(scaled)
-    is_ct = isinstance(operator, ParallelBeamCT | FanBeamCT)
-    direct = fbp(operator, y) if is_ct else operator.adjoint(y)
-    return Problem(operator, y, direct, scale, offset, torch.zeros_like(scale))
+    return Problem(operator, y, operator.direct(y), scale, offset, torch.zeros_like(scale))
 
 
 def peak(images: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ class SuperResolution(LinearOperator):
         ValueError: a factor below 1, or one that does not divide the shape.
     """
 
+    direct_name = "repeated pixels"
+
     def __init__(self, shape: Sequence[int], factor: int, real: bool = True):
         height, width = shape
         if factor < 1:
@@ -39,6 +41,22 @@ class SuperResolution(LinearOperator):
             range_complex=not real,
         )
         self.factor = factor
+
+    @classmethod
+    def create(
+        cls,
+        shape: tuple[int, int],
+        *,
+        seed: int,
+        keys: Sequence[str],
+        study: bool,
+        factor: int = 2,
+    ) -> "SuperResolution":
+        """As `LinearOperator.create`; `factor` is the side of a block in pixels."""
+        return cls(shape, factor)
+
+    def _direct(self, y: Tensor) -> Tensor:
+        return self._upsample(y)
 
     def _forward(self, x: Tensor) -> Tensor:
         _, rows, columns = self.range_shape

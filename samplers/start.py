@@ -7,9 +7,6 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import norm
-from operators.mri import SingleCoilMRI
-from operators.multicoil import MultiCoilMRI
-from operators.noise import RINGS, rings
 from samplers.denoise import data_step, denoise, schedule
 from sde import VESDE, Score
 
@@ -44,14 +41,15 @@ def noise_levels(
     """
     if start_sigma is not None:
         return schedule(sde, num_steps, start_sigma, end_sigma, len(first))
-    least = 2 + looks(operator)
+    looks = operator.direct_error(y) is None  # then the network is called to find the start
+    least = 3 if looks else 2
     if num_steps < least:
-        look = "; the first finds start_sigma, which may be given instead" if least > 2 else ""
+        look = "; the first finds start_sigma, which may be given instead" if looks else ""
         raise ValueError(f"expected num_steps of at least {least}, got {num_steps}{look}")
     start = automatic_start(
         score, sde, operator, y, first, factor=START_FACTOR, end_sigma=end_sigma, cg_steps=cg_steps
     )
-    return schedule(sde, num_steps - looks(operator), start, end_sigma, len(first))
+    return schedule(sde, num_steps - looks, start, end_sigma, len(first))
 
 
 def error_level(
@@ -65,8 +63,8 @@ def error_level(
 ) -> Tensor:
     """An estimate of the root mean square error of `initial`, for each sample, from `y` alone.
 
-    MRI: the energy of what was not measured, see `unmeasured_level`. Else what denoising and a
-    data step change in `initial`, which costs one network call.
+    What the operator says (`LinearOperator.direct_error`: for MRI the energy of what was not
+    measured). Else what denoising and a data step change in `initial`, at one network call.
 
     Args:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.
@@ -79,51 +77,15 @@ def error_level(
     Returns:
         ``(B,)`` real, in units of the image; of complex images the error of each part.
     """
-    parts = 2 if initial.is_complex() else 1
-    if not looks(operator):
-        return unmeasured_level(operator.mask, y) / math.sqrt(parts)
+    known = operator.direct_error(y)
+    if known is not None:
+        return known
     sigma = torch.full_like(initial[:, 0, 0, 0].real, min(LOOK_SIGMA, sde.sigma_max))  # (B,)
     better = data_step(
         operator, y, denoise(score, initial, sigma), sigma, sigma_y=0.0, cg_steps=cg_steps
     )
+    parts = 2 if initial.is_complex() else 1
     return norm(better - initial) / math.sqrt(parts * initial[0].numel())
-
-
-def looks(operator: LinearOperator) -> int:
-    """How often `error_level` calls the network: 0 where k-space is measured, else 1."""
-    return 0 if isinstance(operator, SingleCoilMRI | MultiCoilMRI) else 1
-
-
-def unmeasured_level(mask: Tensor, kspace: Tensor) -> Tensor:
-    """Root mean square of what zero-filling misses: ``(B,)``.
-
-    The energy density of k-space, averaged over the measured positions of a ring, is taken for that
-    of the ring's other positions. A ring without any has that of the next one inside.
-
-    Args:
-        mask: ``(1 or B, 1, H, W)`` bool, True where measured.
-        kspace: ``(B, C, H, W)`` centred, orthonormal, zero where not measured.
-    """
-    height, width = mask.shape[-2:]
-    ring = rings(height, width).to(kspace.device)  # (H W,)
-    measured = mask.flatten(1).to(kspace.real.dtype).expand(len(kspace), -1)  # (B, H W)
-    energy = kspace.abs().square().sum(1).flatten(1) * measured  # (B, H W)
-
-    def total(values: Tensor) -> Tensor:
-        sums = values.new_zeros(len(values), RINGS)
-        return sums.index_add_(1, ring, values)  # (B, RINGS)
-
-    count, energies = total(measured), total(energy)
-    density = fill_forward(energies / count.clamp(min=1), count > 0)
-    missing = (density * total(1 - measured)).sum(1)  # (B,)
-    return torch.sqrt(missing / (height * width))
-
-
-def fill_forward(values: Tensor, known: Tensor) -> Tensor:
-    """Each unknown value of ``(B, N)`` becomes the last known one before it; 0 without one."""
-    position = torch.where(known, torch.arange(values.shape[1], device=values.device), 0)
-    last = position.cummax(1).values  # (B, N)
-    return torch.where(known, values, 0).gather(1, last)
 
 
 def automatic_start(

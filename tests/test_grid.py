@@ -19,8 +19,9 @@ from datasets import dataset_options
 from evaluation import grid
 from evaluation.baselines import BASELINES
 from evaluation.results.folder import read_rows
-from evaluation.run.measurements import MEASUREMENTS, build_operator
+from evaluation.run.measurements import build_operator
 from evaluation.study import grids as study
+from operators.create import simulated_names
 from operators.masks import MASKS
 from samplers import SAMPLERS
 from samplers.predictor_corrector import first_step
@@ -252,7 +253,7 @@ def test_every_cell_is_a_config(grid_):
         for field, value in cell.overrides.items():
             section, _, leaf = field.rpartition(".")
             assert (config[section] if section else config)[leaf] == value, (cell.folder, field)
-        assert config.operator.name in MEASUREMENTS
+        assert config.operator.name in simulated_names()
         assert config.operator.name == "ct" or config.operator.mask in MASKS
         assert config.sampler.name in {*SAMPLERS, *BASELINES}
         assert bool(config.prior) == (config.sampler.name in SAMPLERS)

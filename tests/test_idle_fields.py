@@ -95,11 +95,11 @@ def test_fields_of_the_other_modality_are_refused(tmp_path):
     image = np.random.default_rng(0).random((16, 16, 3)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "a.nii.gz")
     for fields, message in (
-        ({"operator__num_views": 30}, "operator.num_views=30 has no effect: MRI is simulated"),
-        ({"operator__end_angle": 90.0}, "operator.end_angle=90.0 has no effect: MRI is simulated"),
+        ({"operator__num_views": 30}, "operator.num_views=30 has no effect: mri is simulated"),
+        ({"operator__end_angle": 90.0}, "operator.end_angle=90.0 has no effect: mri is simulated"),
         (
             {"operator__name": "ct", "operator__mask": "radial"},
-            "operator.mask=radial has no effect: CT is simulated",
+            "operator.mask=radial has no effect: ct is simulated",
         ),
     ):
         with pytest.raises(ValueError, match=message):

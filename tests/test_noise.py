@@ -11,7 +11,7 @@ from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import fft2c
 from operators.masks import make_mask
 from operators.noise import LEAST, RINGS, kspace_noise, rings, sinogram_noise
-from operators.problem import crop_readout, ct_problem, mri_problem
+from operators.problem import crop_readout, mri_problem, scaled_problem
 
 SIDE = 96
 DEVIATIONS = 5  # standard deviations that a test allows
@@ -238,7 +238,7 @@ def test_problems_say_the_noise_of_their_measurement():
     operator = ParallelBeamCT(SIDE, range(0, 180, 6))
     clean = operator.forward(smooth_image().float()[None, None])
     sinogram = unit * (clean + 0.5 * white(*clean.shape, dtype=torch.float32))
-    problem = ct_problem(operator, sinogram)
+    problem = scaled_problem(operator, sinogram)
     tolerance = DEVIATIONS * median_spread(clean.numel())
     assert float(problem.noise * problem.scale) == pytest.approx(0.5 * unit, rel=tolerance)
 

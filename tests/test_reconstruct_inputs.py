@@ -18,7 +18,7 @@ from datasets.sample import DataError
 from datasets.volume import open_volume
 from operators import BatchGenerator, MultiCoilMRI, ParallelBeamCT
 from operators.fourier import fft2c, ifft2c
-from operators.problem import crop_readout, ct_problem, image_problem, mri_problem
+from operators.problem import crop_readout, image_problem, mri_problem, scaled_problem
 from sde.score import padded_score
 from tests.data_writers import coil_sensitivities, head, write_series
 from tests.data_writers import write_dicom as write_source
@@ -78,7 +78,7 @@ def test_problems_without_signal_stay_finite():
     assert problem.scale == 0
     assert (problem.restore(problem.direct) == 0).all()
     operator = ParallelBeamCT(8, [0.0, 45.0, 90.0])
-    assert ct_problem(operator, torch.zeros(1, *operator.range_shape)).scale == 0
+    assert scaled_problem(operator, torch.zeros(1, *operator.range_shape)).scale == 0
     flat = image_problem(operator, torch.full((1, 1, 8, 8), 3.0))
     assert (flat.restore(0 * flat.direct) == 3).all()
 
@@ -87,7 +87,7 @@ def test_problems_scale_with_the_unit():
     operator = ParallelBeamCT(16, np.arange(0, 180, 12))
     truth = torch.from_numpy(image((16, 16)))[None, None]
     y = operator.forward(truth)
-    one, other = ct_problem(operator, y), ct_problem(operator, 50 * y)
+    one, other = scaled_problem(operator, y), scaled_problem(operator, 50 * y)
     assert float(other.scale) == pytest.approx(50 * float(one.scale), rel=1e-5)
     torch.testing.assert_close(one.y, other.y)
     images = torch.cat([truth, -1000 + 2000 * truth])

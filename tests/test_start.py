@@ -14,11 +14,12 @@ from operators import (
 )
 from operators.ct import few_view_angles
 from operators.fourier import ifft2c
+from operators.kspace import fill_forward, unmeasured_level
 from operators.masks import make_mask
 from operators.noise import rings
 from samplers import dds, diffpir, dps, pnp
 from samplers.stall import PATIENCE, Stall
-from samplers.start import automatic_start, error_level, fill_forward, unmeasured_level
+from samplers.start import automatic_start, error_level
 from sde import VESDE
 
 SIDE = 64

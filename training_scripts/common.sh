@@ -8,27 +8,11 @@
 #                              nodes x NPROC
 #   PORT        29500          of the first node, where processes meet
 
-# usage: what the script says of itself at its beginning
-usage() {
-  local file=$0
-  [ -f "$file" ] || file="$OLDPWD/$0" # it was called from there
-  sed -n '2,/^[^#]/{/^#SBATCH/d;s/^# \{0,1\}//p;}' "$file"
-}
+source training_scripts/shell.sh # usage, from_the_caller
 
 SIZES=(1 2 3 4 4_attention)
 child=0 signalled=0 requeue=0
 
-# Paths in variables are meant from where the script was called, as on any command line.
-from_the_caller() {
-  local name
-  [ "$OLDPWD" != "$PWD" ] || return 0
-  for name in "$@"; do
-    case "${!name:-/}" in
-      /*) ;;
-      *) printf -v "$name" %s "$OLDPWD/${!name}" ;;
-    esac
-  done
-}
 from_the_caller DATA_ROOT NATURAL RUNS
 
 # train_sizes NAME [SIZE...] [--FLAG...]: all these sizes, or this array task's one
@@ -97,8 +81,4 @@ train_one() {
     echo "== $name $size ended with code $code" >&2
     exit "$code"
   fi
-}
-
-default_python() {
-  if [ -x .venv/bin/python ]; then echo .venv/bin/python; else echo python; fi
 }

@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from operators import FanBeamCT, LinearOperator, ParallelBeamCT
+from operators import LinearOperator
 from operators.fbp import fbp as filtered_back_projection
-from operators.sense import zero_filled
 
 
 def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
@@ -20,12 +19,11 @@ def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
     Raises:
         ValueError: not a CT operator.
     """
-    if not isinstance(operator, ParallelBeamCT | FanBeamCT):
+    if operator.direct_name != "FBP":
         raise ValueError(f"expected a CT operator for fbp, got {type(operator).__name__}")
     return filtered_back_projection(operator, y)
 
 
 def direct(operator: LinearOperator, y: Tensor) -> Tensor:
-    """`fbp` for CT, else `zero_filled`: what a scanner would show; where warm starts begin."""
-    is_ct = isinstance(operator, ParallelBeamCT | FanBeamCT)
-    return fbp(operator, y) if is_ct else zero_filled(operator, y)
+    """What a scanner would show (`LinearOperator.direct`); where warm starts begin."""
+    return operator.direct(y)

@@ -11,7 +11,7 @@ from evaluation.baselines.direct import direct
 from models import checkpoint as checkpoints
 from models.checkpoint import CheckpointError
 from models.unet import UNet, unet_from_state_dict
-from operators import FanBeamCT, LinearOperator, ParallelBeamCT
+from operators import LinearOperator
 from operators.batch import expand
 
 LIMIT = 6.0  # standard deviations: inputs beyond are clipped, as fastMRI does
@@ -101,12 +101,7 @@ def _load(path: Path, _changed: int) -> tuple[UNet, dict]:
 
 def describe_measurement(operator: LinearOperator) -> dict:
     """What of an operator a trained network depends on, as plain values."""
-    for kind in (ParallelBeamCT, FanBeamCT):  # the study's has the same sinograms
-        if isinstance(operator, kind):
-            return {"operator": kind.__name__, "angles_deg": operator.angles_deg.tolist()}
-    mask = getattr(operator, "mask", None)
-    measured = {} if mask is None else {"measured_fraction": mask.float().mean().item()}
-    return {"operator": type(operator).__name__, **measured}
+    return operator.facts()
 
 
 def compare_measurements(trained: dict, present: dict, source: str | Path) -> None:

@@ -34,6 +34,7 @@ ONLY = {
     "data.axis": ("images",),
     "data.window": ("images",),
     "operator.name": ("images",),
+    "operator.keywords": ("images",),
     "operator.mask": ("k-space", "images"),
     "operator.num_views": ("images",),
     "operator.end_angle": ("a sinogram", "images"),

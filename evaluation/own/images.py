@@ -8,24 +8,15 @@ import numpy as np
 import torch
 from ml_collections import ConfigDict
 
+from configs.reconstruct import get_config
 from datasets.dicom import parse_window, read_header
 from datasets.export import check_sources
 from datasets.image_series import ImageSeries, open_images
 from datasets.sample import DataError
 from datasets.slices import choose_slices
-from evaluation.own.base import (
-    DEFAULT_MASK,
-    OF_A_MASK,
-    Input,
-    check_fields,
-    check_without_effect,
-    draw_mask,
-    hash_masks,
-    simulated,
-)
-from operators import LinearOperator, ParallelBeamCT, SingleCoilMRI
-from operators.ct import few_view_angles
-from operators.masks import effective_acceleration
+from evaluation.own.base import Input, check_fields, check_without_effect, hash_masks
+from operators import LinearOperator
+from operators.create import create_operator, fields_of
 from operators.problem import Problem, image_problem
 
 
@@ -60,39 +51,34 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
     if series.volume is None:
         check_sources([series.files[number] for number in numbers])
     shape = images.shape[1:]
-    name = config.operator.name or _default_operator(series)
-    if name == "ct":
-        idle = ("operator.mask", *OF_A_MASK)
-        check_without_effect(config, idle, "CT is simulated; set operator.name=mri for a mask")
-        num_views = simulated(config, "operator.num_views")
-        angles = few_view_angles(num_views, config.operator.end_angle or 180.0)
-        operator: LinearOperator = ParallelBeamCT(shape, angles)
-        facts = {"simulated": "ct", "views": len(angles)}
-    elif name == "mri":
-        idle = ("operator.num_views", "operator.end_angle")
-        check_without_effect(config, idle, "MRI is simulated; set operator.name=ct for views")
-        mask = draw_mask(config, shape)
-        operator = SingleCoilMRI(mask)
-        facts = {
-            "simulated": "mri",
-            "mask": config.operator.mask or DEFAULT_MASK,
-            "mask_sha256": hash_masks(mask[None]),
-            "effective_acceleration": [round(effective_acceleration(mask), 3)],
-        }
-    else:
-        raise ValueError(f"expected operator.name mri or ct, got {name!r}")
+    neutral = get_config().operator
+    fields = {k: v for k, v in config.operator.items() if v != neutral[k]}
+    name = fields.setdefault("name", _default_operator(series))
+    known = fields_of(name)
+    others = [f"operator.{k}" for k in fields if k not in ("name", "keywords", *known)]
+    check_without_effect(config, others, f"{name} is simulated, which reads {', '.join(known)}")
+    operator = create_operator(fields, shape, seed=config.seed, keys=())
     return ImageInput(
         kind="images",
         numbers=numbers,
         keys=[series.keys[number] for number in numbers],
         unit="of the images",
-        direct="FBP" if name == "ct" else "zero-filled",
+        direct=operator.direct_name,
         sources=series.files,
-        facts={**facts, "image_shape": list(shape)},
+        facts={"simulated": name, **_facts(operator), "image_shape": list(shape)},
         series=series,
         operator=operator,
         images=np.ascontiguousarray(images),
     )
+
+
+def _facts(operator: LinearOperator) -> dict:
+    """What is measured, for the summary."""
+    facts = {k: v for k, v in operator.facts().items() if k not in ("operator", "angles_deg")}
+    if operator.acceleration is not None:
+        facts["mask_sha256"] = hash_masks(operator.sampled()[None])
+        facts["effective_acceleration"] = [round(operator.acceleration, 3)]
+    return facts
 
 
 def _default_operator(series: ImageSeries) -> str:

@@ -24,7 +24,7 @@ from evaluation.own.base import (
 from operators import FanBeamCT, ParallelBeamCT
 from operators.ct import few_view_angles
 from operators.noise import ORDER
-from operators.problem import Problem, ct_problem
+from operators.problem import Problem, scaled_problem
 from operators.sinogram import find_shift, find_unit_fault, is_cut_off, needed_factor
 
 UNEVEN = 0.1  # relative spread of the views' sums from which parallel-beam data look wrong
@@ -51,7 +51,7 @@ class SinogramInput(Input):
     def problem(self, items: Sequence[int]) -> Problem:
         """All slices share one geometry."""
         views = [torch.from_numpy(self.measured.read(self.numbers[item])) for item in items]
-        return ct_problem(self.operator, torch.stack(views)[:, None])
+        return scaled_problem(self.operator, torch.stack(views)[:, None])
 
     def finish(self, images: Tensor) -> Tensor:
         """The centre, from attenuation a pixel to attenuation a unit of length."""

@@ -13,6 +13,7 @@ from configs.base import SIZES
 from evaluation.results.files import check_sums, read_csv, read_json
 from evaluation.results.folder import read_rows
 from evaluation.results.volumes import volume_of
+from operators.create import operator_class
 
 
 class Metric(NamedTuple):
@@ -156,12 +157,10 @@ def titles(cells: Sequence[Cell]) -> list[str]:
 def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
     """Measurement and acceleration, nominal and effective, in words."""
     operator = config["operator"]
-    if operator["name"] == "ct":
-        return f"ct {operator['num_views']} views of {operator['end_angle']:g}°", "-"
-    acceleration = f"{operator['acceleration']:g}x"
-    if "effective_acceleration" in info:
+    what, acceleration = operator_class(operator["name"]).describe(operator)
+    if acceleration != "-" and "effective_acceleration" in info:
         acceleration += f" (effective {info['effective_acceleration']:.2f}x)"
-    return f"{operator['name']} {operator['mask']}", acceleration
+    return what, acceleration
 
 
 def read_cell(folder: Path, *, per: str = "slice") -> Cell:

@@ -4,9 +4,9 @@ from ml_collections import ConfigDict
 
 from datasets import idle_fields as idle_data
 from evaluation.baselines import BASELINES
+from operators.create import fields_of
 
-OF_MRI = ("mask", "acceleration", "num_spokes", "center_fraction", "mask_per_slice")
-OF_CT = ("num_views", "end_angle")
+ALWAYS = ("name", "keywords")
 UNSEEDED = ("regular", "radial", "radial_golden", "outer")  # masks without random numbers
 
 
@@ -18,9 +18,9 @@ def idle_fields(config: ConfigDict) -> dict[str, str]:
     """
     found = idle_data(config.data)
     o = config.operator
-    others = {"ct": OF_MRI, "mri": OF_CT}.get(o.name, ())
-    found |= {f"operator.{name}": f"operator.name is {o.name}" for name in others}
-    if o.name == "mri":
+    known = [*ALWAYS, *fields_of(o.name)]
+    found |= {f"operator.{name}": f"operator.name is {o.name}" for name in o if name not in known}
+    if "mask" in known:
         if o.num_spokes is not None:
             found["operator.acceleration"] = "operator.num_spokes is given"
         if o.mask == "outer":

@@ -14,7 +14,6 @@ import torch
 from configs import ConfigError
 from evaluation.results.files import read_json
 from operators import LinearOperator
-from operators.masks import effective_acceleration
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DIGEST_BYTES = 8  # of a fingerprint: among a million slices, two are mistaken with chance 3e-8
@@ -71,14 +70,12 @@ def fingerprint(array: torch.Tensor | np.ndarray) -> str:
 def sampling(operator: LinearOperator) -> dict[str, str | float]:
     """`mask_hash` of what one slice's operator samples, and `acceleration` where it has a mask.
 
-    The hash is the `fingerprint` of the mask as bool ``(H, W)``, of a CT operator's angles in
-    degrees as float64; empty for operators that have neither.
+    The hash is the `fingerprint` of `LinearOperator.sampled`: the mask as bool ``(H, W)``, a CT
+    operator's angles in degrees as float64; empty for operators that have neither.
     """
-    if hasattr(operator, "mask"):
-        mask = operator.mask[0, 0]
-        return {"acceleration": effective_acceleration(mask), "mask_hash": fingerprint(mask)}
-    angles = getattr(operator, "angles_deg", None)
-    return {} if angles is None else {"mask_hash": fingerprint(np.asarray(angles, np.float64))}
+    sampled, acceleration = operator.sampled(), operator.acceleration
+    found = {} if acceleration is None else {"acceleration": acceleration}
+    return found if sampled is None else {**found, "mask_hash": fingerprint(sampled)}
 
 
 def describe_prior(path: Path | None) -> dict[str, str] | None:

@@ -24,6 +24,7 @@ from evaluation.show.markup import (
     number,
     write_csv,
 )
+from operators.create import fields_of
 
 LABELS = ("Data", "Measurement", "Sampling", "Metric")
 UNFINISHED = "fewer slices than others of the row have; not compared with them"
@@ -137,9 +138,9 @@ def _study_csv(cells: Sequence[Cell], metrics: Sequence[str]) -> str:
     ]
     for row in rows_of(cells):
         for cell in sorted(row, key=lambda cell: _method_order(cell.method)):
-            nominal = cell.config["operator"].get("acceleration", "")
-            if cell.config["operator"]["name"] == "ct":
-                nominal = ""
+            operator = cell.config["operator"]
+            has_nominal = "acceleration" in fields_of(operator["name"])
+            nominal = operator["acceleration"] if has_nominal else ""
             effective = cell.info.get("effective_acceleration", "")
             method = cell.method
             names = (cell.folder.name, method.prior, method.size, method.sampler)
