@@ -6,7 +6,7 @@ and checks every file before any long work starts; the data set it returns holds
 what to read, so that workers of a `DataLoader` can share it.
 
 `create_dataset` gives a data set that reads from the files; `prepare.prepare_dataset` puts a cache
-in front and looks at every item first; `python -m datasets.inspect` shows one.
+in front and looks at every item first; `python -m datasets.check` shows one.
 """
 
 # first: says what to do where one of the packages below is missing

@@ -52,8 +52,8 @@ from evaluation.run.batching import check_alike, choose_size, in_batches, unfini
 from evaluation.run.idle import idle_fields
 from evaluation.run.measurements import build_operator
 from evaluation.run.methods import (
-    Method,
-    create_method,
+    Reconstructor,
+    create_reconstructor,
     expected_calls,
     prior_file,
     weights_file,
@@ -64,7 +64,7 @@ from evaluation.run.provenance import (
     describe_prior,
 )
 from evaluation.run.shards import WHOLE, Shard, find_shard
-from evaluation.run.slices import Slice, describe_error, measurement_hash, reconstruct
+from evaluation.run.slices import Outcome, describe_error, measurement_hash, run_slices
 from operators import LinearOperator
 from operators.create import operator_class
 
@@ -122,7 +122,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     with_file = config.copy_and_resolve_references()
     with_file.prior = str(file or "")  # that very file, though training may write a newer one
     progress = SliceProgress()
-    method = create_method(with_file, device, progress.call)
+    method = create_reconstructor(with_file, device, progress.call)
     dataset = open_slices(config)
     keys = list(dataset.keys)[: config.limit or None]
     operator = first_operator(config, dataset, len(keys))
@@ -231,7 +231,7 @@ def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOp
 
 def reconstruct_missing(
     config: ConfigDict,
-    method: Method,
+    method: Reconstructor,
     dataset: Dataset,
     keys: Sequence[str],
     own: Sequence[int],
@@ -256,7 +256,7 @@ def reconstruct_missing(
 
 def reconstruct_all(
     config: ConfigDict,
-    method: Method,
+    method: Reconstructor,
     dataset: Dataset,
     keys: Sequence[str],
     todo: Sequence[int],
@@ -273,9 +273,9 @@ def reconstruct_all(
     with_panel = set(keys if config.panels < 0 else keys[: config.panels])
     failures: dict[str, str] = {}
 
-    def work(items: list[int]) -> list[Slice]:
+    def work(items: list[int]) -> list[Outcome]:
         progress.begin(len(items))
-        return reconstruct(config, method, fetch(dataset, items), with_panel, device)
+        return run_slices(config, method, fetch(dataset, items), with_panel, device)
 
     s = config.sampler
     given = {name: value for name, value in s.items() if value is not None}
@@ -283,7 +283,7 @@ def reconstruct_all(
     with progress.start(len(todo), calls):
         for items, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
-                outcome = [Slice(keys[items[0]], error=describe_error(outcome))]
+                outcome = [Outcome(keys[items[0]], error=describe_error(outcome))]
             for one in outcome:
                 if one.error and one.key in results.finished:  # done before, alone or otherwise
                     continue
@@ -299,7 +299,7 @@ def reconstruct_all(
     return failures
 
 
-def store(config: ConfigDict, one: Slice, results: Results) -> None:
+def store(config: ConfigDict, one: Outcome, results: Results) -> None:
     """Write a finished slice, and its picture if it gets one."""
     if one.direct is not None:
         study = config.protocol == "study"

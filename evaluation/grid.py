@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from configs import check_overrides, clear_errors, load_config, quiet_pipe
-from evaluation.study.grids import GRIDS, QUICK_GRIDS, QUICK_PRIOR, QUICK_TRAINING, ROOTS, Cell
+from evaluation.study.grids import GRIDS, QUICK_GRIDS, QUICK_PRIOR, QUICK_TRAINING, ROOTS, GridCell
 
 CONFIG = "configs/evaluate.py"
 INTERRUPTED = 75  # exit code, as train.py's: the same command continues
@@ -70,7 +70,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
     return arguments, overrides
 
 
-def choose(arguments: Namespace) -> list[Cell]:
+def choose(arguments: Namespace) -> list[GridCell]:
     """The cells that are asked for, in the order of the grid; none for a number above theirs.
 
     Raises:
@@ -93,7 +93,7 @@ def python() -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def command_of(cell: Cell, arguments: Namespace, overrides: Sequence[str]) -> list[str]:
+def command_of(cell: GridCell, arguments: Namespace, overrides: Sequence[str]) -> list[str]:
     """The command line that reconstructs a cell."""
     fields = dict(cell.overrides)
     if cell.prior:
@@ -118,18 +118,18 @@ def command_of(cell: Cell, arguments: Namespace, overrides: Sequence[str]) -> li
     ]
 
 
-def folder_of(cell: Cell, arguments: Namespace) -> str:
+def folder_of(cell: GridCell, arguments: Namespace) -> str:
     """The results folder of a cell."""
     root = arguments.out or ("results/quick" if arguments.quick else "results/grid")
     return f"{root}/{cell.folder}"
 
 
-def prior_of(cell: Cell, arguments: Namespace) -> str:
+def prior_of(cell: GridCell, arguments: Namespace) -> str:
     """What `models.checkpoint.load_prior` takes."""
     return cell.prior if arguments.quick else f"{arguments.prior_root}/{cell.prior}"
 
 
-def missing(cells: Sequence[Cell], arguments: Namespace) -> list[str]:
+def missing(cells: Sequence[GridCell], arguments: Namespace) -> list[str]:
     """What the cells need and is not there, one line each, with the remedy."""
     lines = []
     for root in ROOTS:

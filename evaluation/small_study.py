@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from configs import clear_errors, load_config, quiet_pipe
 from evaluation.evaluate import choose_device, evaluate
-from evaluation.study.grids import Cell
+from evaluation.study.grids import GridCell
 from evaluation.study.small_cells import BATCH, OUT, TestSets, make_cells, priors_of
 from models.checkpoint import find_latest
 
@@ -62,7 +62,7 @@ def parse_part(text: str) -> tuple[int, int]:
     return part, parts
 
 
-def choose(arguments: Namespace) -> list[Cell]:
+def choose(arguments: Namespace) -> list[GridCell]:
     """The cells that are asked for; prints a line for each test set that is left out.
 
     Raises:
@@ -83,7 +83,7 @@ def choose(arguments: Namespace) -> list[Cell]:
     return chosen[part::parts]
 
 
-def check_priors(cells: Sequence[Cell], root: Path) -> None:
+def check_priors(cells: Sequence[GridCell], root: Path) -> None:
     """Raise a FileNotFoundError that lists the training runs without a checkpoint."""
     absent = [p for p in priors_of(cells) if find_latest(root / p / "checkpoints") is None]
     if absent:
@@ -94,7 +94,7 @@ def check_priors(cells: Sequence[Cell], root: Path) -> None:
         )
 
 
-def config_of(cell: Cell, root: Path) -> ConfigDict:
+def config_of(cell: GridCell, root: Path) -> ConfigDict:
     """What `evaluation.evaluate` needs; `root` has the training runs."""
     config = load_config(CONFIG)
     fields = {"precision": "bfloat16", "batch_size": BATCH, "panels": 0, **cell.overrides}
@@ -104,7 +104,7 @@ def config_of(cell: Cell, root: Path) -> ConfigDict:
     return config
 
 
-def run(cells: Sequence[Cell], arguments: Namespace) -> dict[str, str]:
+def run(cells: Sequence[GridCell], arguments: Namespace) -> dict[str, str]:
     """Reconstruct the cells; what went wrong, by folder."""
     device, failed = choose_device(), {}
     for number, cell in enumerate(cells, start=1):

@@ -29,7 +29,7 @@ from datasets.identity import check_files, check_outside
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
 from evaluation.baselines.direct import direct
-from evaluation.baselines.unet import apply_unet, describe_measurement, normalise
+from evaluation.baselines.unet import apply_unet, normalise
 from evaluation.metrics import psnr
 from evaluation.run.idle import idle_fields
 from evaluation.run.measurements import build_operator
@@ -116,7 +116,7 @@ def fit(
 ) -> Path:
     """The training loop of `train_unet`, with what it has opened and checked."""
     t = config.training
-    measurement = describe_measurement(measure(config, stream[0][None], ["sample 0"])[0])
+    measurement = measure(config, stream[0][None], ["sample 0"])[0].facts()
     start, losses = resume(workdir, net, optimizer, device)
     log = CsvLog(workdir / "log.csv", COLUMNS, start)
     validation = CsvLog(workdir / "validation.csv", VALIDATION_COLUMNS, start)

@@ -17,7 +17,6 @@ from configs import ConfigError, load_config
 from evaluation.baselines import direct
 from evaluation.baselines.unet import (
     compare_measurements,
-    describe_measurement,
     load_unet,
     normalise,
     unet,
@@ -208,9 +207,9 @@ def test_another_measurement_than_trained_for():
         mask = make_mask(
             "gaussian1d", (64, 64), seed=0, acceleration=acceleration, center_fraction=0.1
         )
-        return describe_measurement(SingleCoilMRI(mask))
+        return SingleCoilMRI(mask).facts()
 
-    ct = [describe_measurement(ParallelBeamCT(8, list(range(n)))) for n in (10, 20)]
+    ct = [ParallelBeamCT(8, list(range(n))).facts() for n in (10, 20)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compare_measurements({}, ct[0], "unet.pt")  # published weights do not say

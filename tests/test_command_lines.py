@@ -133,7 +133,7 @@ def command(*arguments, **options):
     [
         ["train.py"],
         ["reconstruct.py"],
-        ["-m", "datasets.inspect"],
+        ["-m", "datasets.check"],
         ["-m", "models.checkpoint"],
         ["-m", "evaluation.tables"],
     ],
@@ -152,11 +152,11 @@ def test_what_the_project_needs_is_looked_for():
 
 
 def test_help_and_wrong_arguments_of_a_command_with_a_config():
-    done = command("-m", "datasets.inspect", "--config=configs/demo.py", "--help")
+    done = command("-m", "datasets.check", "--config=configs/demo.py", "--help")
     assert done.returncode == 0
     for words in ("--items=200: images to", "Fields of configs/demo.py", "--config.data.crop=64"):
         assert words in done.stdout
-    done = command("-m", "datasets.inspect", "--config=configs/demo.py", "a.h5")
+    done = command("-m", "datasets.check", "--config=configs/demo.py", "a.h5")
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: unexpected argument 'a.h5'" in done.stderr
 

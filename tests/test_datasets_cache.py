@@ -1,4 +1,4 @@
-"""Caches, the check of every item, the training stream, and `python -m datasets.inspect`."""
+"""Caches, the check of every item, the training stream, and `python -m datasets.check`."""
 
 import errno
 import json
@@ -414,7 +414,7 @@ def test_inspect(knee, tmp_path, capsys):
 
 
 def test_the_command_inspects(tmp_path):
-    command = [sys.executable, "-m", "datasets.inspect", "--config=configs/demo.py"]
+    command = [sys.executable, "-m", "datasets.check", "--config=configs/demo.py"]
     sheet = tmp_path / "sheet.png"
     done = subprocess.run(
         [*command, f"--sheet={sheet}"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE

@@ -16,7 +16,7 @@ from configs import is_out_of_memory
 from datasets.files import ABANDONED, remove_abandoned, replacing, write_atomically
 from evaluation.evaluate import wait_for_others
 from evaluation.results.folder import Results, read_rows
-from evaluation.results.recon_file import open_images, read_images, rewrite
+from evaluation.results.recon_file import open_reconstructions, read_images, rewrite
 from evaluation.results.volumes import volume_of
 from evaluation.run.batching import in_batches
 from evaluation.run.provenance import ROOT, code_version, fingerprint, peak_memory, sampling
@@ -206,7 +206,7 @@ def test_images_of_different_sizes_come_back_as_they_were(tmp_path):
     for key, image in images.items():
         np.testing.assert_array_equal(found[key], image)
         np.testing.assert_array_equal(read_images(tmp_path, "std")[key], std[key])
-    with open_images(tmp_path) as stored, pytest.raises(KeyError):
+    with open_reconstructions(tmp_path) as stored, pytest.raises(KeyError):
         stored["d"]
     with pytest.raises(FileNotFoundError, match="not there yet; run"):
         read_images(tmp_path / "nowhere")

@@ -213,7 +213,7 @@ def test_slices_of_a_begun_batch_are_done_again_and_none_is_lost(
     evaluate(config, tmp_path, "cpu")
     before = read_rows(tmp_path)
     config.limit = 0
-    calls, real = [], evaluation.reconstruct
+    calls, real = [], evaluation.run_slices
 
     def fails(config, method, samples, *more):
         calls.append([sample.key for sample in samples])
@@ -221,13 +221,13 @@ def test_slices_of_a_begun_batch_are_done_again_and_none_is_lost(
             raise KeyError("broken")
         return real(config, method, samples, *more)
 
-    monkeypatch.setattr(evaluation, "reconstruct", fails)
+    monkeypatch.setattr(evaluation, "run_slices", fails)
     with pytest.raises(FailedSlicesError):
         evaluate(config, tmp_path, "cpu")
     assert [len(keys) for keys in calls] == [4, 2, 1, 1]
     assert len(read_rows(tmp_path)) == 8
     calls.clear()
-    monkeypatch.setattr(evaluation, "reconstruct", lambda *given: calls.append(1) or real(*given))
+    monkeypatch.setattr(evaluation, "run_slices", lambda *given: calls.append(1) or real(*given))
     evaluate(config, tmp_path, "cpu")
     assert len(calls) == 2  # those that have failed, one by one
     assert len(read_rows(tmp_path)) == 10
@@ -340,10 +340,10 @@ def test_a_bad_slice_is_recorded_and_cleared_once_it_is_good(knee, tmp_path):
 
 
 def failing_method(fails):
-    """`create_method` whose method raises what ``fails(keys)`` gives, if it gives something."""
+    """`create_reconstructor`, of a method that raises what ``fails(keys)`` gives, if anything."""
 
     def create(config, device, *on_call):
-        method = methods.create_method(config, device, *on_call)
+        method = methods.create_reconstructor(config, device, *on_call)
 
         def wrapper(operator, y, keys):
             error = fails(keys)
@@ -360,7 +360,7 @@ def test_any_exception_of_a_slice_is_its_own(knee, tmp_path, monkeypatch):
     bad = {"file0.h5:2": RuntimeError("no\nluck"), "file2.h5:0": ZeroDivisionError()}
     monkeypatch.setattr(
         evaluation,
-        "create_method",
+        "create_reconstructor",
         failing_method(lambda keys: next((bad[key] for key in keys if key in bad), None)),
     )
     config = config_of(knee, batch_size=4, **MRI)
@@ -396,7 +396,7 @@ def test_what_concerns_all_stops_at_once(knee, tmp_path, monkeypatch):
         tried.append(keys)
         return ValueError("expected something else")
 
-    monkeypatch.setattr(evaluation, "create_method", failing_method(fails))
+    monkeypatch.setattr(evaluation, "create_reconstructor", failing_method(fails))
     config = config_of(knee, batch_size=1, **MRI)
     with pytest.raises(ValueError, match=r"first 3 slices all failed alike.*: expected something"):
         evaluate(config, tmp_path, "cpu")
@@ -434,7 +434,7 @@ def test_out_of_memory_takes_smaller_batches(knee, tmp_path, monkeypatch, larges
 
     config = config_of(knee, batch_size=5, **MRI)
     evaluate(config, tmp_path / "whole", "cpu")
-    monkeypatch.setattr(evaluation, "create_method", failing_method(fails))
+    monkeypatch.setattr(evaluation, "create_reconstructor", failing_method(fails))
     evaluate(config, tmp_path / "little", "cpu")
     assert sizes == [5, *[2] * 5] if largest == 2 else sizes == [5, 2, *[1] * 10]
     assert content(tmp_path / "little") == content(tmp_path / "whole")
@@ -446,7 +446,7 @@ def test_out_of_memory_with_a_single_slice_is_its_failure(knee, tmp_path, monkey
             torch.empty(2**60)  # PyTorch's own error
         return None
 
-    monkeypatch.setattr(evaluation, "create_method", failing_method(fails))
+    monkeypatch.setattr(evaluation, "create_reconstructor", failing_method(fails))
     with pytest.raises(FailedSlicesError):
         evaluate(config_of(knee, **MRI), tmp_path, "cpu")
     ((key, error),) = read_failures(tmp_path).items()

@@ -57,7 +57,7 @@ def overrides_of(command: list[str]) -> dict[str, str]:
     return dict(pairs)
 
 
-def find(name: str, folder: str) -> study.Cell:
+def find(name: str, folder: str) -> study.GridCell:
     return next(cell for cell in study.GRIDS[name] if cell.folder == folder)
 
 
@@ -232,7 +232,7 @@ def test_the_warm_start_calls_the_network_twice_a_level(overrides, sigma_max, ca
 # --- every command fits
 
 
-def config_of(cell: study.Cell, *extra: str):
+def config_of(cell: study.GridCell, *extra: str):
     """The config that evaluation.evaluate sees: its flags, parsed."""
     command = grid.command_of(cell, arguments_of("mri"), extra)
     values = flags.FlagValues()

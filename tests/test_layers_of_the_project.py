@@ -24,7 +24,7 @@ ALLOWED = {
 # load_prior gives a score function and its SDE; the command line reads config files
 EXCEPTIONS = {
     "models/checkpoint.py": {"sde", "configs"},
-    "datasets/inspect.py": {"configs"},  # a command
+    "datasets/check.py": {"configs"},  # a command
     # before PyTorch: what to do where it is missing
     "datasets/__init__.py": {"configs.installed"},
     "models/__init__.py": {"configs.installed"},

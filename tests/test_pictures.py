@@ -8,8 +8,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from datasets import DataError
+from datasets.check import contact_sheet, describe, inspect_split
 from datasets.image_folder import open_image_folder, read_grey
-from datasets.inspect import contact_sheet, describe, inspect_split
 
 ORIENTATION = 0x112  # tag of EXIF
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5

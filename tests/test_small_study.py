@@ -22,7 +22,7 @@ from evaluation.study.small_cells import (
     MEASURED,
     MRI,
     OWN,
-    SAMPLERS,
+    STUDIED,
     VOLUMES,
     TestSets,
     make_cells,
@@ -172,7 +172,7 @@ def test_the_cells(everything):
             assert method.sampler in ("zero_filled", "fbp", "tv")
             continue
         assert f"{method.prior}_{method.size}" in NAMES
-        assert method.sampler in SAMPLERS[cell.measurement]
+        assert method.sampler in STUDIED[cell.measurement]
         assert config.sampler.num_steps == LEVELS[method.sampler]
         assert config.prior == f"runs/small_study_{method.prior}_{method.size}"
         assert (config.operator.name == "ct") == (cell.measurement == CT)
@@ -296,7 +296,7 @@ def write_study(root) -> None:
                     (key, score(data, prior, size, i), 0.5, 0.1)
                     for i, key in enumerate(keys_of(data))
                 ]
-                for sampler in SAMPLERS[measurement]:
+                for sampler in STUDIED[measurement]:
                     write_results(folder / f"{name}_{sampler}", rows, prior=name, **fields)
 
 
@@ -435,8 +435,8 @@ def test_the_scripts_list_what_they_do(tmp_path):
     assert bash(TRAIN, "--list", "head_4", "natural_1").stdout.split() == ["head_4", "natural_1"]
     argv = ("--list", "--only=head_ct/*/head_1_*")
     assert bash(EVALUATE, *argv, OUT=str(tmp_path)).stdout.split() == [
-        *(f"head_ct/{MRI}/head_1_{sampler}" for sampler in SAMPLERS[MRI]),
-        *(f"head_ct/{CT}/head_1_{sampler}" for sampler in SAMPLERS[CT]),
+        *(f"head_ct/{MRI}/head_1_{sampler}" for sampler in STUDIED[MRI]),
+        *(f"head_ct/{CT}/head_1_{sampler}" for sampler in STUDIED[CT]),
     ]
 
 

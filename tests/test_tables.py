@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from evaluation.results.cells import Method, method_label, parse_method, read_cell, read_grid
+from evaluation.results.cells import MethodName, method_label, parse_method, read_cell, read_grid
 from evaluation.show.markup import LATEX, Column, Text, escape, latex, markdown
 from evaluation.tables import main, make_table
 from tests.grids import slices, write_results
@@ -16,19 +16,19 @@ from tests.grids import slices, write_results
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("natural_1_pc", Method("pc", "natural", "1")),
-        ("knee_4_attention_jalal", Method("jalal", "knee", "4_attention")),
-        ("knee_4_pc", Method("pc", "knee", "4")),
-        ("fastmri_knee_3_pnp", Method("pnp", "fastmri_knee", "3")),
-        ("ct_2_annealed_langevin", Method("annealed_langevin", "ct", "2")),
-        ("natural_1_pc_lambda_0.001", Method("pc", "natural", "1", 0.001)),
-        ("natural_1_pc_lambda_0", Method("pc", "natural", "1", 0.0)),
-        ("natural_1_pc_lambda_1e-3", Method("pc", "natural", "1", 0.001)),
-        ("tv", Method("tv")),
-        ("l1_wavelet", Method("l1_wavelet")),
-        ("unet", Method("unet")),
-        ("natural_5_pc", Method("natural_5_pc")),
-        ("natural_1_pc_lambda_", Method("natural_1_pc_lambda_")),
+        ("natural_1_pc", MethodName("pc", "natural", "1")),
+        ("knee_4_attention_jalal", MethodName("jalal", "knee", "4_attention")),
+        ("knee_4_pc", MethodName("pc", "knee", "4")),
+        ("fastmri_knee_3_pnp", MethodName("pnp", "fastmri_knee", "3")),
+        ("ct_2_annealed_langevin", MethodName("annealed_langevin", "ct", "2")),
+        ("natural_1_pc_lambda_0.001", MethodName("pc", "natural", "1", 0.001)),
+        ("natural_1_pc_lambda_0", MethodName("pc", "natural", "1", 0.0)),
+        ("natural_1_pc_lambda_1e-3", MethodName("pc", "natural", "1", 0.001)),
+        ("tv", MethodName("tv")),
+        ("l1_wavelet", MethodName("l1_wavelet")),
+        ("unet", MethodName("unet")),
+        ("natural_5_pc", MethodName("natural_5_pc")),
+        ("natural_1_pc_lambda_", MethodName("natural_1_pc_lambda_")),
     ],
 )
 def test_names_of_methods(name, method):
@@ -257,7 +257,7 @@ def test_labels_come_from_the_path(grid):
     assert (cell.data, cell.measurement, cell.method) == (
         "pd",
         "gaussian1d_4x",
-        Method("pc", "natural", "1"),
+        MethodName("pc", "natural", "1"),
     )
     assert cell.values("psnr") == {"file.h5:0": 34.0, "file.h5:1": 35.0}
     assert len(read_grid([grid / "mri", grid / "ct"])) == 9

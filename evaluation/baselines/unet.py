@@ -40,7 +40,7 @@ def unet(operator: LinearOperator, y: Tensor, *, checkpoint: str) -> Tensor:
         ValueError: trained for another kind of operator.
     """
     net, trained_for = load_unet(checkpoint)
-    compare_measurements(trained_for, describe_measurement(operator), checkpoint)
+    compare_measurements(trained_for, operator.facts(), checkpoint)
     with torch.no_grad():
         return apply_unet(net.to(y.device), direct(operator, y))
 
@@ -97,11 +97,6 @@ def _load(path: Path, _changed: int) -> tuple[UNet, dict]:
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return net.eval().requires_grad_(False), payload.get("measurement", {}) if ours else {}
-
-
-def describe_measurement(operator: LinearOperator) -> dict:
-    """What of an operator a trained network depends on, as plain values."""
-    return operator.facts()
 
 
 def compare_measurements(trained: dict, present: dict, source: str | Path) -> None:

@@ -35,7 +35,14 @@ METRICS = {
 }
 IMAGE_METRICS = ("psnr", "ssim", "nmse")
 BASELINES = ("zero_filled", "fbp", "cg_sense", "l1_wavelet", "tv", "unet")  # order in tables
-SAMPLERS = {"pc": "PC", "ccdf": "CCDF", "jalal": "Jalal", "pnp": "PnP", "dds": "DDS", "dps": "DPS"}
+SAMPLER_LABELS = {
+    "pc": "PC",
+    "ccdf": "CCDF",
+    "jalal": "Jalal",
+    "pnp": "PnP",
+    "dds": "DDS",
+    "dps": "DPS",
+}
 METHOD = re.compile(
     rf"(?P<prior>.+?)_(?P<size>{'|'.join(sorted(SIZES, reverse=True))})"
     r"_(?P<sampler>[a-z0-9]+(?:_[a-z0-9]+)*?)(?:_lambda_(?P<weight>[0-9.]+(?:e-?[0-9]+)?))?"
@@ -63,7 +70,7 @@ LABELS = {
 }
 
 
-class Method(NamedTuple):
+class MethodName(NamedTuple):
     """What a method's name says; a method without a prior is all `sampler`."""
 
     sampler: str
@@ -89,7 +96,7 @@ class Cell(NamedTuple):
     folder: Path
     data: str
     measurement: str
-    method: Method
+    method: MethodName
     config: Mapping
     info: Mapping
     rows: Mapping[str, Mapping[str, float]]
@@ -113,25 +120,25 @@ class Cell(NamedTuple):
         return {key: row[metric] for key, row in self.rows.items() if metric in row}
 
 
-def parse_method(name: str) -> Method:
+def parse_method(name: str) -> MethodName:
     """``{prior}_{size}_{sampler}[_lambda_{weight}]``, or the name of a method without a prior.
 
     >>> parse_method("knee_4_attention_jalal")
-    Method(sampler='jalal', prior='knee', size='4_attention', weight=None)
+    MethodName(sampler='jalal', prior='knee', size='4_attention', weight=None)
     """
     match = METHOD.fullmatch(name)
     if not match:
-        return Method(name)
+        return MethodName(name)
     weight = match["weight"]
-    return Method(match["sampler"], match["prior"], match["size"], weight and float(weight))
+    return MethodName(match["sampler"], match["prior"], match["size"], weight and float(weight))
 
 
 def label(name: str) -> str:
     """A name of a folder or method in words."""
-    return LABELS.get(name) or SAMPLERS.get(name) or name.replace("_", " ")
+    return LABELS.get(name) or SAMPLER_LABELS.get(name) or name.replace("_", " ")
 
 
-def method_label(method: Method) -> str:
+def method_label(method: MethodName) -> str:
     """Such as "natural 1, PC" or "TV"."""
     if not method.prior:
         return label(method.sampler)

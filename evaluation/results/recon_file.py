@@ -73,7 +73,7 @@ def _digest(key: str, images: Mapping[str, np.ndarray]) -> bytes:
 
 
 @contextmanager
-def open_images(folder: Path, name: str = "reconstruction") -> Iterator[Images]:
+def open_reconstructions(folder: Path, name: str = "reconstruction") -> Iterator[Images]:
     """A ``with`` block's `Images` of a results folder.
 
     Args:
@@ -95,8 +95,8 @@ def open_images(folder: Path, name: str = "reconstruction") -> Iterator[Images]:
 
 
 def read_images(folder: Path, name: str = "reconstruction") -> dict[str, np.ndarray]:
-    """All images ``(H, W)`` by key; arguments and errors as `open_images`."""
-    with open_images(folder, name) as images:
+    """All images ``(H, W)`` by key; arguments and errors as `open_reconstructions`."""
+    with open_reconstructions(folder, name) as images:
         return dict(images)
 
 
@@ -104,7 +104,7 @@ def stored_keys(folder: Path) -> set[str]:
     """The keys of the images; none where there is no file."""
     if not (folder / "recon.h5").is_file():
         return set()
-    with open_images(folder) as images:
+    with open_reconstructions(folder) as images:
         return set(images)
 
 
@@ -122,7 +122,7 @@ def rewrite(
     path = folder / "recon.h5"
     with replacing(path) as target, ExitStack() as stack:
         # open throughout: another process may put a newer one in its place
-        old = stack.enter_context(open_images(folder)) if path.is_file() else None
+        old = stack.enter_context(open_reconstructions(folder)) if path.is_file() else None
 
         def images(key: str) -> dict[str, np.ndarray]:
             new = load(key)
@@ -130,7 +130,7 @@ def rewrite(
                 return new
             if old is not None and key in old:
                 return old.all(key)
-            with open_images(folder) as newer:
+            with open_reconstructions(folder) as newer:
                 return newer.all(key)
 
         with h5py.File(target, "w") as file:

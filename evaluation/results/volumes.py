@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from datasets.files import to_csv, write_atomically
 from datasets.parallel import fetch
 from evaluation.metrics import volume_metrics
-from evaluation.results.recon_file import open_images
+from evaluation.results.recon_file import open_reconstructions
 
 COLUMNS = ("volume", "slices", "psnr", "ssim", "nmse")
 
@@ -39,7 +39,7 @@ def write_volumes(folder: Path, dataset: Dataset, keys: Sequence[str]) -> None:
     for i, key in enumerate(keys):
         volumes.setdefault(volume_of(key), []).append(i)
     rows = []
-    with open_images(folder) as images:
+    with open_reconstructions(folder) as images:
         for volume, items in volumes.items():
             if not images.keys() >= {keys[i] for i in items}:
                 continue

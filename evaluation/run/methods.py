@@ -48,7 +48,7 @@ class Reconstruction(NamedTuple):
     std: Tensor | None = None
 
 
-Method = Callable[[LinearOperator, Tensor, tuple[str, ...]], Reconstruction]
+Reconstructor = Callable[[LinearOperator, Tensor, tuple[str, ...]], Reconstruction]
 
 
 def prior_file(config: ConfigDict) -> Path | None:
@@ -79,9 +79,9 @@ def weights_file(config: ConfigDict) -> Path | None:
     return prior_file(config)
 
 
-def create_method(
+def create_reconstructor(
     config: ConfigDict, device: str, on_call: Callable[[], None] = lambda: None
-) -> Method:
+) -> Reconstructor:
     """The baseline or sampler of `config.sampler`, its keywords checked.
 
     Args:
@@ -269,7 +269,7 @@ def takes(name: str, keyword: str) -> bool:
     return keyword in inspect.signature(SAMPLERS[name]).parameters
 
 
-def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -> Method:
+def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -> Reconstructor:
     """A baseline on one slice after the other: the batch size then changes no bit of the result.
 
     (A product of a sparse matrix with several vectors sums in another order than with one.)

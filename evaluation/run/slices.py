@@ -14,7 +14,7 @@ from datasets import Sample, collate
 from evaluation.baselines import direct
 from evaluation.metrics import all_metrics
 from evaluation.run.measurements import build_operator
-from evaluation.run.methods import Method
+from evaluation.run.methods import Reconstructor
 from evaluation.run.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
 from operators import LinearOperator
 from operators.batch import norm
@@ -22,7 +22,7 @@ from operators.batch import norm
 ERROR_LENGTH = 500  # characters of an exception's text that are kept
 
 
-class Slice(NamedTuple):
+class Outcome(NamedTuple):
     """What became of one slice: `row` and images ``(H, W)``, or an `error`."""
 
     key: str
@@ -34,13 +34,13 @@ class Slice(NamedTuple):
     std: np.ndarray | None = None
 
 
-def reconstruct(
+def run_slices(
     config: ConfigDict,
-    method: Method,
+    method: Reconstructor,
     samples: Sequence[Sample],
     with_panel: set[str],
     device: str,
-) -> list[Slice]:
+) -> list[Outcome]:
     """Measure and reconstruct some slices of one size, and measure the quality."""
     batch = collate(samples)
     keys = batch.key
@@ -61,7 +61,7 @@ def reconstruct(
         if not error and not torch.isfinite(images[b]).all():
             error = "NaN or infinite values in the reconstruction"
         if error:
-            slices.append(Slice(key, error=error))
+            slices.append(Outcome(key, error=error))
             continue
         own, y_b, x_b = operator[b], y[b : b + 1], images[b : b + 1]
         target, image = batch.image[b, 0].numpy(), images[b, 0].numpy()
@@ -73,7 +73,7 @@ def reconstruct(
             "measurement_hash": fingerprint(y_b),
         }
         slices.append(
-            Slice(
+            Outcome(
                 key,
                 row=row,
                 target=target,

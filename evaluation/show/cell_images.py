@@ -10,7 +10,7 @@ from datasets import Sample, create_dataset
 from datasets.identity import describe_files, read_files
 from evaluation.baselines import direct
 from evaluation.results.cells import Cell
-from evaluation.results.recon_file import open_images
+from evaluation.results.recon_file import open_reconstructions
 from evaluation.run.measurements import build_operator
 from evaluation.run.slices import measure, measurement_hash
 
@@ -27,7 +27,7 @@ class CellImages:
 
     def __init__(self, cell: Cell):
         self.cell = cell
-        with open_images(cell.folder) as images:
+        with open_reconstructions(cell.folder) as images:
             self.keys = [key for key in images if key in cell.rows]
         self.config = ConfigDict(cell.config)
         self._dataset: Dataset | None = None
@@ -36,7 +36,7 @@ class CellImages:
 
     def reconstruction(self, key: str) -> np.ndarray:
         """The reconstruction of a slice."""
-        with open_images(self.cell.folder) as images:
+        with open_reconstructions(self.cell.folder) as images:
             return _real(images[key])
 
     def target(self, key: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from configs.base import SIZES
-from evaluation.results.cells import IMAGE_METRICS, METRICS, SAMPLERS, Cell
+from evaluation.results.cells import IMAGE_METRICS, METRICS, SAMPLER_LABELS, Cell
 from evaluation.results.cells import label as in_words
 from evaluation.show.intervals import Interval, mean_interval
 from evaluation.show.style import COLORS, LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
@@ -291,7 +291,8 @@ def _names(cells: Sequence[Cell], field: str) -> list[str]:
 def _samplers(cells: Sequence[Cell]) -> list[str]:
     """The study's two first."""
     found = sorted({cell.method.sampler for cell in cells})
-    return sorted(found, key=lambda name: name not in SAMPLERS or list(SAMPLERS).index(name))
+    order = list(SAMPLER_LABELS)
+    return sorted(found, key=lambda name: name not in order or order.index(name))
 
 
 def _is(cell: Cell, prior: str, size: str) -> bool:

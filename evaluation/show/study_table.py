@@ -6,9 +6,9 @@ from pathlib import Path
 from evaluation.results.cells import (
     BASELINES,
     METRICS,
-    SAMPLERS,
+    SAMPLER_LABELS,
     Cell,
-    Method,
+    MethodName,
     describe_measurement,
     label,
     method_label,
@@ -88,18 +88,18 @@ def is_finished(cell: Cell, row: Row, metric: str) -> bool:
     return all(other.rows.keys() <= has for other in row)
 
 
-def _method_order(method: Method) -> tuple:
+def _method_order(method: MethodName) -> tuple:
     """Baselines as the study lists them, then samplers, their priors, their sizes."""
 
     def place(name: str, known: Iterable[str]) -> tuple[int, str]:
         known = list(known)
         return (known.index(name), "") if name in known else (len(known), name)
 
-    samplers = BASELINES if not method.prior else SAMPLERS
+    samplers = BASELINES if not method.prior else SAMPLER_LABELS
     return bool(method.prior), place(method.sampler, samplers), method.prior, method.size
 
 
-def _column(method: Method, *, grouped: bool) -> Column:
+def _column(method: MethodName, *, grouped: bool) -> Column:
     if not method.prior:
         return Column(label(method.sampler), "Baselines" if grouped else "")
     if not grouped:
@@ -107,7 +107,7 @@ def _column(method: Method, *, grouped: bool) -> Column:
     return Column(label(method.size), f"{label(method.sampler)}, {label(method.prior)} prior")
 
 
-def _entries(row: Row, methods: Sequence[Method], name: str, spread: str) -> list[Text]:
+def _entries(row: Row, methods: Sequence[MethodName], name: str, spread: str) -> list[Text]:
     metric = METRICS[name]
     found = {cell.method: cell for cell in row if cell.rows}
     means = {

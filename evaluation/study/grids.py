@@ -116,15 +116,15 @@ LAMBDAS = (0, *(n / 1000 for n in range(1, 10)), *(n / 100 for n in range(1, 6))
 MRI_PRIORS, CT_PRIORS = ("knee", "natural"), ("ct", "natural")
 
 
-class Method(NamedTuple):
+class GridMethod(NamedTuple):
     """How to reconstruct."""
 
     label: str
-    prior: str  # as in `Cell`
+    prior: str  # as in `GridCell`
     overrides: Overrides
 
 
-class Cell(NamedTuple):
+class GridCell(NamedTuple):
     """One run of `evaluation.evaluate`."""
 
     data: str  # labels, which are folders of the results
@@ -143,11 +143,11 @@ class Cell(NamedTuple):
 def combine(
     data: Mapping[str, tuple[str, Overrides]],
     measurements: Mapping[str, Overrides],
-    methods: Iterable[Method],
-) -> list[Cell]:
+    methods: Iterable[GridMethod],
+) -> list[GridCell]:
     """All combinations; `{measurement}` in a method's prior is replaced by the label."""
     return [
-        Cell(
+        GridCell(
             *(d, m, method.label, method.prior.format(measurement=m), root),
             {**fields, **measured, **method.overrides},
         )
@@ -157,29 +157,29 @@ def combine(
     ]
 
 
-def priors(names: Iterable[str], sampler: str, overrides: Overrides) -> list[Method]:
+def priors(names: Iterable[str], sampler: str, overrides: Overrides) -> list[GridMethod]:
     """Every prior at every size with one sampler."""
     return [
-        Method(f"{name}_{size}_{sampler}", f"{PRIORS[name]}_{size}", overrides)
+        GridMethod(f"{name}_{size}_{sampler}", f"{PRIORS[name]}_{size}", overrides)
         for name, size in product(names, SIZES)
     ]
 
 
-def sweep(prior: str, run: str, values: Iterable[float], overrides: Overrides) -> list[Method]:
+def sweep(prior: str, run: str, values: Iterable[float], overrides: Overrides) -> list[GridMethod]:
     """The predictor-corrector with each relaxation lambda of the data consistency."""
     return [
-        Method(f"{prior}_pc_lambda_{value:g}", run, {**overrides, "sampler.weight": value})
+        GridMethod(f"{prior}_pc_lambda_{value:g}", run, {**overrides, "sampler.weight": value})
         for value in values
     ]
 
 
-def baselines(*names: str) -> list[Method]:
+def baselines(*names: str) -> list[GridMethod]:
     """Methods without a prior."""
-    return [Method(name, "", {"sampler.name": name}) for name in names]
+    return [GridMethod(name, "", {"sampler.name": name}) for name in names]
 
 
 # a U-Net is trained for one measurement, on the data that the study's priors are trained on
-UNET = Method("unet", "unet_{measurement}", {"sampler.name": "unet"})
+UNET = GridMethod("unet", "unet_{measurement}", {"sampler.name": "unet"})
 MRI_BASELINES = [*baselines("zero_filled", "tv", "l1_wavelet"), UNET]
 CT_BASELINES = [*baselines("fbp", "tv"), UNET]
 
@@ -219,12 +219,12 @@ QUICK_CCDF = CCDF | {"sampler.num_steps": 100, "sampler.start_level": 50}
 QUICK_LAMBDAS = (0, 0.05, 1)
 
 ZERO_FILLED, FBP, TV = baselines("zero_filled", "fbp", "tv")
-SHIPPED = Method(
+SHIPPED = GridMethod(
     "natural_small_pnp", SHIPPED_PRIOR, {"sampler.name": "pnp", "sampler.num_steps": 50}
 )
-NATURAL_PC = Method("natural_1_pc", QUICK_PRIOR, QUICK_PC)
-NATURAL_JALAL = Method("natural_1_jalal", QUICK_PRIOR, QUICK_JALAL)
-NATURAL_CCDF = Method("natural_1_ccdf", QUICK_PRIOR, QUICK_CCDF)
+NATURAL_PC = GridMethod("natural_1_pc", QUICK_PRIOR, QUICK_PC)
+NATURAL_JALAL = GridMethod("natural_1_jalal", QUICK_PRIOR, QUICK_JALAL)
+NATURAL_CCDF = GridMethod("natural_1_ccdf", QUICK_PRIOR, QUICK_CCDF)
 
 QUICK_GRIDS = {
     "mri": combine(

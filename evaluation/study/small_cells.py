@@ -8,7 +8,16 @@ from pathlib import Path
 
 from configs.small_study import NAMES
 from datasets.files import write_atomically
-from evaluation.study.grids import CCDF, JALAL, PC, Cell, Method, Overrides, baselines, combine
+from evaluation.study.grids import (
+    CCDF,
+    JALAL,
+    PC,
+    GridCell,
+    GridMethod,
+    Overrides,
+    baselines,
+    combine,
+)
 
 MRI, CT = "gaussian1d_4x", "views_20"
 MEASUREMENTS = {
@@ -24,7 +33,7 @@ MEASUREMENTS = {
 LEVELS = {"pc": 50, "ccdf": 100, "jalal": 50, "pnp": 20}
 QUICK_LEVELS = {"pc": 3, "ccdf": 4, "jalal": 4, "pnp": 4}
 QUICK_LIMIT = 2  # slices
-SAMPLERS = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "pnp")}
+STUDIED = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "pnp")}
 ALIKE = {"pc": ("pc", "ccdf"), "ccdf": ("pc", "ccdf")}  # one row of the figure
 DIRECT = {MRI: "zero_filled", CT: "fbp"}
 OUT = "results/small_study"  # the grid's results
@@ -132,7 +141,7 @@ class TestSets:
         self._add(BODY, series.name, series.parent, BODY_FIELDS)
 
 
-def make_cells(sets: Mapping[str, Overrides], *, quick: bool = False) -> list[Cell]:
+def make_cells(sets: Mapping[str, Overrides], *, quick: bool = False) -> list[GridCell]:
     """Every prior, sampler and baseline on every set and its measurements.
 
     Those of small networks come first, so that a half of the cells is half of the work.
@@ -148,14 +157,14 @@ def make_cells(sets: Mapping[str, Overrides], *, quick: bool = False) -> list[Ce
         data = {n: ("", f | limit) for n, f in sets.items() if measurement in MEASURED[n]}
         methods = [
             *baselines(DIRECT[measurement], "tv"),
-            *(sampling(name, s, levels) for name in NAMES for s in SAMPLERS[measurement]),
+            *(sampling(name, s, levels) for name in NAMES for s in STUDIED[measurement]),
         ]
         cells += combine(data, {measurement: fields}, methods)
     order = {"": -1} | {prior_folder(name): i for i, name in enumerate(NAMES)}
     return sorted(cells, key=lambda cell: order[cell.prior])
 
 
-def sampling(name: str, sampler: str, levels: Mapping[str, int]) -> Method:
+def sampling(name: str, sampler: str, levels: Mapping[str, int]) -> GridMethod:
     """A prior with a sampler at its number of levels."""
     fields = {
         "pc": PC,
@@ -164,7 +173,7 @@ def sampling(name: str, sampler: str, levels: Mapping[str, int]) -> Method:
         "pnp": {"sampler.name": "pnp"},
     }[sampler]
     number = {"sampler.num_steps": levels[sampler]}
-    return Method(f"{name}_{sampler}", prior_folder(name), fields | number)
+    return GridMethod(f"{name}_{sampler}", prior_folder(name), fields | number)
 
 
 def prior_folder(name: str) -> str:
@@ -172,6 +181,6 @@ def prior_folder(name: str) -> str:
     return f"small_study_{name}"
 
 
-def priors_of(cells: Sequence[Cell]) -> list[str]:
+def priors_of(cells: Sequence[GridCell]) -> list[str]:
     """The training runs that the cells need."""
     return list(dict.fromkeys(cell.prior for cell in cells if cell.prior))

@@ -14,7 +14,7 @@ from evaluation.results.cells import Cell
 from evaluation.results.volumes import volume_of
 from evaluation.show.intervals import Interval, gap_interval, mean_interval
 from evaluation.show.markup import MISSING
-from evaluation.study.small_cells import DOMAINS, OWN, SAMPLERS, outside
+from evaluation.study.small_cells import DOMAINS, OWN, STUDIED, outside
 
 METRIC = "psnr"
 FEWEST_VOLUMES = 3
@@ -117,7 +117,7 @@ def size_findings(scores: Scores) -> list[SizeFinding]:
     """Every size against the smallest, of every prior with the measurements it is meant for."""
     found = []
     for prior, measurement in DOMAINS:
-        for sampler in SAMPLERS[measurement]:
+        for sampler in STUDIED[measurement]:
             for size in SIZES[1:]:
                 names = f"{prior}_{size}_{sampler}", f"{prior}_{SMALLEST}_{sampler}"
                 own = scores.difference([OWN[prior]], measurement, *names)
@@ -136,7 +136,7 @@ def natural_findings(scores: Scores) -> list[NaturalFinding]:
     for prior, measurement in DOMAINS:
         if prior == "natural":
             continue
-        for sampler in SAMPLERS[measurement]:
+        for sampler in STUDIED[measurement]:
             for size in SIZES:
                 names = f"natural_{size}_{sampler}", f"{prior}_{size}_{sampler}"
                 own = scores.difference([OWN[prior]], measurement, *names)

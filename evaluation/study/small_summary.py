@@ -32,7 +32,7 @@ from evaluation.study.small_cells import (
     MRI,
     OUT,
     OWN,
-    SAMPLERS,
+    STUDIED,
     outside,
 )
 from evaluation.study.small_findings import Estimate, Scores
@@ -186,7 +186,7 @@ def interval(value: Interval) -> str:
 def mean_tables(scores: Scores) -> list[str]:
     """A table for each measurement and sampler: rows sets, columns priors by size."""
     parts = []
-    for measurement, samplers in SAMPLERS.items():
+    for measurement, samplers in STUDIED.items():
         for sampler in samplers:
             methods = [f"{prior}_{size}_{sampler}" for prior in PRIORS for size in SIZES]
             columns = [DIRECT[measurement], "tv", *methods]
@@ -224,7 +224,7 @@ def size_panels(scores: Scores) -> list[SizePanel]:
         kind = {MRI: "MR", CT: "CT"}[measurement]
         for where, sets in (("in", [OWN[prior]]), ("out of", outside(prior, measurement))):
             title = f"{kind}, {where} distribution\nof the {prior} prior"
-            for sampler in SAMPLERS[measurement]:
+            for sampler in STUDIED[measurement]:
                 lines = findings.prior_means(scores, sets, measurement, sampler)
                 tv = list(scores.of(sets, measurement, "tv").values())
                 panels.append(

@@ -1,6 +1,6 @@
 """Look at a data set before training on it.
 
-    python -m datasets.inspect --config=configs/fastmri_knee.py --config.data.root=PATH
+    python -m datasets.check --config=configs/fastmri_knee.py --config.data.root=PATH
 
 prints what each split holds (counts, shapes, value ranges) and every problem found, and writes
 the first images as a contact sheet. Bad files and slices are listed, not fatal.
