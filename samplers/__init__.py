@@ -1,8 +1,9 @@
 """Posterior samplers: ``sampler(score, sde, operator, y, *, rng, num_steps, ..., callback=None)``.
 
-A new sampler is one file and one line in `SAMPLERS`. `STUDY[name]` holds the keywords that turn a
-sampler into the original code's (docs/protocols.md), `STUDY_CT[name]` those for CT; `PRESETS`
-has further published settings.
+A new sampler is one file and one line in `SAMPLERS`; ``@torch.no_grad()`` stands in front of it, so
+that callers need not think of it, and where nothing is random `rng` may be None.
+`STUDY[name]` holds the keywords that turn a sampler into the original code's (docs/protocols.md),
+`STUDY_CT[name]` those for CT; `PRESETS` has further published settings.
 """
 
 from samplers import annealed_langevin as _langevin

@@ -37,6 +37,7 @@ CSGM = {
 Gradient = Callable[[Tensor, Tensor, float], Tensor]
 
 
+@torch.no_grad()
 def annealed_langevin(
     score: Score,
     sde: VESDE,

@@ -16,6 +16,7 @@ START_SIGMA = 1.0  # images in [0, 1] are all but lost in it
 OLD_NOISE = ("network", "data")
 
 
+@torch.no_grad()
 def dds(
     score: Score,
     sde: VESDE,

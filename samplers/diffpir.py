@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
@@ -16,6 +17,7 @@ ZETA = 0.3  # part of new noise (Zhu et al. 2023, table 5: 0.1 to 1 by task)
 STRENGTH = 1.0  # lambda of the data step
 
 
+@torch.no_grad()
 def diffpir(
     score: Score,
     sde: VESDE,

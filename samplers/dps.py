@@ -21,6 +21,7 @@ NORM_STEPS = 20  # of the power method; a per cent or so is enough
 STEP, REFERENCE_STEPS = 0.9, 1000
 
 
+@torch.no_grad()
 def dps(
     score: Score,
     sde: VESDE,

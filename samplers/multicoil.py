@@ -6,6 +6,7 @@ one batch; their root sum of squares is the result.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from operators.batch import BatchGenerator, GroupedGenerator
@@ -19,6 +20,7 @@ EVERY = 50  # m, steps between SENSE corrections (Chung & Ye 2022)
 WEIGHT_FIRST, WEIGHT_LAST = 1.0, 0.2  # lambda of the first and the last step, linear between
 
 
+@torch.no_grad()
 def ssos(
     score: Score,
     sde: VESDE,
@@ -48,6 +50,7 @@ def ssos(
     return sample(None, callback)
 
 
+@torch.no_grad()
 def hybrid(
     score: Score,
     sde: VESDE,

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
@@ -16,13 +17,14 @@ STRENGTH = 0.23  # lambda of DPIR
 MOMENTUM = 0.5, 0.8  # first, last; chosen on validation slices (docs/samplers.md)
 
 
+@torch.no_grad()
 def pnp(
     score: Score,
     sde: VESDE,
     operator: LinearOperator,
     y: Tensor,
     *,
-    rng: BatchGenerator,
+    rng: BatchGenerator | None = None,
     num_steps: int,
     initial: Tensor | None = None,
     start_sigma: float | None = None,
@@ -44,7 +46,7 @@ def pnp(
 
     Args: as `samplers.dds`, but
 
-        rng: names the samples; no random number is drawn.
+        rng: names the samples in errors; no random number is drawn, and None will do.
         start_sigma: first level; by default what the measurement says (`start.noise_levels`).
         momentum: m, from 0 (none) to below 1; of two numbers the first is the first step's, and it
             goes linearly to the second, of the last.

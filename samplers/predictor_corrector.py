@@ -23,6 +23,7 @@ STUDY = {"final": "study", "complex_start": False, "truncated_label": True}
 STUDY_CT = STUDY | {"final": "sample", "start": "residual"}
 
 
+@torch.no_grad()
 def predictor_corrector(
     score: Score,
     sde: VESDE,

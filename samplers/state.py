@@ -61,8 +61,8 @@ class Watch:
     Samples are independent: one that fails does not touch the others, which go on.
     """
 
-    def __init__(self, rng: BatchGenerator, callback: Callback | None):
-        self.keys = rng.keys
+    def __init__(self, rng: BatchGenerator | None, callback: Callback | None):
+        self.keys = rng and rng.keys  # None: samples are named by their numbers
         self.callback = callback
         self.sigmas: list[float] = []
         self.failed_at: Tensor | None = None  # (B,) step, -1 while finite
@@ -94,7 +94,7 @@ class Watch:
 
     def _failures(self) -> list[tuple[int, str, int, float]]:
         return [
-            (b, self.keys[b], step, self.sigmas[step])
+            (b, self.keys[b] if self.keys else f"sample {b}", step, self.sigmas[step])
             for b, step in enumerate(self.failed_at.tolist())
             if step >= 0
         ]

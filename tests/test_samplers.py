@@ -40,6 +40,7 @@ from operators.batch import GroupedGenerator, expand, norm
 from operators.ct import few_view_angles
 from operators.multicoil import rss
 from samplers import (
+    POINT_ESTIMATES,
     PRESETS,
     SAMPLERS,
     SPREAD,
@@ -791,3 +792,56 @@ def test_momentum_gets_nearer_to_the_posterior_mean_in_few_steps():
     assert fast < 0.7 * plain
     with pytest.raises(ValueError, match=r"expected momentum in \[0, 1\), got 1"):
         run("pnp", operator, y, [1], momentum=1.0)
+
+
+# ------------------------------------------------------------ what callers need not think of
+
+
+class Learnt(torch.nn.Module):
+    """A score with a parameter that requires a gradient, as a network's do."""
+
+    def __init__(self):
+        super().__init__()
+        self.variance = torch.nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x, sigma):
+        return (0.5 - x) / (self.variance + expand(sigma, x) ** 2)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_no_sampler_keeps_a_graph(name):
+    """Memory would grow with the steps."""
+    coils = name in ("ssos", "hybrid")
+    mask = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) < 0.6
+    maps = torch.full((2, 8, 8), 0.5**0.5, dtype=torch.complex64)
+    operator = MultiCoilMRI(mask, maps) if coils else SingleCoilMRI(mask)
+    y = operator.forward(torch.full((2, 1, 8, 8), 0.5).to(maps.dtype if coils else torch.float32))
+    net, seen = Learnt(), []
+    assert torch.is_grad_enabled()
+    result = SAMPLERS[name](
+        complex_score(net),
+        VESDE(0.01, 2.0),
+        operator,
+        y,
+        rng=BatchGenerator([0, 1]),
+        num_steps=4,
+        callback=lambda step, sigma, x: seen.append(x.requires_grad),
+    )
+    assert seen
+    assert not any(seen)
+    assert not result.requires_grad
+    assert net.variance.grad is None
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", POINT_ESTIMATES)
+def test_where_nothing_is_random_no_random_numbers_are_asked_for(name):
+    operator = SingleCoilMRI(torch.ones(8, 8, dtype=torch.bool))
+    y = operator.forward(torch.rand(2, 1, 8, 8))
+    arguments = (Learnt(), VESDE(0.01, 2.0), operator, y)
+    without = SAMPLERS[name](*arguments, num_steps=4)
+    given = SAMPLERS[name](*arguments, rng=BatchGenerator([3, 4]), num_steps=4)
+    assert torch.equal(without, given)
+    y[1, 0, 0, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match="values in sample 1 at step 0"):
+        SAMPLERS[name](*arguments, num_steps=4, start_sigma=1.0)
