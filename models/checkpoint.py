@@ -27,7 +27,7 @@ from datasets.files import replacing
 from models import create_model
 from models.allocator import keep_freed_memory
 from models.original import ema_state, translate_state
-from sde import VESDE, Score, score_function
+from sde import VESDE, Prior, score_function
 
 FORMAT = "score-priors/1"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -202,11 +202,12 @@ def load_prior(
     *,
     autocast: torch.dtype | None = None,
     compiled: bool = False,
-) -> tuple[Score, VESDE]:
+) -> Prior:
     """A trained prior, ready to sample: its score function (EMA weights) and its SDE.
 
     The score takes real and complex images of any sides: those that the network cannot halve are
-    padded. Its attribute `symmetric` says whether it was trained with flips and rotations. On a CPU
+    padded. Its attributes `symmetric` and `device` say whether it was trained with flips and
+    rotations, and where its network is. ``score, sde = load_prior(...)`` takes both apart. On a CPU
     the process keeps the memory that it frees from then on (`models.allocator`). A warning says
     where the prior's training is not finished.
 
@@ -236,7 +237,8 @@ def load_prior(
     # trained on images in all positions: to that prior they are alike
     symmetric = bool(config.data.get("flip") and config.data.get("rotate"))
     score = score_function(fast, autocast=autocast, stride=net.stride, symmetric=symmetric)
-    return score, sde
+    score.device = torch.device(device)
+    return Prior(score, sde)
 
 
 def unfinished(payload: dict) -> str:
