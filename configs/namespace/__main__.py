@@ -1,0 +1,40 @@
+"""The commands of the project, from any folder: ``score-priors reconstruct --input=... --out=...``.
+
+Relative paths are meant from the folder that it is called in.
+"""
+
+import runpy
+import sys
+
+from score_priors import ROOT
+
+COMMANDS = {
+    "reconstruct": "reconstruct",
+    "train": "train",
+    "evaluate": "evaluation.evaluate",
+    "tune": "evaluation.tune",
+    "tables": "evaluation.tables",
+    "figures": "evaluation.figures",
+    "report": "evaluation.report",
+    "image-statistics": "evaluation.image_statistics",
+    "check": "datasets.check",
+    "checkpoint": "models.checkpoint",
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names, as ``python -m`` in the checkout does."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in COMMANDS:
+        text = f"usage: score-priors {'|'.join(COMMANDS)} ...\n(score-priors COMMAND --help)"
+        if name in ("-h", "--help"):
+            print(text)
+            return
+        raise SystemExit(f"error: unknown command {name!r}\n{text}")
+    del sys.argv[1]
+    sys.path.insert(0, str(ROOT))
+    runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
