@@ -1,4 +1,12 @@
-"""Reconstruct a user's own measurement: k-space, sinograms, or images to simulate one of.
+"""Reconstruct a user's own measurement: k-space, sinograms, what any linear operator measured.
+
+From Python, arrays in and arrays out:
+
+    from reconstruct import reconstruct
+    result = reconstruct(kspace, mask=mask)
+    result.image, result.std, result.sigma_y
+
+From the command line, files in and a folder of files out:
 
     python reconstruct.py --input=scan.h5 --out=results/scan
 
@@ -10,470 +18,249 @@ units are in docs/reconstruct.md. Run again, it continues where it was stopped.
 import configs.installed
 
 # isort: split
-import hashlib
-import io
-import json
-import logging
-import shutil
-import time
-from importlib.util import find_spec
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from absl import flags
-from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 import configs
 from configs.numbers import check_numbers
-from configs.progress import SliceProgress
-from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
-from datasets.files import holding, remove_abandoned, write_atomically
-from evaluation.metrics import all_metrics
-from evaluation.own import Input, digest, open_input
-from evaluation.own.base import SIMULATED
-from evaluation.own.preview import preview
-from evaluation.results.files import read_json
-from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
-from evaluation.run.methods import (
-    PRECISIONS,
-    check_noise,
-    check_options,
-    counted,
-    draw_samples,
-    expected_calls,
-    starts_warm,
-    uses_noise,
-)
-from evaluation.run.provenance import code_version
-from evaluation.run.slices import describe_error
-from models.checkpoint import load_prior, resolve_prior
-from operators.problem import Problem
-from samplers import POINT_ESTIMATES, SAMPLERS, Posterior, spread
-from sde import VESDE, Score
+from evaluation.own.arrays import open_array
+from evaluation.own.base import Input
+from evaluation.own.engine import Sampling, Solution, choose_sampling, describe, solve_slices
+from evaluation.own.folder import reconstruct_file
+from evaluation.run.batching import choose_size
+from evaluation.run.methods import PRECISIONS
+from models.checkpoint import load_prior
+from operators import LinearOperator
+from sde import Prior
 
-log = logging.getLogger(__name__)
-
-POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
-# by default; samplers of coil images apart have no place here: maps are given or estimated
-NUM_STEPS = {
-    "pnp": 50,
-    "dds": 50,
-    "diffpir": 50,
-    "dps": 50,
-    "predictor_corrector": 500,
-    "annealed_langevin": 500,
-}
-MAY_CHANGE = ("batch_size",)
-PREVIEWS = 4  # slices in the preview
+__all__ = ["Prior", "Result", "load_prior", "reconstruct"]
 
 
-class Method(NamedTuple):
-    """A sampler with its keywords and prior."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """A reconstruction, in the unit of the measurement.
 
-    name: str
-    num_steps: int
-    num_samples: int
-    options: dict
-    sigma_y: float | None  # in the measurement's unit; 0: no noise, None: estimated
-    score: Score
-    sde: VESDE
+    Arrays are NumPy's where the measurement was NumPy's, else tensors on its device.
+
+    Attributes:
+        image: the reconstruction; of several samples their mean. complex64 where images are
+            complex (k-space: ``abs(result.image)`` is what is looked at), else float32.
+        std: standard deviation of each pixel over the samples, float32 (of complex images that of
+            the magnitude); None for one sample.
+        direct: the reconstruction without a prior, of the same shape: zero-filled, filtered
+            back-projection, or what the operator calls its direct one.
+        sigma_y: standard deviation of the measurement's noise (of real and imaginary part each)
+            that was reckoned with, given or estimated; of several slices an array of them. Samplers
+            that do not use it are named in `description`.
+        scale: what the prior saw as 1; of several slices an array.
+        description: what the image is: a point estimate, a sample, the mean of samples; by what.
+        facts: what was found in the measurement: coils, mask, acceleration, geometry.
+        notes: what looks unusual about it; these are warned of, too.
+        failures: number of a slice -> what went wrong; such images are NaN.
+    """
+
+    image: np.ndarray | Tensor
+    std: np.ndarray | Tensor | None
+    direct: np.ndarray | Tensor
+    sigma_y: float | np.ndarray | Tensor
+    scale: float | np.ndarray | Tensor
+    description: str
+    facts: dict
+    notes: tuple[str, ...]
+    failures: dict[int, str]
+
+    def __repr__(self) -> str:
+        kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)
+        noise = f"{self.sigma_y:.3g}" if isinstance(self.sigma_y, float) else "of each slice"
+        return f"Result({self.description}; image {kind} {shape}; sigma_y {noise})"
 
 
-class Slice(NamedTuple):
-    """The result of a slice, in the unit of the measurement; images ``(H, W)``."""
+def reconstruct(
+    measurement: ArrayLike | Tensor,
+    *,
+    mask: ArrayLike | Tensor | None = None,
+    maps: ArrayLike | Tensor | None = None,
+    angles: ArrayLike | Tensor | None = None,
+    operator: LinearOperator | None = None,
+    sigma_y: float | None = None,
+    prior: str | Path | Prior = "natural_small",
+    sampler: str = "",
+    num_steps: int | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    precision: str = "float32",
+    options: Mapping | None = None,
+) -> Result:
+    """Reconstruct images from k-space, sinograms, or the measurement of any linear operator.
 
-    image: np.ndarray  # float32, or complex64 for k-space: the mean over samples
-    std: np.ndarray
-    direct: np.ndarray
-    scale: np.ndarray  # (): what 1 was for the prior
-    sigma_y: np.ndarray  # (): noise of the measurement, given or estimated
-    seconds: np.ndarray  # ()
+    - **k-space**, complex: ``(H, W)``, ``(coils, H, W)`` or ``(slices, coils, H, W)``; three axes
+      are always coils (slices of one coil: ``kspace[:, None]``). The origin is at
+      ``(H // 2, W // 2)``, the image the centred orthonormal inverse DFT. The images are complex,
+      ``(H, W)`` or ``(slices, H, W)``.
+    - **a sinogram**, real, with its `angles`: ``(views, bins)`` or ``(slices, views, bins)`` line
+      integrals of a parallel beam. The images are ``(bins, bins)``, attenuation a bin.
+    - **y with its `operator`**: of its `range_shape`, or several of them ``(n, *range_shape)``. The
+      images have its `domain_shape`, or ``(n, *domain_shape)``. A first axis of length 1, a
+      channel, may be left out; the images are without it, too.
 
-
-def reconstruct(config: ConfigDict, source: Path, out: Path, device: str) -> dict:
-    """Reconstruct the slices that `out` does not have yet, then write all files.
+    Any unit will do: images come out in that of the measurement.
 
     Args:
-        config: as `configs.reconstruct`.
-        source: the input, see `evaluation.own.open_input`.
-        out: folder of the results; made if missing.
-        device: of the network.
+        measurement: NumPy array, tensor, or nested lists; read, never written to.
+        mask: k-space: where it was measured, bool ``(H, W)`` or ``(slices, H, W)``, or its columns
+            ``(W,)``. None: positions that are exactly 0 in all coils were not measured.
+        maps: k-space: complex coil maps ``(coils, H, W)`` or ``(slices, coils, H, W)``, of any
+            scale. None: where there are several coils, estimated from the fully measured centre of
+            k-space (ESPIRiT).
+        angles: sinogram: degrees of the views ``(views,)``, directions as in `operators.ct`.
+        operator: what gave `measurement`, such as `operators.FanBeamCT`,
+            `operators.FunctionOperator` or a `LinearOperator` of your own; it is given tensors on
+            `device`. (Of MRI rather give k-space, mask and maps: a slow phase of the image, which
+            priors do not know, is then taken care of.)
+        sigma_y: standard deviation of the measurement's noise, in its unit, of real and imaginary
+            part each; 0: none. None: estimated from each slice; with a warning taken for 0 where
+            the operator cannot tell.
+        prior: name of a shipped one, a checkpoint, a training run's folder, or a `Prior`, e.g.
+            `Prior.from_denoiser`.
+        sampler: a key of `samplers.SAMPLERS`; "": `pnp`, a point estimate, for one sample, and
+            `dds` for several.
+        num_steps: of the sampler; None: 50, of `predictor_corrector` and `annealed_langevin` 500.
+        samples: drawn from the posterior; their mean and deviation are the result.
+        seed: with a slice's number it fixes the random numbers.
+        device: where it runs; None: where the prior is, for one by name a GPU if there is one.
+        precision: of a prior that is given by name: "float32", "bfloat16" or "float16".
+        options: further keywords of the sampler, such as ``{"eta": 0.5}``.
 
     Returns:
-        The summary, as in ``summary.json``.
+        A `Result`.
 
     Raises:
-        ConfigError, DataError, CheckpointError, ValueError, FileNotFoundError: before any
-            reconstruction, if something does not fit; a ValueError, too, at the end, if some slices
-            failed: the others are kept.
+        ValueError, TypeError, FileNotFoundError: before the network is called, where something
+            does not fit; says what was expected, what was got, and what to do.
+        FloatingPointError: every slice became NaN or infinite.
     """
-    _check_folders(source, out)
-    check_numbers(config)
-    method = create_method(config, device)
-    opened = open_input(source, config)
-    settings = _settings(config, source, opened, method)
-    configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
-    for text in _announce(opened, method):
-        print(text)
-    with holding(out):
-        configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
-        return _reconstruct_missing(config, out, device, opened, settings, method)
-
-
-def _reconstruct_missing(
-    config: ConfigDict, out: Path, device: str, opened: Input, settings: ConfigDict, method: Method
-) -> dict:
-    """`reconstruct`, of what it has opened and checked."""
-    summary = out / "summary.json"
-    if summary.is_file():
-        print(f"{out} is complete")
-        return read_json(summary)
-
-    parts = out / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    for folder in (out, parts):
-        remove_abandoned(folder, older=0)
-    write_atomically(out / "config.json", configs.to_json(settings))
-    items = range(len(opened.keys))
-    size = choose_size(config.batch_size, device)
-    there = [_load_part(_part(parts, item)) is not None for item in items]
-    todo = unfinished(items, size, there.__getitem__)
-    failures: dict[str, str] = {}
-
-    progress = SliceProgress()
-    method = method._replace(score=counted(method.score, progress.call))
-
-    def work(batch: list[int]) -> dict[str, str]:
-        progress.begin(len(batch))
-        return _reconstruct_batch(opened, method, config.seed, batch, parts, device)
-
-    calls = expected_calls(method.name, method.num_steps, method.num_samples, method.options)
-    with progress.start(len(todo), calls, done=len(items) - len(todo)):
-        for batch, outcome in in_batches(todo, size, work):
-            if isinstance(outcome, Exception):
-                outcome = {opened.keys[batch[0]]: describe_error(outcome)}
-            failures |= outcome
-            if not any(parts.iterdir()):
-                check_alike(failures.values())
-            progress.finish()
-    if failures:
-        raise ValueError(
-            f"{len(failures)} slices failed, the others are kept in {parts}; the same command "
-            "tries them again:\n  "
-            + "\n  ".join(f"{key}: {reason}" for key, reason in failures.items())
+    sampling = _choose(sampler, num_steps, samples, sigma_y, options)
+    opened, axes = open_array(measurement, mask=mask, maps=maps, angles=angles, operator=operator)
+    unknown = operator is not None and operator[0].noise(opened.y[:1]) is None
+    if unknown and sigma_y is None and sampling.uses_noise:
+        opened.notes.append(
+            f"{type(operator).__name__} cannot tell how noisy a measurement is: it is taken as "
+            "free of noise; say so with sigma_y=0, or give the noise's standard deviation"
         )
-    slices = [_load_part(_part(parts, item)) for item in items]
-    if None in slices:
-        raise ValueError(f"{parts}: slices have gone while others were done; run this again")
-    result = write_results(out, opened, slices, settings, method)
-    shutil.rmtree(parts)
-    return result
+    prior, device = _open_prior(prior, device, precision, measurement)
+    for note in opened.notes:
+        warnings.warn(note, stacklevel=2)
+    solution = _solve_all(opened, sampling, prior, seed, device)
+    if len(solution.failures) == len(opened.keys):
+        raise FloatingPointError(f"no image is usable: {solution.failures[0]}")
+    for number, reason in solution.failures.items():
+        warnings.warn(f"slice {number} is NaN: {reason}", stacklevel=2)
 
+    def like_measurement(values: Tensor) -> np.ndarray | Tensor:
+        values = values.contiguous()
+        return values.to(measurement.device) if is_tensor else values.cpu().numpy()
 
-def create_method(config: ConfigDict, device: str) -> Method:
-    """The sampler of `config.sampler` and the prior, checked.
+    def number(values: Tensor) -> float | np.ndarray | Tensor:
+        return like_measurement(values) if axes.slices else float(values[0])
 
-    Raises:
-        ValueError: an unknown sampler or keyword, or several samples of a point estimate.
-        FileNotFoundError, CheckpointError: no such prior, or one that cannot be read.
-    """
-    options = {k: v for k, v in config.sampler.items() if v is not None}
-    num_samples = options.pop("num_samples")
-    name = options.pop("name") or (POINT if num_samples == 1 else POSTERIOR)
-    if name not in NUM_STEPS:
-        raise ValueError(f"unknown sampler '{name}'; known: {', '.join(NUM_STEPS)}")
-    num_steps = options.pop("num_steps", NUM_STEPS[name])
-    check_options(SAMPLERS[name], options)
-    check_noise(name, options)
-    sigma_y = options.pop("sigma_y", None)
-    if num_samples < 1 or (num_samples > 1 and name == POINT):
-        raise ValueError(
-            f"expected sampler.num_samples of 1 for {POINT}, a point estimate, of 1 or more for "
-            f"others, got {num_samples} for {name}; set sampler.name to {POSTERIOR}"
-        )
-    choose_size(config.batch_size, device)  # so that a wrong one is found now
-    if config.precision not in PRECISIONS:
-        raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
-    score, sde = load_prior(
-        config.prior, device, autocast=PRECISIONS[config.precision], compiled=config.compile
-    )
-    return Method(name, num_steps, num_samples, options, sigma_y, score, sde)
-
-
-def _reconstruct_batch(
-    opened: Input, method: Method, seed: int, items: list[int], parts: Path, device: str
-) -> dict[str, str]:
-    """Reconstruct and store the chosen slices `items`; returns what failed, by key."""
-    keys = [opened.keys[item] for item in items]
-    begin = time.perf_counter()
-    problem = opened.problem(items).to(device)
-    if bool((problem.scale > 0).any()):
-        moments, failures = sample(problem, method, seed, keys)
-    else:  # nothing was measured
-        moments, failures = Posterior(problem.direct, problem.direct.abs()), {}
-    seconds = np.array((time.perf_counter() - begin) / len(items))
-    images, stds, directs = (
-        opened.finish(values).cpu().numpy()[:, 0]  # (B, H, W)
-        for values in (
-            problem.restore(torch.where(_there(problem), moments.mean, 0.0)),
-            torch.where(_there(problem), moments.std, 0.0) * problem.scale[:, None, None, None],
-            problem.restore(problem.direct),
-        )
-    )
-    sigma_y = (noise_level(problem, method) * problem.scale).cpu().numpy()  # (B,)
-    scale = problem.scale.cpu().numpy()
-    for b, (item, key) in enumerate(zip(items, keys, strict=True)):
-        if key not in failures:
-            part = Slice(images[b], stds[b], directs[b], scale[b], sigma_y[b], seconds)
-            _save_part(_part(parts, item), part)
-    return failures
-
-
-def _there(problem: Problem) -> Tensor:
-    """``(B, 1, 1, 1)``: whether anything was measured of a slice."""
-    return problem.scale[:, None, None, None] > 0
-
-
-def sample(
-    problem: Problem, method: Method, seed: int, keys: list[str]
-) -> tuple[Posterior, dict[str, str]]:
-    """Mean and standard deviation in the prior's unit, and the slices that failed, by key."""
-    options = dict(method.options)
-    if uses_noise(method.name, options):
-        options["sigma_y"] = noise_level(problem, method)
-    return draw_samples(
-        method.name,
-        method.score,
-        method.sde,
-        problem.operator,
-        problem.y,
-        num_steps=method.num_steps,
-        num_samples=method.num_samples,
-        seed=seed,
-        keys=keys,
-        initial=problem.direct if starts_warm(method.name, options) else None,
-        options=options,
+    is_tensor = isinstance(measurement, Tensor)
+    return Result(
+        image=like_measurement(axes.apply(solution.image)),
+        std=like_measurement(axes.apply(solution.std)) if samples > 1 else None,
+        direct=like_measurement(axes.apply(solution.direct)),
+        sigma_y=number(solution.sigma_y),
+        scale=number(solution.scale),
+        description=describe(sampling),
+        facts=dict(opened.facts),
+        notes=tuple(opened.notes),
+        failures=solution.failures,
     )
 
 
-def noise_level(problem: Problem, method: Method) -> Tensor:
-    """Standard deviation of the measurement's noise ``(B,)`` in the prior's unit."""
-    if method.sigma_y is None:
-        return problem.noise
-    return method.sigma_y / torch.where(problem.scale > 0, problem.scale, 1.0)
+def _choose(
+    sampler: str,
+    num_steps: int | None,
+    samples: int,
+    sigma_y: float | None,
+    options: Mapping | None,
+) -> Sampling:
+    """`choose_sampling`, its arguments checked as those of a command line are."""
+    given = dict(options or {})
+    for name, value in {"samples": samples, "num_steps": num_steps}.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise TypeError(f"expected {name} as an int, got {value!r}")
+    own = given.keys() & {"sigma_y", "num_steps", "num_samples", "name"}
+    if own:
+        raise ValueError(f"expected {', '.join(sorted(own))} outside of options, got it in them")
+    sigma_y = None if sigma_y is None else float(sigma_y)
+    numbers = {"num_steps": num_steps, "num_samples": samples, "sigma_y": sigma_y}
+    check_numbers(given | numbers, "sampler.")
+    return choose_sampling(
+        sampler, num_steps=num_steps, num_samples=samples, sigma_y=sigma_y, options=given
+    )
 
 
-def noise_origin(opened: Input, method: Method) -> str:
-    """Where the noise level is from that the sampler is told."""
-    if not uses_noise(method.name, method.options):
-        return f"not used by {method.name}"
-    if method.sigma_y is not None:
-        return "given" if method.sigma_y else "none: sampler.sigma_y is 0"
-    return "none: simulated without" if opened.kind == "images" else "estimated"
+def _open_prior(
+    prior: str | Path | Prior,
+    device: str | torch.device | None,
+    precision: str,
+    measurement: ArrayLike | Tensor,
+) -> tuple[Prior, torch.device]:
+    """The prior, and the device that its network is on."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"expected precision in {list(PRECISIONS)}, got {precision!r}")
+    if isinstance(prior, str | Path):
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        prior = load_prior(prior, device, autocast=PRECISIONS[precision])
+        return prior, torch.device(device)
+    if not (isinstance(prior, tuple) and len(prior) == 2 and callable(prior[0])):
+        raise TypeError(
+            f"expected prior as a name, a path or a Prior, got {type(prior).__name__}; a denoiser "
+            "becomes one by Prior.from_denoiser(net, sigma_min=..., sigma_max=...)"
+        )
+    if precision != "float32":
+        raise ValueError(f"expected precision of a prior that is loaded by name, got {precision!r}")
+    there = measurement.device if isinstance(measurement, Tensor) else "cpu"
+    device = device or getattr(prior[0], "device", None) or there
+    return Prior(*prior).checked(), torch.device(device)
 
 
-# ---------------------------------------------------------------------------------------- results
-
-
-def write_results(
-    out: Path, opened: Input, slices: list[Slice], settings: ConfigDict, method: Method
-) -> dict:
-    """All files of the folder but the parts; the summary comes last and says that it is complete.
-
-    Returns:
-        The summary.
-    """
-    images = np.stack([s.image for s in slices])  # (n, H, W)
-    std = np.stack([s.std for s in slices]) if method.num_samples > 1 else None
-    magnitudes = np.abs(images) if np.iscomplexobj(images) else images
-    arrays = {
-        "reconstruction": magnitudes,
-        "direct": np.stack([_shown(s.direct) for s in slices]),
-        "scale": np.array([s.scale for s in slices], dtype=np.float64),
-        "slice": np.array(opened.numbers),
-        "key": np.array([key.encode("utf-8", "surrogateescape") for key in opened.keys]),
+def _solve_all(
+    opened: Input, sampling: Sampling, prior: Prior, seed: int, device: torch.device
+) -> Solution:
+    """All slices, as many at a time as memory has room for; images that failed are NaN."""
+    left, found = list(range(len(opened.keys))), []
+    size = opened.largest_batch or choose_size(0, device.type)
+    while left:
+        batch = left[:size]
+        try:
+            solution = solve_slices(opened, batch, sampling, prior, seed=seed, device=device)
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1 or not configs.is_out_of_memory(error):
+                raise
+            size = len(batch) // 2
+            continue
+        found.append(solution)
+        left = left[len(batch) :]
+    starts = np.cumsum([0, *(len(part.scale) for part in found)])
+    failures = {
+        int(start) + b: reason
+        for start, part in zip(starts, found, strict=False)
+        for b, reason in part.failures.items()
     }
-    if std is not None:
-        arrays["std"] = std
-    if np.iscomplexobj(images):
-        arrays["reconstruction_complex"] = images
-    noise = {"origin": noise_origin(opened, method)}
-    if uses_noise(method.name, method.options):
-        arrays["sigma_y"] = np.array([s.sigma_y for s in slices], dtype=np.float64)
-        noise |= {"least": float(arrays["sigma_y"].min()), "most": float(arrays["sigma_y"].max())}
-    text = configs.to_json(settings)
-    attributes = {
-        "unit": opened.unit,
-        "result": describe(method),
-        "direct": opened.direct,
-        "noise": noise["origin"],
-        "settings": text,
-        "prior": settings.prior,
-        "mask_sha256": opened.facts.get("mask_sha256", ""),
-        "code_version": json.dumps(code_version()),
-    }
-    write_hdf5(out / "reconstruction.h5", arrays, attributes)
-    volumes = {"reconstruction": magnitudes} | ({} if std is None else {"std": std})
-    identity = hashlib.sha256(text.encode()).hexdigest()
-    for name, volume in volumes.items():
-        _write_volume(out, name, volume, opened, f"{identity}{name}", describe(method))
-    _write_preview(out / "preview.png", opened, slices, method)
-    result = {
-        "input": settings.input,
-        "result": describe(method),
-        "sampler": method.name,
-        "num_steps": method.num_steps,
-        "num_samples": method.num_samples,
-        "slices": len(slices),
-        "unit": opened.unit,
-        "noise": noise,
-        **opened.facts,
-        "notes": opened.notes,
-        "seconds_a_slice": round(float(np.mean([s.seconds for s in slices])), 3),
-        "prior": settings.prior,
-        "code_version": code_version(),
-        "torch": str(torch.__version__),
-    }
-    if opened.truth(0) is not None:
-        result["metrics"] = _metrics(opened, slices)
-    write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
-    return result
-
-
-def describe(method: Method) -> str:
-    """What the result is, and of samples what is known of their spread."""
-    how = f"by {method.name}, {method.num_steps} steps"
-    if method.name in POINT_ESTIMATES:
-        return f"point estimate {how}"
-    what = "sample" if method.num_samples == 1 else f"mean of {method.num_samples} samples"
-    found = spread(method.name, method.options)
-    return f"{what} {how}; {found}" if found else f"{what} of the posterior {how}"
-
-
-def _write_volume(
-    out: Path, name: str, volume: np.ndarray, opened: Input, identity: str, text: str
-) -> None:
-    """NIfTI where the input was NIfTI, or k-space or sinograms of several slices; else DICOM."""
-    if opened.series is None:
-        if len(volume) > 1 and find_spec("nibabel"):
-            write_plain_nifti(out / f"{name}.nii.gz", volume, opened.voxel_size)
-    elif opened.series.volume is not None:
-        path = out / f"{name}.nii.gz"
-        write_nifti(path, volume, opened.series.volume, first=opened.numbers.start)
-    else:
-        sources = [opened.series.files[number] for number in opened.numbers]
-        write_dicom(
-            out / f"dicom_{name}",
-            volume,
-            sources,
-            description=f"{name}: {text}",
-            identity=identity,
-        )
-
-
-def _write_preview(path: Path, opened: Input, slices: list[Slice], method: Method) -> None:
-    """A few slices, evenly chosen."""
-    chosen = sorted({round(i) for i in np.linspace(0, len(slices) - 1, PREVIEWS)})
-    rows = []
-    for item in chosen:
-        part, truth = slices[item], opened.truth(item)
-        row = [] if truth is None else [("truth", truth)]
-        row += [(opened.direct, _shown(part.direct)), ("reconstruction", _shown(part.image))]
-        row += [("std", part.std)] if method.num_samples > 1 else []
-        rows.append((opened.keys[item], row))
-    preview(path, rows)
-
-
-def _metrics(opened: Input, slices: list[Slice]) -> dict[str, dict[str, float]]:
-    """Mean over the slices that are not constant, of images scaled to [0, 1] each."""
-    found: dict[str, list[dict]] = {"direct": [], "reconstruction": []}
-    for item, part in enumerate(slices):
-        truth = opened.truth(item)
-        if part.scale > 0:
-            images = (truth, part.direct, part.image)
-            target, direct, image = ((i - truth.min()) / part.scale for i in images)
-            found["direct"].append(all_metrics(target, direct))
-            found["reconstruction"].append(all_metrics(target, image))
-    return {name: _mean(rows) for name, rows in found.items()}
-
-
-def _mean(rows: list[dict[str, float]]) -> dict[str, float | None]:
-    """JSON has no NaN, such as the SSIM of thin images."""
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return {name: None if np.isnan(mean) else round(mean, 4) for name, mean in means.items()}
-
-
-def _shown(image: np.ndarray) -> np.ndarray:
-    return np.abs(image) if np.iscomplexobj(image) else image
-
-
-def _part(parts: Path, item: int) -> Path:
-    return parts / f"{item:05d}.npz"
-
-
-def _save_part(path: Path, part: Slice) -> None:
-    content = io.BytesIO()
-    np.savez(content, **part._asdict())
-    write_atomically(path, content.getvalue())
-
-
-def _load_part(path: Path) -> Slice | None:
-    """A finished slice; None if there is none, or a damaged one."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Slice(**file)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # damaged files raise anything
-        log.warning("%s: damaged, and done again (%s)", path, error)
-        return None
-
-
-# --------------------------------------------------------------------------------------- settings
-
-
-def _settings(config: ConfigDict, source: Path, opened: Input, method: Method) -> ConfigDict:
-    """The config with what the defaults stand for, and hashes of every file that is read."""
-    settings = ConfigDict(config.to_dict())
-    settings.sampler.name, settings.sampler.num_steps = method.name, method.num_steps
-    for name, value in SIMULATED.items():  # so that None and the value it stands for are alike
-        section, field = name.split(".")
-        if settings[section][field] is None:
-            settings[section][field] = value
-    settings.input = source.resolve().name
-    settings.sha256 = ConfigDict(
-        {
-            "input": digest(opened.sources),
-            "others": digest(opened.others),
-            "prior": digest([resolve_prior(config.prior)]),
-        }
-    )
-    return settings
-
-
-def _check_folders(source: Path, out: Path) -> None:
-    """Refuse to write between the files that are read, or over them."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: expected a folder for --out, got a file")
-    folder = source.resolve() if source.is_dir() else source.resolve().parent
-    inside = out.resolve().is_relative_to(folder) if source.is_dir() else out.resolve() == folder
-    if inside:
-        raise ValueError(f"{out}: is the input's folder, or in it; choose another --out")
-
-
-def _announce(opened: Input, method: Method) -> list[str]:
-    """What is about to be done, in a few lines."""
-    facts = ", ".join(
-        f"{name} {value}" for name, value in opened.facts.items() if name != "mask_sha256"
-    )
-    lines = [f"input: {len(opened.keys)} slices of {opened.kind}; {facts}"]
-    lines += [f"note: {note}" for note in opened.notes]
-    origin = noise_origin(opened, method)
-    value = f", {method.sigma_y:g}" if origin == "given" else ""
-    return [*lines, f"noise: {origin}{value}", f"result: {describe(method)}"]
+    tensors = (torch.cat(parts) for parts in zip(*(part[:-1] for part in found), strict=True))
+    solution = Solution(*tensors, failures)
+    solution.image[list(failures)] = solution.std[list(failures)] = torch.nan
+    return solution
 
 
 def main(_) -> None:
@@ -481,7 +268,7 @@ def main(_) -> None:
     out = Path(flags.FLAGS.out)
     with configs.clear_errors():
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        summary = reconstruct(flags.FLAGS.config, Path(flags.FLAGS.input), out, device)
+        summary = reconstruct_file(flags.FLAGS.config, Path(flags.FLAGS.input), out, device)
     noise = summary["noise"]
     if noise["origin"] == "estimated":
         print(f"estimated noise: {noise['least']:.3g} to {noise['most']:.3g} (sampler.sigma_y)")

@@ -22,12 +22,12 @@ from torch import Tensor
 from configs import load_config
 from datasets.embedded import open_samples
 from evaluation.metrics import psnr
+from evaluation.own.folder import reconstruct_file
 from operators import BatchGenerator, ParallelBeamCT
 from operators.ct import few_view_angles
 from operators.fourier import fft2c
 from operators.masks import make_mask
 from operators.simulation import birdcage_maps, smooth_phase
-from reconstruct import reconstruct
 
 SIDE = 256
 VIEWS = 40
@@ -65,7 +65,7 @@ def run(folder: Path, measured: np.ndarray, images: Tensor, device: str, **field
     config = load_config("configs/reconstruct.py")
     config.update_from_flattened_dict(fields)
     with redirect_stdout(sys.stderr):  # the table alone goes to standard output
-        summary = reconstruct(config, source, folder / "out", device)
+        summary = reconstruct_file(config, source, folder / "out", device)
     with h5py.File(folder / "out" / "reconstruction.h5") as file:
         direct, found = file["direct"][()], file["reconstruction"][()]
     before, after = (

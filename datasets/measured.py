@@ -172,6 +172,22 @@ def _open_numpy(path: Path, first_axis: str, *, zipped: bool) -> Measured:
     )
 
 
+def measured_array(kind: str, data: np.ndarray, extras: dict[str, np.ndarray]) -> Measured:
+    """An array in memory, named by its kind; three axes of k-space are (coils, H, W).
+
+    Args:
+        kind: `KSPACE` or `SINOGRAM`.
+        data: of a shape that `open_measured` takes.
+        extras: those of `EXTRAS` that there are.
+
+    Raises:
+        DataError: another shape, or another kind of numbers.
+    """
+    layout = _layout(Path(kind), kind, data, "coils")
+    read = partial(layout.read, data)
+    return Measured(Path(kind), kind, layout.shape, read, extras, notes=layout.notes)
+
+
 class _Layout(NamedTuple):
     """How an array is read: its full shape, (array, index) -> slice, and what was unusual."""
 

@@ -11,8 +11,8 @@ import datasets
 import train
 from configs import load_config
 from evaluation.own import open_input
+from evaluation.own.folder import describe_settings, read_sampling
 from evaluation.run.idle import idle_fields
-from reconstruct import _settings
 from tests.conftest import ROOT
 
 
@@ -119,13 +119,11 @@ def test_fields_of_another_geometry_are_refused(tmp_path):
 
 def test_none_and_what_it_stands_for_are_one_setting(tmp_path):
     """A folder that was begun with 4 spelt out, or by an earlier version, continues."""
-    from reconstruct import create_method
-
     one = config("reconstruct", operator__mask="gaussian1d")
     other = config("reconstruct", operator__mask="gaussian1d", operator__acceleration=4.0)
     texts = set()
     for chosen in (one, other):
         opened = open_input(kspace(tmp_path), chosen)
-        method = create_method(chosen, "cpu")
-        texts.add(configs.to_json(_settings(chosen, tmp_path / "k.npy", opened, method)))
+        sampling = read_sampling(chosen, "cpu")
+        texts.add(configs.to_json(describe_settings(chosen, tmp_path / "k.npy", opened, sampling)))
     assert len(texts) == 1

@@ -58,7 +58,7 @@ EVALUATION = {
     "baselines": set(),
     "results": set(),
     "run": {"baselines", "results"},
-    "own": {"show"},  # the preview
+    "own": {"results", "run", "show"},  # the preview is a picture
     "show": {"baselines", "results", "run"},
     "study": {"baselines", "results", "run", "show"},
 }

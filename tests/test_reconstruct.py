@@ -15,11 +15,12 @@ import torch
 from matplotlib.image import imread
 from scipy.ndimage import gaussian_filter
 
-import reconstruct as command
+import reconstruct as program
 from configs import ConfigError, load_config
 from datasets.files import holding
 from datasets.sample import DataError
-from evaluation.own import open_input
+from evaluation.own import engine, open_input
+from evaluation.own import folder as command
 from evaluation.run.methods import draw_samples
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
@@ -69,7 +70,7 @@ def settings(prior):
 
 def run(config, source, out):
     """The summary and the arrays of reconstruction.h5."""
-    summary = command.reconstruct(config, source, out, "cpu")
+    summary = command.reconstruct_file(config, source, out, "cpu")
     with h5py.File(out / "reconstruction.h5") as file:
         return summary, {name: file[name][()] for name in file}
 
@@ -467,15 +468,15 @@ def test_an_interrupted_run_continues(tmp_path, settings, monkeypatch):
     config = settings(batch_size=1, **{"sampler.num_samples": 2})
     _, whole = run(config, tmp_path / "k.h5", tmp_path / "whole")
     calls = []
-    sample = command.sample
+    sample = engine.sample
 
-    def interrupted(problem, method, seed, keys):
+    def interrupted(*arguments, keys, **options):
         calls.append(keys)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return sample(problem, method, seed, keys)
+        return sample(*arguments, keys=keys, **options)
 
-    monkeypatch.setattr(command, "sample", interrupted)
+    monkeypatch.setattr(engine, "sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "k.h5", tmp_path / "pieces")
     assert len(list((tmp_path / "pieces" / "parts").iterdir())) == 2
@@ -501,7 +502,7 @@ def test_a_damaged_part_is_done_again(tmp_path, settings, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(command, "write_results", stop)
         with pytest.raises(KeyError):
-            command.reconstruct(config, tmp_path / "k.npy", out, "cpu")
+            command.reconstruct_file(config, tmp_path / "k.npy", out, "cpu")
     part = out / "parts" / "00001.npz"
     content = part.read_bytes()
     part.write_bytes(content[:999] + bytes([content[999] ^ 1]) + content[1000:])
@@ -525,7 +526,7 @@ def test_two_processes_do_not_work_on_one_folder(tmp_path, settings, monkeypatch
     try:
         assert ours.recv() == "held"
         with pytest.raises(ValueError, match="another process works on this folder"):
-            command.reconstruct(settings(), tmp_path / "k.npy", tmp_path / "out", "cpu")
+            command.reconstruct_file(settings(), tmp_path / "k.npy", tmp_path / "out", "cpu")
     finally:
         process.kill()
         process.join()
@@ -568,7 +569,7 @@ def test_batches_shrink_until_they_fit(tmp_path, settings, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return draw_samples(*arguments, **options)
 
-    monkeypatch.setattr(command, "draw_samples", small)
+    monkeypatch.setattr(engine, "draw_samples", small)
     _, pieces = run(settings(batch_size=3), tmp_path / "k.h5", tmp_path / "pieces")
     assert sizes == [3, 1, 1, 1]
     np.testing.assert_array_equal(whole["key"], pieces["key"])
@@ -584,7 +585,7 @@ def test_an_error_in_one_slice_leaves_the_others(tmp_path, settings, monkeypatch
             raise ValueError("expected something else")
         return draw_samples(*arguments, **options)
 
-    monkeypatch.setattr(command, "draw_samples", faulty)
+    monkeypatch.setattr(engine, "draw_samples", faulty)
     with pytest.raises(ValueError, match=r"1 slices failed.*\n  k.h5:1: expected something else"):
         run(settings(), tmp_path / "k.h5", tmp_path / "out")
     kept = sorted(path.name for path in (tmp_path / "out" / "parts").iterdir())
@@ -729,9 +730,9 @@ def test_command_line(tmp_path, prior):
 def test_errors_are_one_line(tmp_path, settings, monkeypatch):
     given = SimpleNamespace(config=settings(), input=str(tmp_path / "k.txt"), out=str(tmp_path))
     (tmp_path / "k.txt").write_text("no k-space")
-    monkeypatch.setattr(command.flags, "FLAGS", given)
+    monkeypatch.setattr(program.flags, "FLAGS", given)
     with pytest.raises(SystemExit, match=r"^error: .*is the input's folder"):
-        command.main(None)
+        program.main(None)
     given.out = str(tmp_path / "out")
     with pytest.raises(SystemExit, match=r"^error: .*k.txt: unknown kind of file; expected .h5"):
-        command.main(None)
+        program.main(None)

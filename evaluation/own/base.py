@@ -63,6 +63,7 @@ class Input:
         voxel_size: mm (row, column, slice), where known.
         sources: the files of the input.
         others: further files that the config names.
+        largest_batch: slices that fit into one problem at most; None: any number.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Input:
     notes: list[str] = field(default_factory=list)
     series: ImageSeries | None = None
     voxel_size: tuple[float, float, float] | None = None
+    largest_batch: int | None = None
 
     def problem(self, items: Sequence[int]) -> Problem:
         """The batch of the chosen slices `items`, counted from 0."""

@@ -129,7 +129,7 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
     _check_peaks(opened, mask)
     if config.operator.mask:
         drawn = draw_mask(config, tuple(shape))
-        mask = drawn if mask is None else mask & drawn
+        mask = drawn.expand(len(numbers), -1, -1) if mask is None else mask & drawn
     opened.masks = _check_slices(opened, mask, drawn=bool(config.operator.mask))
     maps = measured.extras.get("sens_maps")
     if config.data.sens_maps:
@@ -155,10 +155,11 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
     return opened
 
 
-def _check_slices(opened: KspaceInput, mask: Tensor | None, *, drawn: bool) -> Tensor:
+def _check_slices(opened: KspaceInput, given: Tensor | None, *, drawn: bool) -> Tensor:
     """Masks ``(n, H, W)`` of the chosen slices, each of which is read once."""
     masks, silent, empty = [], 0.0, 0
-    for key, number in zip(opened.keys, opened.numbers, strict=True):
+    for item, (key, number) in enumerate(zip(opened.keys, opened.numbers, strict=True)):
+        mask = None if given is None else given[item]
         kspace = torch.from_numpy(opened.measured.read(number))
         there = (kspace != 0).any(0)  # (H, W)
         if not there.any():
@@ -175,7 +176,7 @@ def _check_slices(opened: KspaceInput, mask: Tensor | None, *, drawn: bool) -> T
         raise DataError(f"{opened.measured.path}: k-space is 0 in every chosen slice")
     if empty:
         opened.notes.append(f"{empty} slices of k-space are 0, and so are their images")
-    if mask is not None and silent > SILENT:
+    if given is not None and silent > SILENT:
         opened.notes.append(
             f"{100 * silent:.0f} % of the positions that the mask calls measured are 0 in some "
             "slice: zero-padded? They count as measured"
@@ -214,14 +215,14 @@ def _for_calibration(kspace: Tensor) -> Tensor:
     return rolled if far and acs_width(rolled) >= LEAST_WIDTH else kspace
 
 
-def _check_peaks(opened: KspaceInput, mask: Tensor | None) -> None:
+def _check_peaks(opened: KspaceInput, masks: Tensor | None) -> None:
     """Look where k-space has its peak, in the slices that have one: not in air, that is.
 
     Raises:
-        DataError: it is where the origin of numpy.fft lies, or where `mask` has no centre.
+        DataError: it is where the origin of numpy.fft lies, or where a mask has no centre.
     """
     beside, flat, masked = [0, 0], 0, False
-    for key, number in zip(opened.keys, opened.numbers, strict=True):
+    for item, (key, number) in enumerate(zip(opened.keys, opened.numbers, strict=True)):
         kspace = torch.from_numpy(opened.measured.read(number))
         peak, prominence = find_peak(kspace)
         if prominence < PROMINENT:
@@ -240,7 +241,7 @@ def _check_peaks(opened: KspaceInput, mask: Tensor | None) -> None:
                 "image transformed by numpy.fft.fft2 numpy.fft.ifftshift before that"
             )
         beside = [max(b, abs(p - n // 2)) for b, p, n in zip(beside, peak, sides, strict=True)]
-        masked |= mask is not None and not _covers_peak(mask, peak, key)
+        masked |= masks is not None and not _covers_peak(masks[item], peak, key)
     if any(b > max(1, BESIDE * n) for b, n in zip(beside, opened.measured.shape[-2:], strict=True)):
         opened.notes.append(
             f"the peak of k-space lies up to {beside[0]} rows and {beside[1]} columns beside "
@@ -284,40 +285,56 @@ def _image_shape(text: str, measured: Measured, shape: tuple[int, int]) -> tuple
 
 
 def _given_mask(opened: KspaceInput, given: np.ndarray) -> Tensor:
-    """A mask ``(H, W)``, or of columns ``(W,)`` or rows ``(H,)``, checked against k-space.
+    """Masks ``(n, H, W)`` of the chosen slices, checked against k-space.
 
-    Where H and W are equal, lines are columns unless the zeros of k-space say that they are rows.
+    Given for all slices, ``(H, W)``, or its columns ``(W,)`` or rows ``(H,)``; or for each slice of
+    the file. Where H and W are equal, lines are columns unless the zeros of k-space say that they
+    are rows.
 
     Raises:
         DataError: not of 0 and 1, of another shape, or k-space is 0 in most of what it has.
     """
-    shape = opened.measured.shape[-2:]
+    slices, _, *shape = opened.measured.shape
     mask = np.asarray(given).squeeze()
     if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
         raise DataError(f"expected a mask of 0 and 1, got {mask.dtype} with other values")
     found = torch.from_numpy(mask.astype(bool))
     if not found.any():
         raise DataError("expected a mask with measured positions, got none")
-    if tuple(found.shape) == shape:
+    if tuple(found.shape) == (slices, *shape):
+        return _mask_of_each(opened, found)
+    if list(found.shape) == shape:
         choices = [found]
     elif found.ndim == 1 and len(found) in shape:
-        choices = [found.expand(shape)] if len(found) == shape[1] else []
-        choices += [found[:, None].expand(shape)] if len(found) == shape[0] else []
+        choices = [found.expand(*shape)] if len(found) == shape[1] else []
+        choices += [found[:, None].expand(*shape)] if len(found) == shape[0] else []
     else:
         raise DataError(
-            f"expected a mask of shape {shape}, or of its {shape[1]} columns, as k-space has, got "
-            f"{tuple(mask.shape)}"
+            f"expected a mask of shape {tuple(shape)}, or of its {shape[1]} columns, as k-space "
+            f"has, or one of each slice, {(slices, *shape)}, got {tuple(mask.shape)}"
         )
     kspace = _first_measured(opened)
-    if kspace is None:
-        return choices[0].clone()
-    there = (kspace != 0).any(0)  # (H, W)
-    fits = [_held(choice, there) for choice in choices]
-    rows = len(choices) == 2 and fits[1] > fits[0] + SILENT
-    _check_fit(choices[rows], there, fits[rows])
+    rows = False
+    if kspace is not None:
+        there = (kspace != 0).any(0)  # (H, W)
+        fits = [_held(choice, there) for choice in choices]
+        rows = len(choices) == 2 and fits[1] > fits[0] + SILENT
+        _check_fit(choices[rows], there, fits[rows])
     if rows:
         opened.notes.append("the mask's lines are taken as rows: in its columns k-space is 0")
-    return choices[rows].clone()
+    return choices[rows].expand(len(opened.numbers), -1, -1)
+
+
+def _mask_of_each(opened: KspaceInput, masks: Tensor) -> Tensor:
+    """The masks of the chosen slices out of those of all, checked as `_given_mask` does."""
+    chosen = masks[opened.numbers.start : opened.numbers.stop]  # (n, H, W)
+    for key, number, mask in zip(opened.keys, opened.numbers, chosen, strict=True):
+        if not mask.any():
+            raise DataError(f"{key}: expected a mask with measured positions, got none")
+        there = (torch.from_numpy(opened.measured.read(number)) != 0).any(0)  # (H, W)
+        if there.any():
+            _check_fit(mask, there, _held(mask, there))
+    return chosen
 
 
 def _held(mask: Tensor, there: Tensor) -> float:

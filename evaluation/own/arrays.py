@@ -1,0 +1,193 @@
+"""A user's arrays: k-space, sinograms, or what any linear operator measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from configs.reconstruct import get_config
+from datasets.measured import KSPACE, SINOGRAM, measured_array
+from datasets.sample import DataError
+from evaluation.own.base import Input
+from evaluation.own.kspace import open_kspace
+from evaluation.own.sinogram import open_sinogram
+from operators import LinearOperator
+from operators.batch import dot, expand
+from operators.problem import Problem, peak
+
+KSPACE_SHAPES = "(H, W), (coils, H, W) or (slices, coils, H, W)"
+SINOGRAM_SHAPES = "(views, bins) or (slices, views, bins)"
+
+
+class Axes(NamedTuple):
+    """Which axes of images ``(n, 1, H, W)`` the caller's arrays have, too.
+
+    Attributes:
+        slices: the first one.
+        channel: the second one.
+    """
+
+    slices: bool
+    channel: bool = False
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Images ``(n, 1, H, W)`` without the other axes."""
+        images = images if self.channel else images[:, 0]
+        return images if self.slices else images[0]
+
+
+@dataclass
+class OperatorInput(Input):
+    """Measurements of an operator that the caller brings."""
+
+    operator: LinearOperator | None = None
+    y: Tensor | None = None  # (n, *range_shape)
+
+    def problem(self, items: Sequence[int]) -> Problem:
+        """Where each slice has an operator of its own, of one slice."""
+        return operator_problem(self.operator[items[0]], self.y[list(items)])
+
+
+def open_array(
+    measurement: ArrayLike | Tensor,
+    *,
+    mask: ArrayLike | Tensor | None,
+    maps: ArrayLike | Tensor | None,
+    angles: ArrayLike | Tensor | None,
+    operator: LinearOperator | None,
+) -> tuple[Input, Axes]:
+    """Arrays as a checked input, and which axes its images are to have.
+
+    Args: as of `reconstruct.reconstruct`.
+
+    Raises:
+        DataError, ValueError, TypeError: what is given does not fit together.
+    """
+    given = {"mask": mask, "maps": maps, "angles": angles}
+    arrays = {name: as_numpy(value, name) for name, value in given.items() if value is not None}
+    data = as_numpy(measurement, "measurement")
+    if operator is not None:
+        if not isinstance(operator, LinearOperator):
+            raise TypeError(
+                f"expected operator as a LinearOperator, got {type(operator).__name__}; functions "
+                "become one by operators.FunctionOperator(forward, adjoint, domain_shape=...)"
+            )
+        if arrays:
+            raise ValueError(
+                f"expected a measurement with operator= alone, got {', '.join(arrays)}, too; the "
+                "operator has to know it"
+            )
+        device = measurement.device if isinstance(measurement, Tensor) else "cpu"
+        return _of_operator(data, operator, device)
+    if "angles" in arrays:
+        if len(arrays) > 1:
+            others = " and ".join(arrays.keys() - {"angles"})
+            raise ValueError(
+                f"expected a sinogram with angles= alone, got {others} of k-space, too"
+            )
+        return _of_sinogram(data, arrays["angles"])
+    return _of_kspace(data, arrays)
+
+
+def as_numpy(values: ArrayLike | Tensor, name: str) -> np.ndarray:
+    """An array of numbers on the CPU; a TypeError that names it for anything else."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"expected {name} as an array of numbers, got {type(values).__name__}")
+    return array
+
+
+def _of_kspace(data: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[Input, Axes]:
+    if data.dtype.kind != "c":
+        joined = "; join its parts: real + 1j * imaginary" if 2 in data.shape else ""
+        raise DataError(
+            f"expected complex k-space {KSPACE_SHAPES}, got {data.dtype} of shape {data.shape}"
+            f"{joined}; a sinogram needs angles=, anything else the operator= that measured it"
+        )
+    if data.ndim not in (2, 3, 4) or 0 in data.shape:
+        raise DataError(f"expected k-space {KSPACE_SHAPES}, got the shape {data.shape}")
+    mask, maps = arrays.get("mask"), arrays.get("maps")
+    if mask is not None and mask.ndim > 2 and data.ndim == 3:
+        raise DataError(
+            f"expected a mask (H, W) for k-space (coils, H, W), got the shape {mask.shape}; where "
+            "the first axis is slices of one coil, give kspace[:, None]"
+        )
+    if maps is not None and maps.ndim == 2:
+        arrays["maps"] = maps[None]  # of one coil
+    extras = {{"maps": "sens_maps"}.get(name, name): array for name, array in arrays.items()}
+    opened = open_kspace(measured_array(KSPACE, data, extras), get_config())
+    return opened, Axes(slices=data.ndim == 4)
+
+
+def _of_sinogram(data: np.ndarray, angles: np.ndarray) -> tuple[Input, Axes]:
+    if data.dtype.kind == "c" or data.ndim not in (2, 3) or 0 in data.shape:
+        raise DataError(
+            f"expected a real sinogram {SINOGRAM_SHAPES}, got {data.dtype} of shape {data.shape}"
+        )
+    extras = {"angles": angles}
+    opened = open_sinogram(measured_array(SINOGRAM, data, extras), get_config())
+    return opened, Axes(slices=data.ndim == 3)
+
+
+def _of_operator(
+    data: np.ndarray, operator: LinearOperator, device: torch.device | str
+) -> tuple[Input, Axes]:
+    shape = operator.range_shape
+    if len(operator.domain_shape) != 3:
+        raise ValueError(
+            f"expected an operator of images (1, H, W), got one of {operator.domain_shape}"
+        )
+    if not np.isfinite(data).all():
+        raise DataError(f"expected finite measurements, got NaN or infinity of {data.size} values")
+    if data.dtype.kind == "c" and not operator.range_complex:
+        raise DataError("expected real measurements, as the operator gives them, got complex ones")
+    # an axis of length 1 in front, such as an image's channel, may be left out
+    short = len(shape) > 1 and shape[0] == 1 and data.shape[-len(shape) :] != shape
+    wanted = shape[1:] if short else shape
+    if data.shape[-len(wanted) :] != wanted or data.ndim > len(wanted) + 1:
+        raise DataError(
+            f"expected measurements of the operator's shape {shape}, or several of them "
+            f"(n, {', '.join(map(str, shape))}), got {data.shape}"
+        )
+    several = data.ndim > len(wanted)
+    y = torch.from_numpy(data.astype(np.complex64 if operator.range_complex else np.float32))
+    y = y.reshape(-1, *shape).to(device)  # (n, *range_shape)
+    operator.check_measurement(y)
+    if not y.flatten(1).any(1).any():
+        raise DataError("expected measurements, got nothing but zeros")
+    opened = OperatorInput(
+        kind="measurements",
+        numbers=range(len(y)),
+        keys=[f"measurement:{n}" for n in range(len(y))],
+        unit="of what the operator takes",
+        direct=operator.direct_name,
+        sources=(),
+        facts=operator[0].facts(),
+        largest_batch=None if operator.batch_size is None else 1,
+        operator=operator.to(device),
+        y=y,
+    )
+    return opened, Axes(slices=several, channel=not (short and operator.domain_shape[0] == 1))
+
+
+def operator_problem(operator: LinearOperator, y: Tensor) -> Problem:
+    """A measurement ``(B, *range_shape)`` in any unit, as one of images in about [0, 1].
+
+    The direct image (A^H y, say) is multiplied by what makes it fit the measurement best: its own
+    scale means nothing where A has not about norm 1.
+    """
+    direct = operator.direct(y)
+    measured = operator.forward(direct)
+    size = dot(measured, measured)  # (B,)
+    fit = torch.where(size > 0, dot(measured, y) / torch.where(size > 0, size, 1.0), 0.0)
+    direct = expand(fit, direct) * direct
+    scale = peak(direct)
+    unit = torch.where(scale > 0, scale, 1.0)
+    y, direct = y / expand(unit, y), direct / expand(unit, direct)
+    zero = torch.zeros_like(scale)
+    noise = operator.noise(y)
+    return Problem(operator, y, direct, scale, zero, zero if noise is None else noise)

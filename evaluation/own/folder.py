@@ -1,0 +1,225 @@
+"""From a user's file to a folder of results, slice by slice: stopped, it goes on from there."""
+
+import io
+import logging
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+import configs
+from configs.numbers import check_numbers
+from configs.progress import SliceProgress
+from datasets.files import holding, remove_abandoned, write_atomically
+from evaluation.own import open_input
+from evaluation.own.base import SIMULATED, Input, digest
+from evaluation.own.engine import (
+    Sampling,
+    Solution,
+    choose_sampling,
+    describe,
+    noise_origin,
+    solve_slices,
+)
+from evaluation.own.output import Part, write_results
+from evaluation.results.files import read_json
+from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
+from evaluation.run.methods import PRECISIONS, counted, expected_calls
+from evaluation.run.slices import describe_error
+from models.checkpoint import load_prior, resolve_prior
+from sde import Prior
+
+log = logging.getLogger(__name__)
+
+MAY_CHANGE = ("batch_size",)
+
+
+def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -> dict:
+    """Reconstruct the slices that `out` does not have yet, then write all files.
+
+    Args:
+        config: as `configs.reconstruct`.
+        source: the input, see `evaluation.own.open_input`.
+        out: folder of the results; made if missing.
+        device: of the network.
+
+    Returns:
+        The summary, as in ``summary.json``.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, ValueError, FileNotFoundError: before any
+            reconstruction, if something does not fit; a ValueError, too, at the end, if some slices
+            failed: the others are kept.
+    """
+    _check_folders(source, out)
+    check_numbers(config)
+    sampling, prior = read_sampling(config, device), read_prior(config, device)
+    opened = open_input(source, config)
+    settings = describe_settings(config, source, opened, sampling)
+    configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
+    for text in _announce(opened, sampling):
+        print(text)
+    with holding(out):
+        configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
+        return _reconstruct_missing(config, out, device, opened, settings, sampling, prior)
+
+
+def _reconstruct_missing(
+    config: ConfigDict,
+    out: Path,
+    device: str,
+    opened: Input,
+    settings: ConfigDict,
+    sampling: Sampling,
+    prior: Prior,
+) -> dict:
+    """`reconstruct_file`, of what it has opened and checked."""
+    summary = out / "summary.json"
+    if summary.is_file():
+        print(f"{out} is complete")
+        return read_json(summary)
+
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    for folder in (out, parts):
+        remove_abandoned(folder, older=0)
+    write_atomically(out / "config.json", configs.to_json(settings))
+    items = range(len(opened.keys))
+    size = choose_size(config.batch_size, device)
+    there = [_load_part(_part(parts, item)) is not None for item in items]
+    todo = unfinished(items, size, there.__getitem__)
+    failures: dict[str, str] = {}
+
+    progress = SliceProgress()
+    score, sde = prior
+    prior = Prior(counted(score, progress.call), sde)
+
+    def work(batch: list[int]) -> dict[str, str]:
+        progress.begin(len(batch))
+        begin = time.perf_counter()
+        solution = solve_slices(opened, batch, sampling, prior, seed=config.seed, device=device)
+        _save_parts(parts, batch, solution, (time.perf_counter() - begin) / len(batch))
+        return {opened.keys[batch[b]]: reason for b, reason in solution.failures.items()}
+
+    calls = expected_calls(
+        sampling.sampler, sampling.num_steps, sampling.num_samples, sampling.options
+    )
+    with progress.start(len(todo), calls, done=len(items) - len(todo)):
+        for batch, outcome in in_batches(todo, size, work):
+            if isinstance(outcome, Exception):
+                outcome = {opened.keys[batch[0]]: describe_error(outcome)}
+            failures |= outcome
+            if not any(parts.iterdir()):
+                check_alike(failures.values())
+            progress.finish()
+    if failures:
+        raise ValueError(
+            f"{len(failures)} slices failed, the others are kept in {parts}; the same command "
+            "tries them again:\n  "
+            + "\n  ".join(f"{key}: {reason}" for key, reason in failures.items())
+        )
+    slices = [_load_part(_part(parts, item)) for item in items]
+    if None in slices:
+        raise ValueError(f"{parts}: slices have gone while others were done; run this again")
+    result = write_results(out, opened, slices, settings, sampling)
+    shutil.rmtree(parts)
+    return result
+
+
+def read_sampling(config: ConfigDict, device: str) -> Sampling:
+    """How `config.sampler` asks the posterior to be sampled, checked.
+
+    Raises:
+        ValueError: as `choose_sampling`, or a `batch_size` or `precision` that there is not.
+    """
+    options = {k: v for k, v in config.sampler.items() if v is not None}
+    sampling = choose_sampling(
+        options.pop("name"),
+        num_steps=options.pop("num_steps", None),
+        num_samples=options.pop("num_samples"),
+        sigma_y=options.pop("sigma_y", None),
+        options=options,
+    )
+    choose_size(config.batch_size, device)  # so that a wrong one is found now
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
+    return sampling
+
+
+def read_prior(config: ConfigDict, device: str) -> Prior:
+    """The prior of `config`; errors as `load_prior`."""
+    autocast = PRECISIONS[config.precision]
+    return load_prior(config.prior, device, autocast=autocast, compiled=config.compile)
+
+
+def _part(parts: Path, item: int) -> Path:
+    return parts / f"{item:05d}.npz"
+
+
+def _save_parts(parts: Path, items: list[int], solution: Solution, seconds: float) -> None:
+    """A file for each of the slices `items` that did not fail."""
+    for b, item in enumerate(items):
+        if b not in solution.failures:
+            images = (solution.image, solution.std, solution.direct)
+            values = (*(i[b, 0] for i in images), solution.scale[b], solution.sigma_y[b])
+            part = Part(*(value.cpu().numpy() for value in values), np.array(seconds))
+            content = io.BytesIO()
+            np.savez(content, **part._asdict())
+            write_atomically(_part(parts, item), content.getvalue())
+
+
+def _load_part(path: Path) -> Part | None:
+    """A finished slice; None if there is none, or a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Part(**file)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # damaged files raise anything
+        log.warning("%s: damaged, and done again (%s)", path, error)
+        return None
+
+
+def describe_settings(
+    config: ConfigDict, source: Path, opened: Input, sampling: Sampling
+) -> ConfigDict:
+    """The config with what the defaults stand for, and hashes of every file that is read."""
+    settings = ConfigDict(config.to_dict())
+    settings.sampler.name, settings.sampler.num_steps = sampling.sampler, sampling.num_steps
+    for name, value in SIMULATED.items():  # so that None and the value it stands for are alike
+        section, field = name.split(".")
+        if settings[section][field] is None:
+            settings[section][field] = value
+    settings.input = source.resolve().name
+    settings.sha256 = ConfigDict(
+        {
+            "input": digest(opened.sources),
+            "others": digest(opened.others),
+            "prior": digest([resolve_prior(config.prior)]),
+        }
+    )
+    return settings
+
+
+def _check_folders(source: Path, out: Path) -> None:
+    """Refuse to write between the files that are read, or over them."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: expected a folder for --out, got a file")
+    folder = source.resolve() if source.is_dir() else source.resolve().parent
+    inside = out.resolve().is_relative_to(folder) if source.is_dir() else out.resolve() == folder
+    if inside:
+        raise ValueError(f"{out}: is the input's folder, or in it; choose another --out")
+
+
+def _announce(opened: Input, sampling: Sampling) -> list[str]:
+    """What is about to be done, in a few lines."""
+    facts = ", ".join(
+        f"{name} {value}" for name, value in opened.facts.items() if name != "mask_sha256"
+    )
+    lines = [f"input: {len(opened.keys)} slices of {opened.kind}; {facts}"]
+    lines += [f"note: {note}" for note in opened.notes]
+    origin = noise_origin(opened, sampling)
+    value = f", {sampling.sigma_y:g}" if origin == "given" else ""
+    return [*lines, f"noise: {origin}{value}", f"result: {describe(sampling)}"]

@@ -1,0 +1,155 @@
+"""The files of a reconstruction's folder: HDF5, NIfTI or DICOM, a picture, the summary."""
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+
+import configs
+from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
+from datasets.files import write_atomically
+from evaluation.metrics import all_metrics
+from evaluation.own.base import Input
+from evaluation.own.engine import Sampling, describe, noise_origin
+from evaluation.own.preview import preview
+from evaluation.run.provenance import code_version
+
+PREVIEWS = 4  # slices in the preview
+
+
+class Part(NamedTuple):
+    """The result of a slice, in the unit of the measurement; images ``(H, W)``."""
+
+    image: np.ndarray  # float32, or complex64 for k-space: the mean over samples
+    std: np.ndarray
+    direct: np.ndarray
+    scale: np.ndarray  # (): what 1 was for the prior
+    sigma_y: np.ndarray  # (): noise of the measurement, given or estimated
+    seconds: np.ndarray  # ()
+
+
+def write_results(
+    out: Path, opened: Input, slices: list[Part], settings: ConfigDict, sampling: Sampling
+) -> dict:
+    """All files of the folder but the parts; the summary comes last and says that it is complete.
+
+    Returns:
+        The summary.
+    """
+    images = np.stack([s.image for s in slices])  # (n, H, W)
+    std = np.stack([s.std for s in slices]) if sampling.num_samples > 1 else None
+    magnitudes = np.abs(images) if np.iscomplexobj(images) else images
+    arrays = {
+        "reconstruction": magnitudes,
+        "direct": np.stack([_shown(s.direct) for s in slices]),
+        "scale": np.array([s.scale for s in slices], dtype=np.float64),
+        "slice": np.array(opened.numbers),
+        "key": np.array([key.encode("utf-8", "surrogateescape") for key in opened.keys]),
+    }
+    if std is not None:
+        arrays["std"] = std
+    if np.iscomplexobj(images):
+        arrays["reconstruction_complex"] = images
+    noise = {"origin": noise_origin(opened, sampling)}
+    if sampling.uses_noise:
+        arrays["sigma_y"] = np.array([s.sigma_y for s in slices], dtype=np.float64)
+        noise |= {"least": float(arrays["sigma_y"].min()), "most": float(arrays["sigma_y"].max())}
+    text = configs.to_json(settings)
+    attributes = {
+        "unit": opened.unit,
+        "result": describe(sampling),
+        "direct": opened.direct,
+        "noise": noise["origin"],
+        "settings": text,
+        "prior": settings.prior,
+        "mask_sha256": opened.facts.get("mask_sha256", ""),
+        "code_version": json.dumps(code_version()),
+    }
+    write_hdf5(out / "reconstruction.h5", arrays, attributes)
+    volumes = {"reconstruction": magnitudes} | ({} if std is None else {"std": std})
+    identity = hashlib.sha256(text.encode()).hexdigest()
+    for name, volume in volumes.items():
+        _write_volume(out, name, volume, opened, f"{identity}{name}", describe(sampling))
+    _write_preview(out / "preview.png", opened, slices, sampling)
+    result = {
+        "input": settings.input,
+        "result": describe(sampling),
+        "sampler": sampling.sampler,
+        "num_steps": sampling.num_steps,
+        "num_samples": sampling.num_samples,
+        "slices": len(slices),
+        "unit": opened.unit,
+        "noise": noise,
+        **opened.facts,
+        "notes": opened.notes,
+        "seconds_a_slice": round(float(np.mean([s.seconds for s in slices])), 3),
+        "prior": settings.prior,
+        "code_version": code_version(),
+        "torch": str(torch.__version__),
+    }
+    if opened.truth(0) is not None:
+        result["metrics"] = _metrics(opened, slices)
+    write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _write_volume(
+    out: Path, name: str, volume: np.ndarray, opened: Input, identity: str, text: str
+) -> None:
+    """NIfTI where the input was NIfTI, or k-space or sinograms of several slices; else DICOM."""
+    if opened.series is None:
+        if len(volume) > 1 and find_spec("nibabel"):
+            write_plain_nifti(out / f"{name}.nii.gz", volume, opened.voxel_size)
+    elif opened.series.volume is not None:
+        path = out / f"{name}.nii.gz"
+        write_nifti(path, volume, opened.series.volume, first=opened.numbers.start)
+    else:
+        sources = [opened.series.files[number] for number in opened.numbers]
+        write_dicom(
+            out / f"dicom_{name}",
+            volume,
+            sources,
+            description=f"{name}: {text}",
+            identity=identity,
+        )
+
+
+def _write_preview(path: Path, opened: Input, slices: list[Part], sampling: Sampling) -> None:
+    """A few slices, evenly chosen."""
+    chosen = sorted({round(i) for i in np.linspace(0, len(slices) - 1, PREVIEWS)})
+    rows = []
+    for item in chosen:
+        part, truth = slices[item], opened.truth(item)
+        row = [] if truth is None else [("truth", truth)]
+        row += [(opened.direct, _shown(part.direct)), ("reconstruction", _shown(part.image))]
+        row += [("std", part.std)] if sampling.num_samples > 1 else []
+        rows.append((opened.keys[item], row))
+    preview(path, rows)
+
+
+def _metrics(opened: Input, slices: list[Part]) -> dict[str, dict[str, float]]:
+    """Mean over the slices that are not constant, of images scaled to [0, 1] each."""
+    found: dict[str, list[dict]] = {"direct": [], "reconstruction": []}
+    for item, part in enumerate(slices):
+        truth = opened.truth(item)
+        if part.scale > 0:
+            images = (truth, part.direct, part.image)
+            target, direct, image = ((i - truth.min()) / part.scale for i in images)
+            found["direct"].append(all_metrics(target, direct))
+            found["reconstruction"].append(all_metrics(target, image))
+    return {name: _mean(rows) for name, rows in found.items()}
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float | None]:
+    """JSON has no NaN, such as the SSIM of thin images."""
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return {name: None if np.isnan(mean) else round(mean, 4) for name, mean in means.items()}
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    return np.abs(image) if np.iscomplexobj(image) else image
