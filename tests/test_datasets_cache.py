@@ -20,7 +20,7 @@ from PIL import Image
 import datasets.cache
 from configs import load_config
 from datasets import DataError, create_dataset
-from datasets import inspect as inspection
+from datasets import check as inspection
 from datasets.cache import DiskCache, open_cache
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
