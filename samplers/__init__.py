@@ -6,8 +6,9 @@ that callers need not think of it, and where nothing is random `rng` may be None
 `STUDY_CT[name]` those for CT; `PRESETS` has further published settings.
 """
 
+import sys
+
 from samplers import annealed_langevin as _langevin
-from samplers import predictor_corrector as _pc
 from samplers.annealed_langevin import annealed_langevin
 from samplers.dds import dds
 from samplers.diffpir import diffpir
@@ -30,21 +31,27 @@ SAMPLERS = {
     "dps": dps,
 }
 
-# nothing in them is random: every sample of a measurement is the same image
-POINT_ESTIMATES = ("pnp",)
 
-# what was found of a sampler's samples where the posterior is known (docs/samplers.md); empty where
-# nothing speaks against calling them samples of the posterior
-SPREAD = {
-    "predictor_corrector": "samples take noise for image: with noise they spread too little",
-    "annealed_langevin": "samples know nothing of the noise: their spread is not the posterior's",
-    "ssos": "the spread of samples was not measured",
-    "hybrid": "the spread of samples was not measured",
-    "dds": "samples spread less than the posterior",
-    "diffpir": "samples spread a little less than the posterior",
-    "pnp": "nothing is random",
-    "dps": "samples spread more than the posterior",
-}
+def _from_files(constant: str, default: object) -> dict:
+    """Sampler -> a constant of its file."""
+    files = {name: sys.modules[function.__module__] for name, function in SAMPLERS.items()}
+    return {name: getattr(file, constant, default) for name, file in files.items()}
+
+
+# noise levels where none are asked for
+NUM_STEPS = _from_files("NUM_STEPS", 500)
+# nothing in them is random: every sample of a measurement is the same image
+POINT_ESTIMATES = tuple(
+    name for name, is_one in _from_files("POINT_ESTIMATE", False).items() if is_one
+)
+# what was found of a sampler's samples where the posterior is known; empty where nothing speaks
+# against calling them samples of the posterior
+SPREAD = _from_files("SPREAD", "its spread was not measured")
+# they reconstruct each coil's image and need no maps
+COILS_APART = tuple(name for name, apart in _from_files("COILS_APART", False).items() if apart)
+# keywords that turn a sampler into the original code's; none for what that code does not have
+STUDY = _from_files("STUDY", {})
+STUDY_CT = {name: ct or STUDY[name] for name, ct in _from_files("STUDY_CT", {}).items()}
 
 
 def spread(name: str, options: dict) -> str:
@@ -53,19 +60,13 @@ def spread(name: str, options: dict) -> str:
     return "" if name == "annealed_langevin" and gaussian else SPREAD[name]
 
 
-STUDY = {
-    "predictor_corrector": _pc.STUDY,
-    "annealed_langevin": _langevin.STUDY,
-    # not in the original code
-    **{name: {} for name in ("ssos", "hybrid", "dds", "diffpir", "pnp", "dps")},
-}
-STUDY_CT = STUDY | {"predictor_corrector": _pc.STUDY_CT}
-
 PRESETS = {
     "csgm": ("annealed_langevin", _langevin.CSGM),
 }
 
 __all__ = [
+    "COILS_APART",
+    "NUM_STEPS",
     "POINT_ESTIMATES",
     "PRESETS",
     "SAMPLERS",

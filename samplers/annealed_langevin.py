@@ -21,6 +21,9 @@ NORM_STEPS = 20  # of the power method; a per cent or so is enough
 # levels that the study's code skips, by the number of levels; none for other numbers
 SKIPPED = {500: 281, 1000: 551, 2000: 1112}
 
+NUM_STEPS = 500  # noise levels where none are asked for
+# docs/samplers.md
+SPREAD = "samples know nothing of the noise: their spread is not the posterior's"
 STUDY = {"study_skips": True}
 # csgm-mri-langevin as published: its ladder is VESDE(0.0066, 232) with num_steps=2311, of which it
 # skips the first 1156; images there are divided by the 99th percentile of their magnitude. (An

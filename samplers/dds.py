@@ -12,6 +12,8 @@ from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
+NUM_STEPS = 50  # noise levels where none are asked for
+SPREAD = "samples spread less than the posterior"  # docs/samplers.md
 START_SIGMA = 1.0  # images in [0, 1] are all but lost in it
 OLD_NOISE = ("network", "data")
 

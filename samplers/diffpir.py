@@ -13,6 +13,8 @@ from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
+NUM_STEPS = 50  # noise levels where none are asked for
+SPREAD = "samples spread a little less than the posterior"  # docs/samplers.md
 ZETA = 0.3  # part of new noise (Zhu et al. 2023, table 5: 0.1 to 1 by task)
 STRENGTH = 1.0  # lambda of the data step
 

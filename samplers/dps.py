@@ -15,6 +15,8 @@ from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
+NUM_STEPS = 50  # noise levels where none are asked for
+SPREAD = "samples spread more than the posterior"  # docs/samplers.md
 NORM_STEPS = 20  # of the power method; a per cent or so is enough
 # zeta at REFERENCE_STEPS (Chung et al. 2023, appendix D: 0.3 to 1 by task, 256 x 256), growing with
 # the root of their distance: near the best of six with 20 and 50 steps, one validation slice each

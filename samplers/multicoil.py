@@ -16,6 +16,9 @@ from samplers.predictor_corrector import SNR, predictor_corrector
 from samplers.state import Callback
 from sde import VESDE, Score
 
+NUM_STEPS = 500  # noise levels where none are asked for
+COILS_APART = True  # no maps: reconstruct.py, which has or estimates them, leaves these out
+SPREAD = "the spread of samples was not measured"  # docs/samplers.md
 EVERY = 50  # m, steps between SENSE corrections (Chung & Ye 2022)
 WEIGHT_FIRST, WEIGHT_LAST = 1.0, 0.2  # lambda of the first and the last step, linear between
 

@@ -13,6 +13,9 @@ from samplers.start import noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
+NUM_STEPS = 50  # noise levels where none are asked for
+SPREAD = "nothing is random"  # docs/samplers.md
+POINT_ESTIMATE = True  # nothing is random: every sample is the same image
 STRENGTH = 0.23  # lambda of DPIR
 MOMENTUM = 0.5, 0.8  # first, last; chosen on validation slices (docs/samplers.md)
 

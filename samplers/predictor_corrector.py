@@ -19,6 +19,9 @@ STARTS = ("prior", "residual")
 
 # the original code's deviations from its algorithm (the study ran this); its data step for CT is
 # made once at the end, too
+
+NUM_STEPS = 500  # noise levels where none are asked for
+SPREAD = "samples take noise for image: with noise they spread too little"  # docs/samplers.md
 STUDY = {"final": "study", "complex_start": False, "truncated_label": True}
 STUDY_CT = STUDY | {"final": "sample", "start": "residual"}
 

@@ -15,26 +15,19 @@ from evaluation.run.methods import (
     uses_noise,
 )
 from operators.problem import Problem
-from samplers import POINT_ESTIMATES, SAMPLERS, Posterior, spread
+from samplers import COILS_APART, NUM_STEPS, POINT_ESTIMATES, SAMPLERS, Posterior, spread
 from sde import Prior
 
 POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
-# by default; samplers of coil images apart have no place here: maps are given or estimated
-NUM_STEPS = {
-    "pnp": 50,
-    "dds": 50,
-    "diffpir": 50,
-    "dps": 50,
-    "predictor_corrector": 500,
-    "annealed_langevin": 500,
-}
+# maps are given or estimated here
+KNOWN = tuple(name for name in SAMPLERS if name not in COILS_APART)
 
 
 class Sampling(NamedTuple):
     """How the posterior is sampled: all but the prior.
 
     Attributes:
-        sampler: a key of `NUM_STEPS`.
+        sampler: one of `KNOWN`.
         num_steps: of the sampler.
         num_samples: that mean and standard deviation are taken over.
         sigma_y: standard deviation of the measurement's noise in its unit (of real and imaginary
@@ -86,7 +79,7 @@ def choose_sampling(
 
     Args:
         sampler: its name; "": `POINT` for one sample, `POSTERIOR` for several.
-        num_steps: None: as `NUM_STEPS` says.
+        num_steps: None: as `samplers.NUM_STEPS` says.
         num_samples: 1 or more.
         sigma_y: as of `Sampling`.
         options: keywords of the sampler.
@@ -95,8 +88,8 @@ def choose_sampling(
         ValueError: an unknown sampler or keyword, or several samples of a point estimate.
     """
     name = sampler or (POINT if num_samples == 1 else POSTERIOR)
-    if name not in NUM_STEPS:
-        raise ValueError(f"unknown sampler '{name}'; known: {', '.join(NUM_STEPS)}")
+    if name not in KNOWN:
+        raise ValueError(f"unknown sampler '{name}'; known: {', '.join(KNOWN)}")
     given = dict(options) | ({} if sigma_y is None else {"sigma_y": sigma_y})
     check_options(SAMPLERS[name], given)
     check_noise(name, given)
