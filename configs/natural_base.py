@@ -1,4 +1,4 @@
-"""The prior `natural_base`: the photographs of `natural_small`, a network six times as large."""
+"""The prior `natural_base`: the photographs of `natural_small`, a larger network."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from configs import natural_small
 
 
 def get_config() -> ConfigDict:
-    """Config of a bias-free U-Net with 3.9 million parameters, for a short training on a GPU.
+    """Config of a bias-free U-Net with 4.2 million parameters, for a short training on a GPU.
 
     training_scripts/gpu.sh trains it; weights/natural_base.md has the time and losses of that run.
     """
