@@ -89,7 +89,7 @@ def _explain(path: Path, what: str, error: Exception) -> str:
 
 
 def _stand_in(path: Path) -> str:
-    """What lies in place of a file whose content was not downloaded; "" where that is not so."""
+    """Description of a link or pointer file whose content was not downloaded; "" otherwise."""
     if path.is_symlink() and not path.exists():
         return (
             f"a link to {path.readlink()}, which is not there; restore it (in a clone by DataLad "
