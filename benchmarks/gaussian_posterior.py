@@ -127,7 +127,7 @@ class Calibration(NamedTuple):
 
 
 def compare(samples: Tensor, truth: Gaussian, basis: Tensor) -> Calibration:
-    """Comparison of samples ``(S, ...)`` with the truth on the span of orthonormal rows of `basis`."""
+    """Comparison of samples ``(S, ...)`` with the truth on the span of the rows of `basis`."""
     projected = samples.flatten(1).double() @ basis.T  # (S, k)
     covariance = basis @ truth.covariance @ basis.T
     scale = covariance.trace().clamp(min=1e-12).sqrt()
