@@ -53,7 +53,7 @@ def load_config(spec: str) -> ConfigDict:
     if module_spec is None:
         raise ConfigError(f"{path}: expected a Python file such as configs/demo.py")
     module = importlib.util.module_from_spec(module_spec)
-    module.__builtins__ = __builtins__  # its imports mean what those of this file do
+    module.__builtins__ = __builtins__  # so that its imports resolve like those of this file
     module_spec.loader.exec_module(module)
     function = getattr(module, "get_config", None)
     if function is None:

@@ -129,7 +129,7 @@ def _people(folder: Path, part: str, items: Sequence[tuple[Path, int]]) -> dict[
     if not lists:
         return {}
     path = folder / lists[0]
-    with reading(path, "a list of numbers, one a line"):
+    with reading(path, "a list of numbers, one per line"):
         numbers = np.loadtxt(path, dtype=int, ndmin=1)
     places = [(source, i, FILE_SLICES * _number(source) + i) for source, i in items]
     missing = [f"{source.name}:{i}" for source, i, place in places if place >= len(numbers)]

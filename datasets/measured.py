@@ -173,15 +173,16 @@ def _open_numpy(path: Path, first_axis: str, *, zipped: bool) -> Measured:
 
 
 def measured_array(kind: str, data: np.ndarray, extras: dict[str, np.ndarray]) -> Measured:
-    """An array in memory, named by its kind; three axes of k-space are (coils, H, W).
+    """Measurement of an array in memory.
 
     Args:
-        kind: `KSPACE` or `SINOGRAM`.
-        data: of a shape that `open_measured` takes.
-        extras: those of `EXTRAS` that there are.
+        kind: `KSPACE` or `SINOGRAM`; also the name of the measurement.
+        data: array with one of the shapes of `open_measured`; k-space with three axes is
+            (coils, H, W).
+        extras: the arrays named in `EXTRAS` that exist.
 
     Raises:
-        DataError: another shape, or another kind of numbers.
+        DataError: another shape or dtype.
     """
     layout = _layout(Path(kind), kind, data, "coils")
     read = partial(layout.read, data)

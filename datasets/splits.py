@@ -229,7 +229,7 @@ def read_split_list(
     if not chosen or len(set(chosen)) < len(chosen):
         twice = sorted({name for name in chosen if chosen.count(name) > 1})
         fault = f"it names {', '.join(twice)} more than once" if twice else "it is empty"
-        raise DataError(f"{path}: expected one name a line, but {fault}; correct the list")
+        raise DataError(f"{path}: expected one name per line, but {fault}; correct the list")
     return chosen
 
 

@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         plot.add_argument("--metric", choices=METRICS, default="psnr")
     panels = kinds.add_parser("panels", help=_summary(make_panels))
     panels.add_argument("inputs", nargs="+", type=Path, metavar="FOLDER")
-    panels.add_argument("--key", default="", help="of the slice (default: the middle one)")
+    panels.add_argument("--key", default="", help="key of the slice (default: the middle one)")
     panels.add_argument("--inset", type=parse_inset, help="ROW,COLUMN,SIDE in pixels")
     for command in (*map(kinds.choices.get, PLOTS), panels):
         command.add_argument("--out", type=Path, default=Path("figures"))

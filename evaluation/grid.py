@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("name", choices=GRIDS)
-    parser.add_argument("--quick", action="store_true", help="a cut of it, on embedded slices")
+    parser.add_argument("--quick", action="store_true", help="small version, on embedded slices")
     parser.add_argument(
         "--only", metavar="PATTERN", default="*", help="cells such as 'knee_*/*/natural_1_*'"
     )
@@ -52,8 +52,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
     for flag, variable, default, text in (
         ("out", "OUT", "", "root of the results; default results/grid, --quick: results/quick"),
         ("prior-root", "RUNS", "runs", "folder of the training runs; default %(default)s"),
-        ("lists", "LISTS", "", "folder of lists of volumes DATA.txt, one name a line"),
-        ("nproc", "NPROC", 1, "processes a cell, one a GPU; default %(default)s"),
+        ("lists", "LISTS", "", "folder of lists of volumes DATA.txt, one name per line"),
+        ("nproc", "NPROC", 1, "processes per cell, one per GPU; default %(default)s"),
         *(
             (r, r.upper(), path, "folder of the data; default %(default)s")
             for r, path in ROOTS.items()

@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folders", nargs="*", type=Path, help="results folders, a row each")
+    parser.add_argument("folders", nargs="*", type=Path, help="results folders, one row each")
     parser.add_argument("--grid", nargs="+", type=Path, default=[], metavar="ROOT")
     parser.add_argument("--compare", nargs=2, metavar="METHOD", help="folder names, with --grid")
     parser.add_argument("--format", choices=STYLES, default="markdown")
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         help="over slices, or the mean's 95 %% interval by volume",
     )
     parser.add_argument(
-        "--per", choices=("slice", "volume"), default="slice", help="metrics of, with --grid"
+        "--per", choices=("slice", "volume"), default="slice", help="unit of metrics, with --grid"
     )
     arguments = parser.parse_args(argv)
     metrics = arguments.metrics.split(",")

@@ -161,7 +161,7 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_list("grid", [], "values to try, with commas between them")
-    flags.DEFINE_integer("refine", 2, "how often to divide around the best value", lower_bound=0)
-    flags.DEFINE_string("split", "val", "which slices: val; test would choose as the study does")
-    configs.define_flags("configs/evaluate.py", out="folder of the results", keyword="to choose")
+    flags.DEFINE_integer("refine", 2, "number of refinements around the best value", lower_bound=0)
+    flags.DEFINE_string("split", "val", "split of the slices; test would choose as the study does")
+    configs.define_flags("configs/evaluate.py", out="folder of the results", keyword="field to tune")
     configs.run(main)

@@ -251,8 +251,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("root", nargs="?", type=Path, default=Path(OUT), help="of the results")
-    parser.add_argument("--out", type=Path, help="folder of the files (default: the results')")
+    parser.add_argument("root", nargs="?", type=Path, default=Path(OUT), help="root of the results")
+    parser.add_argument("--out", type=Path, help="output folder (default: that of the results)")
     arguments = parser.parse_args(argv)
     with clear_errors():
         paths = make_summary(arguments.root, arguments.out or arguments.root)
