@@ -163,5 +163,5 @@ if __name__ == "__main__":
     flags.DEFINE_list("grid", [], "values to try, with commas between them")
     flags.DEFINE_integer("refine", 2, "number of refinements around the best value", lower_bound=0)
     flags.DEFINE_string("split", "val", "split of the slices; test would choose as the study does")
-    configs.define_flags("configs/evaluate.py", out="folder of the results", keyword="field to tune")
+    configs.define_flags("configs/evaluate.py", out="folder of the results", keyword="field name")
     configs.run(main)
