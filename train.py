@@ -1,18 +1,19 @@
 """Fit a score network to images by denoising score matching on the VE-SDE.
 
     python train.py --config=configs/fastmri_knee.py:1 --workdir=runs/fastmri_knee_1
-    torchrun --nproc-per-node=4 train.py --config=... --workdir=...      one process a GPU
+    torchrun --nproc-per-node=4 train.py --config=... --workdir=...    one process per GPU
 
-Every field of the config is a flag (--config.data.root=PATH). WORKDIR gets `config.json`,
-`log.csv`, `validation.csv`, TensorBoard events, `samples/*.png` and `checkpoints/step_*.pt`. The
-same command again continues from the newest checkpoint. Random numbers are functions of (seed,
-sample number): nothing changes by stopping, nor (but for rounding) by the number of processes.
+Every field of the config is a flag (--config.data.root=PATH). The folder WORKDIR receives
+`config.json`, `log.csv`, `validation.csv`, TensorBoard events, `samples/*.png` and
+`checkpoints/step_*.pt`. Running the same command again continues from the newest checkpoint. Random
+numbers are functions of (seed, sample number), so that the result does not depend on interruptions
+or, up to rounding, on the number of processes.
 
-SIGTERM, SIGUSR1, Ctrl-C and a closed terminal or pipe save a checkpoint and exit with code 75: run
-the same command again.
+On SIGTERM, SIGUSR1, Ctrl-C or a closed terminal or pipe, training saves a checkpoint and exits with
+code 75; run the same command again to continue.
 """
 
-# first: says what to do where one of the packages below is missing
+# first, as it reports missing packages and how to install them
 import configs.installed
 
 # isort: split
@@ -82,7 +83,7 @@ COLUMNS = (
     "gpu_memory_gib",
 )
 VALIDATION_COLUMNS = ("step", "sigma_from", "sigma_to", "loss", "loss_per_pixel")
-# fields that may change between a run and its continuation without changing what it computes
+# fields that may differ when a run is continued
 MAY_CHANGE = (
     "training.num_steps",
     "optim.cooldown",
@@ -114,18 +115,23 @@ def train(
     device: str,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train, or go on training, until `config.training.num_steps`; returns the last checkpoint.
+    """Train a score network, or continue training, until `config.training.num_steps`.
 
     Args:
-        config: see configs/base.py.
+        config: training config, see configs/base.py.
         workdir: folder of the run, shared by all its processes.
-        device: of this process.
-        interrupted: asked after each step; when it says True in any process, all save and leave.
+        device: device of this process.
+        interrupted: called after each step; if it returns True in any process, all processes save
+            a checkpoint and exit.
+
+    Returns:
+        Path of the last checkpoint.
 
     Raises:
         ConfigError, DataError, CheckpointError, ValueError: before any training, if the config,
-            the data or the folder does not fit, or another process trains there.
-        FloatingPointError: the loss was not finite for `config.training.max_bad_steps` in a row.
+            the data or the folder is invalid, or another process trains in the folder.
+        FloatingPointError: the loss or its gradient was not finite in
+            `config.training.max_bad_steps` steps in a row.
         SystemExit: with code `REQUEUE`, after an interruption.
     """
     t = config.training
@@ -158,7 +164,7 @@ def fit(
     stream: TrainingStream,
     held_out: list[Tensor],
 ) -> Path:
-    """The training loop of `train`, with what it has opened and checked."""
+    """The training loop of `train`, whose arguments are opened and checked there."""
     t, o = config.training, config.optim
     rank, world = process()
     net.to(device)
@@ -184,7 +190,7 @@ def fit(
     progress = progress_bar(t.num_steps, "step", initial=start, file=sys.stdout, disable=rank > 0)
     bad = 0  # steps in a row without a finite loss
     net.train()
-    # loader processes leave it to this one to stop: close them whatever happens
+    # loader processes ignore signals, so that this process has to close them in any case
     loader = batches(
         stream,
         start=start,
@@ -199,20 +205,20 @@ def fit(
     with closing(loader) as pieces:
         for step in range(start, t.num_steps):
             adam.zero_grad(set_to_none=True)
-            total = torch.zeros((), device=device)  # this process's part of the batch's mean loss
+            total = torch.zeros((), device=device)  # this process's share of the mean loss
             for i in range(t.accumulation):
                 numbers, piece = next(pieces)
                 images, sigma, noise = (x.to(device, non_blocking=True) for x in piece)
-                if config.model.get("dropout"):  # its masks come from PyTorch's own generator
+                if config.model.get("dropout"):  # dropout uses PyTorch's global generator
                     torch.manual_seed(derive_seed(config.seed, "dropout", numbers.start))
-                # processes exchange gradients once, after the last piece
+                # exchange gradients once per step, after the last piece
                 wait = world > 1 and i < t.accumulation - 1
                 with fast.no_sync() if wait else nullcontext():
                     losses = score_matching_loss(
                         lambda x, s: autocast(fast, config, x, s), images, sigma, noise
                     )
                     weighted = losses * level_weight(sigma, t.weight_sigma)
-                    # DDP divides the sum over processes by their number
+                    # DDP averages over processes, hence the factor `world`
                     (weighted.sum() * world / t.batch_size).backward()
                 total += losses.detach().sum() / t.batch_size
             loss, stop_now = agree(total, interrupted())
@@ -225,7 +231,7 @@ def fit(
                     group["lr"] = lr
                 adam.step()
                 ema.update_parameters(net)
-            else:  # the weights stay as they are
+            else:  # skip the update
                 bad, skipped = bad + 1, skipped + 1
 
             done = step + 1
@@ -242,10 +248,10 @@ def fit(
                         f"loss {row['loss_per_pixel']:.4f}/pixel, {speed}", refresh=False
                     )
                 with log.pause():
-                    # a step's rows come before its checkpoint: a continued run writes later ones
+                    # log before the checkpoint, as a resumed run writes only later rows
                     if due(t.validate_every, done, last):
                         validate(log, done, ema.module, held_out, sde, config)
-                    # no checkpoint in a bad stretch: the last good one is kept
+                    # no checkpoint while losses are not finite, so that the last good one remains
                     if bad == 0 and (done % t.checkpoint_every == 0 or last or stop_now):
                         save(workdir, done, config, net, ema, adam, skipped, log.window)
                     if due(t.sample_every, done, last):
@@ -260,7 +266,7 @@ def fit(
                 if rank == 0:
                     print(f"interrupted after step {done}; the same command continues", flush=True)
                 if world > 1:
-                    distributed.barrier()  # torchrun ends all processes as soon as one leaves
+                    distributed.barrier()  # torchrun ends all processes as soon as one exits
                 raise SystemExit(REQUEUE)
     progress.close()
     if log:
@@ -269,7 +275,7 @@ def fit(
 
 
 def idle_fields(config: ConfigDict) -> dict[str, str]:
-    """The fields that nothing reads in the chosen setting, and why."""
+    """Fields that have no effect with the other values of the config, with the reason."""
     found, t = datasets.idle_fields(config.data), config.training
     if not t.validate_every:
         names = ("training.validation_images", "training.validation_bins")
@@ -283,14 +289,19 @@ def idle_fields(config: ConfigDict) -> dict[str, str]:
 
 
 def process() -> tuple[int, int]:
-    """This process's number and the number of processes that train together."""
+    """Rank of this process and number of processes that train together."""
     if distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def check(config: ConfigDict, world: int) -> None:
-    """Raise a ConfigError for values of `config.training` that do not go together."""
+    """Raise a ConfigError for invalid values of a training config.
+
+    Args:
+        config: the training config.
+        world: number of processes.
+    """
     check_numbers(config)
     t = config.training
     positive = ["validation_images", "validation_bins"] if t.validate_every else []
@@ -320,37 +331,46 @@ def check(config: ConfigDict, world: int) -> None:
 
 
 def enabled(choice: str) -> bool:
-    """Whether an option that is "on", "off" or "auto" is on: "auto" is with a GPU."""
+    """Whether an option "on", "off" or "auto" is on; "auto" is on if there is a GPU."""
     return choice == "on" or (choice == "auto" and torch.cuda.is_available())
 
 
 def due(every: int, done: int, last: bool) -> bool:
-    """Whether something that happens at every so many steps (0: never) and at the end is due."""
+    """Whether an action that is due every `every` steps (0: never) and at the last step is due."""
     return every > 0 and (done % every == 0 or last)
 
 
 def learning_rate(config: ConfigDict, step: int) -> float:
-    """Linear growth over the first `optim.warmup` steps, linear decay over the last `cooldown`.
+    """Learning rate of a step: linear warm-up, constant, then linear decay.
 
-    The constant stretch between them does not depend on the run's length: a finished run without
-    a cooldown can be continued with one.
+    It grows over the first `optim.warmup` steps and decays over the last `optim.cooldown` steps.
+    The constant part does not depend on the number of steps, so that a finished run without
+    cooldown can be continued with one.
     """
     o, left = config.optim, config.training.num_steps - step
     return o.lr * min((step + 1) / max(o.warmup, 1), left / (o.cooldown + 1), 1.0)
 
 
 def autocast(net: nn.Module, config: ConfigDict, x: Tensor, sigma: Tensor) -> Tensor:
-    """``net(x, sigma)`` in `training.precision`; the result is float32."""
+    """Output ``net(x, sigma)`` in float32, computed in `training.precision`."""
     low = config.training.precision == "bfloat16"
     with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
         return net(x, sigma)
 
 
 def compiled(net: nn.Module, image: Tensor, batch: int, config: ConfigDict, device: str):
-    """`net` through `torch.compile`; as it is, with one warning, where that does not work."""
+    """`net` compiled by `torch.compile`, or, with a warning, `net` itself if that fails.
+
+    Args:
+        net: the network.
+        image: ``(1, H, W)`` training image.
+        batch: number of images per call.
+        config: training config.
+        device: device of the network.
+    """
     x, sigma = image.expand(batch, -1, -1, -1).to(device), torch.ones(batch, device=device)
     try:
-        fast = torch.compile(net, fullgraph=True)  # in pieces it may be slower than as it is
+        fast = torch.compile(net, fullgraph=True)  # several graphs may be slower than no compiling
         autocast(fast, config, x, sigma).sum().backward()  # compilation happens here
     except Exception as error:  # missing compilers and unsupported devices raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -362,7 +382,7 @@ def compiled(net: nn.Module, image: Tensor, batch: int, config: ConfigDict, devi
 
 
 def agree(loss: Tensor, stop: bool) -> tuple[float, bool]:
-    """The sum of `loss` over the processes, and whether any of them wants to stop."""
+    """Sum of `loss` over the processes, and whether any of them wants to stop."""
     both = torch.stack([loss, torch.full_like(loss, float(stop))])  # (2,)
     if distributed.is_initialized():
         distributed.all_reduce(both)
@@ -371,9 +391,13 @@ def agree(loss: Tensor, stop: bool) -> tuple[float, bool]:
 
 
 def create_network(config: ConfigDict) -> nn.Module:
-    """The config's network with weights that depend on `config.seed`, its input size checked."""
+    """Network of the config with weights seeded by `config.seed`.
+
+    Raises:
+        ValueError: the network does not accept images of `data.crop` or `data.image_size`.
+    """
     side = config.data.crop or config.data.image_size
-    if side:  # else the size is the images' own
+    if side:  # otherwise the size is known only from the images
         check_size(config, (1, side, side))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -381,18 +405,18 @@ def create_network(config: ConfigDict) -> nn.Module:
 
 
 def check_size(config: ConfigDict, shape: tuple[int, int, int]) -> None:
-    """Raise a ValueError if the network does not take images ``(1, H, W)`` of this size."""
-    with torch.device("meta"):  # shapes only: the error comes at no cost
+    """Raise a ValueError if the network does not accept images of shape ``(1, H, W)``."""
+    with torch.device("meta"):  # only shapes are computed
         create_model(config)(torch.empty(1, *shape), torch.ones(1))
 
 
 def create_stream(config: ConfigDict) -> TrainingStream:
-    """The training images in their order, augmented."""
+    """Stream of augmented training images in the order of the seed."""
     world = process()[1]
     piece = config.training.batch_size // (world * config.training.accumulation)
     same_size = piece > 1 and not config.data.crop
     dataset = prepare_dataset(config.data, "train", same_size=same_size)
-    # the original code goes through the knee slices in file order
+    # the original code reads the knee slices in file order
     unshuffled = config.protocol == "study" and config.data.name == "fastmri"
     return TrainingStream(
         dataset,
@@ -410,7 +434,11 @@ def create_stream(config: ConfigDict) -> TrainingStream:
 
 
 def held_out_images(config: ConfigDict) -> list[Tensor]:
-    """Evenly spaced images ``(1, H, W)`` of the validation split, cropped as in training."""
+    """Evenly spaced images ``(1, H, W)`` of the validation split, cropped as in training.
+
+    Raises:
+        DataError: there are no validation images, or they cannot be read.
+    """
     try:
         dataset = prepare_dataset(config.data, "val")
     except DataError as error:
@@ -420,7 +448,7 @@ def held_out_images(config: ConfigDict) -> list[Tensor]:
         dataset, seed=config.seed, shuffle=False, crop=config.data.crop, flip=False, rotate=False
     )
     count = config.training.validation_images
-    if not config.data.crop:  # with crops, few images give as many different ones as are asked for
+    if not config.data.crop:  # random crops of few images give any number of different ones
         count = min(count, len(dataset))
     stride = max(len(dataset) // count, 1)
     return [stream[i * stride] for i in range(count)]
@@ -429,9 +457,16 @@ def held_out_images(config: ConfigDict) -> list[Tensor]:
 def with_noise(
     numbers: Sequence[int], images: Tensor, *, seed: int, sde: VESDE
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, their noise levels ``(B,)`` at times t ~ U(eps, 1), and standard normal noise.
+    """Images with noise levels ``(B,)`` at times t ~ U(eps, 1), and standard normal noise.
 
-    Sample n draws its own, from (seed, n).
+    Args:
+        numbers: B sample numbers; sample n draws from a generator seeded by (seed, n).
+        images: ``(B, 1, H, W)``.
+        seed: seed of the run.
+        sde: gives the noise level at a time.
+
+    Returns:
+        The images, noise levels ``(B,)`` and noise ``(B, 1, H, W)``.
     """
     rng = BatchGenerator([derive_seed(seed, "noise", n) for n in numbers])
     t = sde.eps + (1 - sde.eps) * torch.cat([torch.rand(1, generator=g) for g in rng.generators])
@@ -439,15 +474,15 @@ def with_noise(
 
 
 def resume(workdir: Path, net, ema, adam, device: str) -> tuple[int, int, dict]:
-    """Load the newest readable checkpoint, if any.
+    """Load the newest readable checkpoint, if any, into network, average and optimiser.
 
     Returns:
-        the number of finished steps, how many of them were skipped, and the values since the last
+        Number of finished steps, number of skipped ones among them, and the values since the last
         row of the log.
     """
     rank, world = process()
     found = [find_newest(workdir) if rank == 0 else None]
-    if world > 1:  # one that all processes take
+    if world > 1:  # all processes have to load the same one
         distributed.broadcast_object_list(found)
     path = found[0]
     if path is None:
@@ -467,7 +502,7 @@ def resume(workdir: Path, net, ema, adam, device: str) -> tuple[int, int, dict]:
 
 
 def save(workdir: Path, step: int, config: ConfigDict, net, ema, adam, skipped, window) -> None:
-    """Write the checkpoint of `step`, then remove all but the newest ones."""
+    """Write the checkpoint of `step`, then remove all but the newest `keep_checkpoints`."""
     payload = {
         "config": config.to_dict(),
         "step": step,
@@ -475,7 +510,7 @@ def save(workdir: Path, step: int, config: ConfigDict, net, ema, adam, skipped, 
         "ema": ema.module.state_dict(),
         "ema_updates": int(ema.n_averaged),
         "optimizer": adam.state_dict(),
-        # the schedule is a function of the step; its next value, to be read by people
+        # for information only: the schedule is a function of the step
         "scheduler": {"warmup": config.optim.warmup, "next_lr": learning_rate(config, step)},
         "skipped": skipped,
         "window": window,
@@ -485,10 +520,10 @@ def save(workdir: Path, step: int, config: ConfigDict, net, ema, adam, skipped, 
 
 
 def versions() -> dict[str, str]:
-    """What computed a checkpoint."""
+    """Versions of Python, PyTorch, NumPy and CUDA, and the device, for a checkpoint."""
     return {
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a subclass of str is not a plain value
+        "torch": str(torch.__version__),  # a plain str, as weights_only=True rejects subclasses
         "numpy": numpy.__version__,
         "cuda": torch.version.cuda or "none",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -496,14 +531,14 @@ def versions() -> dict[str, str]:
 
 
 def write_config(path: Path, config: ConfigDict) -> None:
-    """Write the config, unless the file holds just that."""
+    """Write the config as JSON, unless the file already holds the same text."""
     text = configs.to_json(config)
     if not path.is_file() or read_text(path) != text:
         write_atomically(path, text)
 
 
 def validate(log: "Log", step: int, net, images: list[Tensor], sde: VESDE, config) -> None:
-    """Write the loss of `net` on held-out images for each bin of noise levels."""
+    """Log the loss of `net` on held-out images for each bin of noise levels."""
     bins = config.training.validation_bins
     losses = validation_loss(net, images, sde, seed=config.seed, bins=bins).tolist()
     edges = noise_level_bins(sde, bins).tolist()
@@ -530,7 +565,7 @@ def sample(workdir: Path, step: int, net, shape: torch.Size, sde: VESDE, config,
                 rng=BatchGenerator([derive_seed(config.seed, "sample", i) for i in range(count)]),
                 num_steps=config.training.sample_steps,
             )
-    except NonFiniteError as error:  # of a network that has hardly learnt yet
+    except NonFiniteError as error:  # early in training the sampler may diverge
         warnings.warn(f"no samples at step {step}: {error}", stacklevel=2)
         return
     panel = torch.cat(list(images[:, 0]), dim=1).clamp(0, 1).cpu().numpy()  # (H, B W)
@@ -540,11 +575,10 @@ def sample(workdir: Path, step: int, net, shape: torch.Size, sde: VESDE, config,
 
 
 class Log:
-    """`log.csv`, `validation.csv` and TensorBoard.
+    """Log of a training run: `log.csv`, `validation.csv` and TensorBoard.
 
-    A row of `log.csv` holds means over the steps since the row before. Rows after `start` (written
-    by a run that was killed after its last checkpoint) are dropped, so that a step is never there
-    twice.
+    A row of `log.csv` holds means over the steps since the previous row. Rows after `start`, which
+    a run wrote before it was killed, are dropped, so that no step appears twice.
 
     Args:
         workdir: folder of the run.
@@ -562,27 +596,43 @@ class Log:
         self.images, self.begin = 0, time.perf_counter()
 
     def add(self, loss: float, grad_norm: float, images: int) -> None:
-        """Take in one step."""
+        """Add the values of one step.
+
+        Args:
+            loss: mean loss of the batch.
+            grad_norm: norm of the gradient before clipping.
+            images: number of images in the batch.
+        """
         self.window["loss"].append(loss)
         self.window["grad_norm"].append(grad_norm)
         self.images += images
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Time that is not training's."""
+        """Context whose duration does not count as training time."""
         begin = time.perf_counter()
         yield
         self.begin += time.perf_counter() - begin
 
     def write(self, step: int, *, loss_scale: float, lr: float, skipped: int) -> dict:
-        """Write a row and return it."""
+        """Write a row of means since the previous row.
+
+        Args:
+            step: number of finished steps.
+            loss_scale: loss of a network whose output is 0, by which the loss is divided.
+            lr: learning rate.
+            skipped: number of skipped steps.
+
+        Returns:
+            The row.
+        """
         loss = finite_mean(self.window["loss"])
         speed = self.images / (time.perf_counter() - self.begin)
         memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
         row = {
             "step": step,
             "loss": loss,
-            "loss_per_pixel": loss / loss_scale,  # 1 for a network that says 0
+            "loss_per_pixel": loss / loss_scale,  # 1 for a network whose output is 0
             "lr": lr,
             "grad_norm": finite_mean(self.window["grad_norm"]),
             "skipped_steps": skipped,
@@ -598,14 +648,14 @@ class Log:
         return row
 
     def write_validation(self, rows: list[dict]) -> None:
-        """Write one row a bin of noise levels."""
+        """Write one row per bin of noise levels."""
         self.validation.write(rows)
         for row in rows:
             name = f"validation/sigma_{row['sigma_from']:.3g}_to_{row['sigma_to']:.3g}"
             self.board.add_scalar(name, row["loss_per_pixel"], row["step"])
 
     def close(self) -> None:
-        """Write what TensorBoard still holds; the CSV files are written row by row."""
+        """Close TensorBoard's writer; the CSV files are written row by row."""
         self.board.close()
 
 
@@ -616,7 +666,7 @@ def finite_mean(values: list[float]) -> float:
 
 
 def set_up_process(config: ConfigDict) -> str:
-    """Join the processes that torchrun started, set PyTorch's switches; returns the device."""
+    """Set PyTorch's options and join the processes started by torchrun; returns the device."""
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = "cpu"
     if torch.cuda.is_available():
@@ -633,7 +683,7 @@ def set_up_process(config: ConfigDict) -> str:
 
 
 def main(_) -> None:
-    """Command line."""
+    """Run the command line."""
     interrupted = catch_signals()
     config = flags.FLAGS.config
     with configs.clear_errors(MEMORY):

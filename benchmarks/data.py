@@ -1,12 +1,12 @@
 """Speed and memory of the disk cache and the training loader: ``python -m benchmarks.data``.
 
-On synthetic fastMRI knee volumes in the public layout (without k-space: it is not read), in a
-temporary folder of the current disk (``--folder`` chooses another):
+It uses synthetic fastMRI knee volumes in the public layout (without k-space, which is not read) in
+a temporary folder on the current disk (``--folder`` chooses another), and measures
 
-- building the cache over reading the files alone, same number of processes, best of interleaved
-  repetitions. "Reading alone" is h5py reading each slice; "through the data set" also scales it.
-  With a cold page cache (the files' pages are dropped before each side) and a warm one;
-- batches a second of the loader that `train.py` uses, batch size 4, shuffled, from the cache;
+- the time to build the cache relative to reading the files, with as many processes, best of
+  interleaved repetitions. "Reading alone" is h5py reading each slice; "through the data set" also
+  scales it. Both with a cold page cache (the files' pages are dropped first) and a warm one;
+- images per second of the loader of `train.py`, batch size 4, shuffled, from the cache;
 - memory of the process over 20 epochs.
 """
 
@@ -34,7 +34,7 @@ SIZE, SLICES, BATCH, EPOCHS, PROCESSES = 320, 36, 4, 20, 2
 
 
 def write_volumes(folder: Path, volumes: int) -> None:
-    """Files of SLICES slices each, in train and val, as fastMRI lays them out."""
+    """Write files of SLICES slices each, in train and val, in fastMRI's layout."""
     rng = np.random.default_rng(0)
     for i in range(volumes + 1):
         split = "train" if i < volumes else "val"
@@ -50,7 +50,7 @@ def write_volumes(folder: Path, volumes: int) -> None:
 
 
 def read_files(dataset: SliceDataset, items: range) -> None:
-    """What h5py takes for these slices, and nothing more."""
+    """Read these slices with h5py, and do nothing else."""
     by_path: dict[Path, list[int]] = {}
     for i in items:
         by_path.setdefault(dataset.slices[i][0], []).append(dataset.slices[i][1])
@@ -69,7 +69,7 @@ def all_items(work: Callable[[range], None], count: int) -> None:
 
 
 def drop_pages(paths: list[Path]) -> None:
-    """Have the next reading of these files come from the disk."""
+    """Drop files from the page cache, so that the next read comes from the disk."""
     for path in paths:
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -93,7 +93,7 @@ def build_against_reading(fields: dict, cold: bool, repeats: int) -> None:
     for _ in range(repeats):
         for name, run in sides.items():
             shutil.rmtree(cache, ignore_errors=True)
-            os.sync()  # what the last side wrote is no work of the next
+            os.sync()  # writes of the previous side must not slow down the next
             if cold:
                 drop_pages(dataset.files)
             start = time.perf_counter()
@@ -144,7 +144,7 @@ def memory(cached: DiskCache) -> None:
 
 
 def resident(field: str) -> float:
-    """Megabytes, Linux."""
+    """A field of /proc/self/status in MB (Linux)."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(field)) / 1024
 

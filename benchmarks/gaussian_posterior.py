@@ -1,11 +1,11 @@
-"""Toy posteriors in closed form, and how far each sampler's samples are from them.
+"""Calibration of the samplers on toy posteriors in closed form.
 
     python -m benchmarks.gaussian_posterior
 
-prints the calibration table of docs/samplers.md: with the exact score of a Gaussian prior whose
-covariance is not stationary, y = A x + n has a Gaussian posterior with known mean and covariance.
-Every sampler draws many samples of it; the table compares their mean and variance with the truth,
-apart in the directions that the measurement sees and in those that it does not.
+prints the calibration table of docs/samplers.md. With the exact score of a Gaussian prior whose
+covariance is not stationary, the posterior of y = A x + n is Gaussian with known mean and
+covariance. Every sampler draws many samples from it; the table compares their mean and variance
+with the truth, separately on the subspace that the measurement sees and on its null space.
 """
 
 import argparse
@@ -33,13 +33,13 @@ SDE = VESDE(0.01, 20.0)
 
 
 class Gaussian(NamedTuple):
-    """N(mean, covariance) of flattened images, float64."""
+    """Gaussian distribution N(mean, covariance) of flattened images, float64."""
 
     mean: Tensor
     covariance: Tensor
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The exact score of the noisy density, each sample with its own sigma."""
+        """Exact score of the noisy density: x ``(B, ...)`` with noise levels sigma ``(B,)``."""
         values, vectors = torch.linalg.eigh(self.covariance)
         difference = (self.mean - x.flatten(1)) @ vectors  # (B, n)
         scaled = difference / (values + sigma[:, None] ** 2)  # (B, n)
@@ -47,7 +47,7 @@ class Gaussian(NamedTuple):
 
 
 def gaussian_prior() -> Gaussian:
-    """Correlated pixels whose standard deviation and correlation length change over the image."""
+    """Prior whose standard deviation and correlation length of pixels vary over the image."""
     rows, columns = (axis.flatten() for axis in np.mgrid[:SIDE, :SIDE])
     std = 0.1 + 0.2 * columns / SIDE
     length = 0.7 + 2.0 * rows / SIDE
@@ -61,10 +61,10 @@ def gaussian_prior() -> Gaussian:
 
 
 def capped(score: Score, factor: float = 1.2) -> Score:
-    """`score` with |s| <= factor sqrt(n) / sigma, about what a network gives far from its data.
+    """`score` limited to |s| <= factor sqrt(n) / sigma, about that of a network far from its data.
 
-    The norm-ratio heuristic needs it: its data step is as long as the score, and with an unbounded
-    score the two push each other to infinity.
+    The norm-ratio heuristic needs the limit: its data step is as long as the score, so that with an
+    unbounded score both grow to infinity.
     """
 
     def bounded(x: Tensor, sigma: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def capped(score: Score, factor: float = 1.2) -> Score:
 
 
 def mixture_score(components: list[Gaussian], weights: list[float]) -> Score:
-    """The exact score of a mixture of Gaussians."""
+    """Exact score of a mixture of Gaussians."""
 
     def score(x: Tensor, sigma: Tensor) -> Tensor:
         flat = x.flatten(1)
@@ -93,7 +93,7 @@ def mixture_score(components: list[Gaussian], weights: list[float]) -> Score:
 
 
 def dense(operator: LinearOperator) -> Tensor:
-    """A as a real matrix ``(M, n)`` on flattened images, real and imaginary parts as rows."""
+    """Real matrix ``(M, n)`` of A on flattened images, with rows for real and imaginary parts."""
     eye = torch.eye(SIDE**2, dtype=torch.float64).reshape(-1, 1, SIDE, SIDE)
     columns = operator.forward(eye).flatten(1)
     if columns.is_complex():
@@ -102,7 +102,7 @@ def dense(operator: LinearOperator) -> Tensor:
 
 
 def condition(prior: Gaussian, matrix: Tensor, values: Tensor, noise: float) -> Gaussian:
-    """The posterior of y = A x + n, n ~ N(0, noise^2)."""
+    """Posterior of y = A x + n with n ~ N(0, noise^2)."""
     gain_t = torch.linalg.solve(
         matrix @ prior.covariance @ matrix.T
         + (noise**2 + 1e-12) * torch.eye(len(matrix), dtype=torch.float64),
@@ -113,12 +113,12 @@ def condition(prior: Gaussian, matrix: Tensor, values: Tensor, noise: float) -> 
 
 
 class Calibration(NamedTuple):
-    """How samples compare with the truth on one subspace.
+    """Comparison of samples with the true posterior on a subspace.
 
     Attributes:
         mean_error: |sample mean - posterior mean| / sqrt(trace of the posterior covariance).
-        chance: what `mean_error` would be for exact samples, from their number.
-        variance_ratio: trace of the samples' covariance / trace of the posterior's.
+        chance: expected `mean_error` of the same number of exact samples.
+        variance_ratio: trace of the sample covariance / trace of the posterior covariance.
     """
 
     mean_error: float
@@ -127,7 +127,7 @@ class Calibration(NamedTuple):
 
 
 def compare(samples: Tensor, truth: Gaussian, basis: Tensor) -> Calibration:
-    """Samples ``(S, ...)`` against the truth on the span of orthonormal rows ``(k, n)``."""
+    """Comparison of samples ``(S, ...)`` with the truth on the span of the rows of `basis`."""
     projected = samples.flatten(1).double() @ basis.T  # (S, k)
     covariance = basis @ truth.covariance @ basis.T
     scale = covariance.trace().clamp(min=1e-12).sqrt()
@@ -137,14 +137,14 @@ def compare(samples: Tensor, truth: Gaussian, basis: Tensor) -> Calibration:
 
 
 def subspaces(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal bases (rows) of what A sees and of its null space."""
+    """Orthonormal bases (rows) of the row space of A and of its null space."""
     _, values, vectors = torch.linalg.svd(matrix, full_matrices=True)
     rank = int((values > 1e-8).sum())
     return vectors[:rank], vectors[rank:]
 
 
 def toy_mri() -> SingleCoilMRI:
-    """3 of 8 columns of k-space."""
+    """Toy MRI that measures 3 of 8 columns of k-space."""
     mask = make_mask("gaussian1d", (SIDE, SIDE), seed=3, acceleration=2.6, center_fraction=0.2)
     return SingleCoilMRI(mask)
 
@@ -160,14 +160,14 @@ def draw(
     options: dict,
     seed: int = 0,
 ) -> Tensor:
-    """`count` samples of one measurement ``(1, ...)``: ``(count, 1, SIDE, SIDE)`` float64."""
+    """Samples given one measurement ``(1, ...)``: float64 ``(count, 1, SIDE, SIDE)``."""
     rng = BatchGenerator(range(seed, seed + count))
     repeated = y.expand(count, *y.shape[1:])
     return SAMPLERS[name](score, SDE, operator, repeated, rng=rng, num_steps=num_steps, **options)
 
 
 def measurement(operator: LinearOperator, prior: Gaussian, noise: float) -> Tensor:
-    """A measurement ``(1, *range_shape)`` of an image drawn from the prior."""
+    """Measurement ``(1, *range_shape)`` of an image drawn from the prior."""
     generator = torch.Generator().manual_seed(1)
     root = torch.linalg.cholesky(prior.covariance)
     x = prior.mean + root @ torch.randn(SIDE**2, generator=generator, dtype=torch.float64)
@@ -179,7 +179,7 @@ def measurement(operator: LinearOperator, prior: Gaussian, noise: float) -> Tens
 
 
 def toy_ct() -> ParallelBeamCT:
-    """4 views of 12 bins."""
+    """Toy CT with 4 views of 12 bins."""
     return ParallelBeamCT(SIDE, few_view_angles(4))
 
 
@@ -210,7 +210,7 @@ ROWS = [
 ]
 
 
-# of few samples' mean and standard deviation: sampler, keywords, number of steps
+# rows of the coverage table: sampler, keywords, number of steps
 COVERAGE_ROWS = [
     ("predictor_corrector", {}, 500),
     ("annealed_langevin", {**GAUSSIAN, "sigma_y": 0.1}, 500),
@@ -218,14 +218,14 @@ COVERAGE_ROWS = [
     ("diffpir", {"sigma_y": 0.1}, 50),
     ("dps", {}, 50),
 ]
-FEW = 8  # samples of a measurement
+FEW = 8  # number of samples per measurement
 
 
 def coverage(name: str | None, options: dict, num_steps: int, problems: int) -> float:
-    """How often a pixel of the truth is within one standard deviation of the mean of `FEW` samples.
+    """Fraction of pixels of the truth within one standard deviation of the mean of `FEW` samples.
 
-    MRI with noise of 0.1, truths from the prior. About 0.62 for exact samples (Student's t), which
-    `name` None draws.
+    The measurement is MRI with noise of 0.1 of truths from the prior. Exact samples, which `name`
+    None draws, give about 0.62 (Student's t).
     """
     prior, operator, noise = gaussian_prior(), toy_mri(), 0.1
     generator = torch.Generator().manual_seed(2)
@@ -253,7 +253,7 @@ def coverage(name: str | None, options: dict, num_steps: int, problems: int) -> 
 
 
 def run_row(name: str, options: dict, make_operator, noise: float, count: int, steps: int) -> str:
-    """One row of the table, as Markdown."""
+    """One row of the table as Markdown."""
     prior, operator = gaussian_prior(), make_operator()
     y = measurement(operator, prior, noise)
     values = torch.cat([y.real.flatten(), y.imag.flatten()]) if y.is_complex() else y.flatten()
@@ -266,7 +266,7 @@ def run_row(name: str, options: dict, make_operator, noise: float, count: int, s
     hidden, visible = compare(samples, truth, unseen), compare(samples, truth, seen)
     text = ", ".join(f"{k}={v}" for k, v in options.items()) or "defaults"
     text += ", score capped" if heuristic else ""
-    # without noise the measured part is known exactly: its spread is given in units of the prior's
+    # without noise the measured part is known exactly; its spread is relative to the prior's
     scale = (seen @ prior.covariance @ seen.T).trace()
     spread = (samples.flatten(1) @ seen.T).var(0).sum()
     measured = (
@@ -281,7 +281,7 @@ def run_row(name: str, options: dict, make_operator, noise: float, count: int, s
 
 
 def unconditional_row(score: Score, truth: Gaussian, what: str, options: dict, count, steps) -> str:
-    """A row for samples of the prior."""
+    """Row of the table for samples of the prior."""
     samples = draw_prior(score, count, steps, options)
     c = compare(samples, truth, torch.eye(SIDE**2, dtype=torch.float64))
     text = ", ".join(f"{k}={v}" for k, v in options.items())
@@ -292,7 +292,7 @@ def unconditional_row(score: Score, truth: Gaussian, what: str, options: dict, c
 
 
 def draw_prior(score: Score, count: int, steps: int, options: dict) -> Tensor:
-    """`count` unconditional samples of the predictor-corrector sampler."""
+    """Unconditional samples of the predictor-corrector sampler."""
     operator = Unmeasured((1, SIDE, SIDE))
     nothing = torch.empty(1, 0, dtype=torch.float64)
     return draw(
@@ -307,7 +307,7 @@ def draw_prior(score: Score, count: int, steps: int, options: dict) -> Tensor:
 
 
 def two_modes() -> tuple[list[Gaussian], list[float]]:
-    """A mixture whose components differ along a direction that `toy_mri` measures in part."""
+    """Mixture whose components differ along a direction that `toy_mri` measures partially."""
     prior = gaussian_prior()
     shift = 0.35 * torch.from_numpy(np.cos(np.mgrid[:SIDE, :SIDE][1].flatten() * 2.2))
     narrow = 0.2 * prior.covariance
@@ -326,7 +326,7 @@ def moments(components: list[Gaussian], weights: list[float]) -> Gaussian:
 
 
 def mixture_posterior(noise: float = 0.0) -> tuple[SingleCoilMRI, Tensor, list[float]]:
-    """A measurement of the mixture and the true posterior weights of its components."""
+    """Operator, a measurement of the mixture, and the posterior weights of its components."""
     components, weights = two_modes()
     operator = toy_mri()
     y = measurement(operator, moments(components, weights), noise)
@@ -345,7 +345,7 @@ def mixture_posterior(noise: float = 0.0) -> tuple[SingleCoilMRI, Tensor, list[f
 
 
 def share_of_first(samples: Tensor) -> float:
-    """Which part of the samples is nearer to the first component of `two_modes`."""
+    """Fraction of samples for which the first component of `two_modes` has the larger density."""
     components, _ = two_modes()
     densities = [
         torch.distributions.MultivariateNormal(c.mean, c.covariance).log_prob(samples.flatten(1))

@@ -1,10 +1,10 @@
 """Speed and memory of the image statistics: ``nice python -m benchmarks.image_statistics``.
 
-On a disk cache of 30 000 synthetic images of 320 x 320 (12.3 GB) in a temporary folder of the
-current disk (``--folder`` chooses another, ``--images`` fewer): images a second of
-`evaluation.image_statistics` from the disk (the file's pages are dropped before) and from the page
-cache, against a plain loop over the same cache with `numpy.histogram` for each image, before and
-after in the same run; and the process's peak memory, mapped pages included.
+It uses a disk cache of 30 000 synthetic images of 320 x 320 (12.3 GB) in a temporary folder on the
+current disk (``--folder`` chooses another, ``--images`` fewer), and measures images per second of
+`evaluation.image_statistics` from the disk (the file's pages are dropped first) and from the page
+cache, compared with a plain loop over the same cache with `numpy.histogram` per image, before and
+after in the same run; and the peak memory of the process, including mapped pages.
 """
 
 import argparse
@@ -31,7 +31,7 @@ GOAL, MEMORY = 500, 1000  # images/s and MB
 
 
 class Synthetic(Dataset):
-    """Smooth and textured images in [0, 1], shifted, so that no two are the same."""
+    """Data set of smooth and textured images in [0, 1], shifted so that no two are equal."""
 
     def __init__(self, count: int):
         rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ class Synthetic(Dataset):
 
 
 def plain(images: Iterator[np.ndarray]) -> Statistics:
-    """One image after the other, the gradients' histograms by NumPy."""
+    """Statistics by a plain loop over images with NumPy's histograms."""
     count, total = 0, np.zeros((SIZE, SIZE))
     counts = np.zeros((2, BINS), dtype=np.int64)
     for image in images:
@@ -72,14 +72,14 @@ def plain(images: Iterator[np.ndarray]) -> Statistics:
 
 
 class Speed(NamedTuple):
-    """Images a second, and processor time an image in ms, which other programs change less."""
+    """Images per second, and CPU time per image in ms, which other programs affect less."""
 
     rate: float
     cpu: float
 
     @staticmethod
     def of(count: int, work: Callable[[], object]) -> "Speed":
-        """Of some work on so many images."""
+        """Speed of some work on `count` images."""
         start, cpu = time.perf_counter(), time.process_time()
         work()
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -87,24 +87,24 @@ class Speed(NamedTuple):
 
 
 def measure_plain(cached: DiskCache) -> Speed:
-    """The plain loop over the first images."""
+    """Speed of the plain loop on the first images."""
     items = range(min(PLAIN, len(cached)))
     return Speed.of(len(items), lambda: plain(cached[i].image[0].numpy() for i in items))
 
 
 def measure(cached: DiskCache) -> Speed:
-    """The streamed statistics of all images."""
+    """Speed of the streamed statistics of all images."""
     return Speed.of(len(cached), lambda: image_statistics(stream(cached, "statistics")))
 
 
 def drop_pages(path: Path) -> None:
-    """Have the next reading come from the disk."""
+    """Drop a file from the page cache, so that the next read comes from the disk."""
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def peak_memory() -> float:
-    """Megabytes that this process ever had in memory, mapped pages included; Linux."""
+    """Peak memory of this process in MB, including mapped pages (Linux)."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 

@@ -1,11 +1,11 @@
-"""Whether the tests notice a wrong formula.
+"""Mutation test: whether the tests notice wrong formulas.
 
     python -m benchmarks.mutants                     all of them, about a second each
     python -m benchmarks.mutants --only=samplers/    those of some files
 
 puts one wrong formula of `mutants.tsv` (file, right text, wrong text, test) at a time into a copy
-of the checkout, runs the test that is named beside it and says which mutants are killed (the test
-fails) and which survive. Exits with 1 where one survives.
+of the checkout, runs its test, and reports which mutants are killed (the test fails) and which
+survive. The exit code is 1 if one survives.
 """
 
 import argparse
@@ -21,22 +21,22 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).with_name("mutants.tsv")
-LEFT_OUT = ".*", "__pycache__", "results", "runs", "weights", "samples"  # of the copy
+LEFT_OUT = ".*", "__pycache__", "results", "runs", "weights", "samples"  # not copied
 LINKED = "weights", "datasets/samples"
-# imported once and shared by all runs: they take longer than most of the tests
+# imported once and shared by all runs, as importing takes longer than most tests
 PRELOADED = ["torch", "pytest", "hypothesis", "numpy", "scipy.optimize", "skimage.transform"]
-TIMEOUT = 300  # seconds; a mutant that hangs is noticed, too
-PASSED, FAILED, BROKEN = 0, 1, 2  # pytest's exit codes; broken: a module could not be imported
+TIMEOUT = 300  # seconds; a mutant that hangs counts as killed
+PASSED, FAILED, BROKEN = 0, 1, 2  # exit codes of pytest; broken: a module cannot be imported
 
 
 class Mutant(NamedTuple):
     """One wrong formula.
 
     Attributes:
-        file: path from the checkout's root.
-        old: what stands in the file, once.
-        new: what is put in its place.
-        test: the test that fails then, ``file::function`` without folder and suffix.
+        file: path relative to the root of the checkout.
+        old: right text, which occurs once in the file.
+        new: wrong text that replaces it.
+        test: test that then fails, ``file::function`` without folder and suffix.
     """
 
     file: str
@@ -46,14 +46,14 @@ class Mutant(NamedTuple):
 
     @property
     def node(self) -> str:
-        """`test` as pytest takes it."""
+        """`test` in pytest's notation."""
         return f"tests/{self.test.replace('::', '.py::', 1)}"
 
     def apply(self, text: str) -> str:
-        """The file's text with the wrong formula.
+        """The text of the file with the wrong formula.
 
         Raises:
-            ValueError: the right one is not there, or not once.
+            ValueError: the right text does not occur exactly once.
         """
         if text.count(self.old) != 1:
             raise ValueError(f"{self.file}: expected once, got {text.count(self.old)}: {self.old}")
@@ -61,13 +61,13 @@ class Mutant(NamedTuple):
 
 
 def load() -> list[Mutant]:
-    """The table; ``\\n`` stands for the end of a line."""
+    """Mutants of the table, in which ``\\n`` stands for the end of a line."""
     lines = TABLE.read_text().splitlines()[1:]
     return [Mutant(*(field.replace("\\n", "\n") for field in line.split("\t"))) for line in lines]
 
 
 def copy_checkout(folder: Path) -> Path:
-    """The checkout without its data, which are linked."""
+    """Copy of the checkout in which data are links."""
     copy = folder / ROOT.name
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
     for name in LINKED:
@@ -76,7 +76,7 @@ def copy_checkout(folder: Path) -> Path:
 
 
 def run_tests(folder: Path, nodes: Sequence[str], *, quiet: bool = True) -> int:
-    """pytest's exit code in a process of its own, with its output unless `quiet`."""
+    """Exit code of pytest in a separate process; its output is shown unless `quiet`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_pytest, args=(folder, nodes, quiet))
@@ -98,11 +98,11 @@ def _pytest(folder: Path, nodes: Sequence[str], quiet: bool) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] in ours]:
         del sys.modules[name]
     sys.path[:] = [str(folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
-    sys.dont_write_bytecode = True  # a mutant may have its original's size and second
+    sys.dont_write_bytecode = True  # a mutant may have the size and time stamp of its original
     os.environ["PYTEST_XDIST_WORKER"] = "mutants"  # one thread, see tests/conftest.py
     torch.set_num_threads(1)
     arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *nodes]
-    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is preloaded
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of preloaded modules
     with contextlib.ExitStack() as stack:
         if quiet:
             nothing = stack.enter_context(open(os.devnull, "w"))
@@ -113,7 +113,7 @@ def _pytest(folder: Path, nodes: Sequence[str], quiet: bool) -> None:
 
 
 def survives(folder: Path, mutant: Mutant) -> bool:
-    """Whether the mutant's test passes in the copy `folder`, which is left as it was."""
+    """Whether the test of a mutant passes in the copy `folder`, which is restored afterwards."""
     path = folder / mutant.file
     original = path.read_text()
     path.write_text(mutant.apply(original))
@@ -124,7 +124,7 @@ def survives(folder: Path, mutant: Mutant) -> bool:
 
 
 def main() -> int:
-    """Print a line a mutant; how many survived."""
+    """Print one line per mutant; returns the number of survivors."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutants")
     parser.add_argument("--only", default="", help="how the mutated file's path begins")
     only = parser.parse_args().only

@@ -1,12 +1,12 @@
-"""What a call of the prior's network costs against the machine's limit: all variants in turn.
+"""Cost of a call of the prior's network relative to the limit of the machine.
 
     python -m benchmarks.network
 
-Milliseconds a slice of 256 x 256 by batch size, achieved operations a second over those of a large
-matrix product of the same precision, and the process's peak memory. On a CPU also without
-`models.allocator`, which is how glibc comes: each variant has a process of its own, as that setting
-lasts. With ``--compile`` also through `torch.compile`. Times are medians over rounds that take the
-variants in turn, so that other work on the machine disturbs all alike.
+prints milliseconds per slice of 256 x 256 by batch size, achieved operations per second relative to
+a large matrix product of the same precision, and peak memory. On a CPU it also measures glibc's
+default without `models.allocator`; each variant has its own process, as that setting is permanent.
+``--compile`` adds `torch.compile`. Times are medians over rounds that take the variants in turn, so
+that other work on the machine affects all alike.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from models.checkpoint import load_prior
 SIDE = 256
 BATCHES = {"cpu": (1, 2, 4, 8), "cuda": (8, 32, 64, 128)}
 PRODUCT = {"cpu": 2048, "cuda": 8192}  # side of the matrices
-CALLS = 8  # in a round, after two that warm up
+CALLS = 8  # number of calls per round, after two to warm up
 
 
 def measure(prior: str, device: str, *, low: bool, kept: bool, compiled: bool) -> dict[str, float]:
-    """Seconds a slice by batch size, ``memory`` in MB at the peak, and ``product``.
+    """Seconds per slice by batch size, peak ``memory`` in MB, and ``product``.
 
-    That is operations a second of a matrix product.
+    ``product`` is the speed of a matrix product in operations per second.
     """
     dtype = torch.bfloat16 if low else torch.float32
     if not kept:
@@ -55,7 +55,7 @@ def measure(prior: str, device: str, *, low: bool, kept: bool, compiled: bool) -
 
 @torch.inference_mode()
 def median_seconds(call) -> float:
-    """Of `CALLS` calls."""
+    """Median time of `CALLS` calls in seconds."""
     times = []
     for _ in range(CALLS + 2):
         wait()
@@ -72,7 +72,7 @@ def wait() -> None:
 
 
 def operations(prior: str) -> int:
-    """Floating-point operations of one slice."""
+    """Number of floating-point operations per slice."""
     score, _ = load_prior(prior, "cpu")
     with FlopCounterMode(display=False) as counter:
         score(torch.rand(1, 1, SIDE, SIDE), torch.ones(1))
@@ -80,7 +80,7 @@ def operations(prior: str) -> int:
 
 
 def variants(device: str, compiled: bool) -> dict[str, dict[str, bool]]:
-    """Name of each row -> what `measure` is told."""
+    """Name of each row -> arguments of `measure`."""
     rows = {}
     for low, name in ((False, "float32"), (True, "bfloat16")):
         if device == "cpu":
@@ -92,7 +92,7 @@ def variants(device: str, compiled: bool) -> dict[str, dict[str, bool]]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.network")
     parser.add_argument("--prior", default="natural_small")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,7 +1,7 @@
 """Speed of the forward models, as ratios: ``python -m benchmarks.operators``.
 
-Times are the best of interleaved repetitions, so that other work on the machine disturbs both
-sides of a ratio alike. With a CUDA device the same rows follow for it.
+Times are the best of interleaved repetitions, so that other work on the machine affects both sides
+of a ratio alike. With a CUDA device, the same rows follow for it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from samplers.denoise import CG_STEPS, FILTERED_STEPS
 SIZE = 320
 FEW_VIEWS, MANY_VIEWS = 30, 180
 BATCH = 8
-# Prints seconds, and kilobytes of memory before and at the peak (Linux).
+# Prints seconds, and memory in kB before and at the peak (Linux).
 BUILD = """
 import sys, time
 from operators.ct import ParallelBeamCT, few_view_angles
@@ -38,7 +38,7 @@ print(time.perf_counter() - start, before, memory("VmHWM"))
 
 
 def best_times(calls: list[Callable[[], object]], device: str, repeats: int) -> list[float]:
-    """The shortest time in seconds of each call, taken in turns."""
+    """Shortest time in seconds of each call, taken in turns."""
     times = [[] for _ in calls]
     for _ in range(repeats + 1):  # the first round warms up
         for call, taken in zip(calls, times, strict=True):
@@ -72,7 +72,7 @@ def ct_against_skimage() -> None:
 
 
 def ct_matrix_build() -> None:
-    """Time and memory of the matrix, in a process that imports nothing else."""
+    """Print time and memory of building the matrix, in a process that imports nothing else."""
     command = [sys.executable, "-c", BUILD, str(SIZE), str(MANY_VIEWS)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds, before, peak = map(float, output.split())
@@ -111,7 +111,7 @@ def mri_against_bare_transforms(device: str) -> None:
 
 
 def sparse_product_bandwidth(device: str) -> None:
-    """Bytes that a sparse product has to move at least, a second, over those of a copy."""
+    """Print the minimal memory traffic of sparse products, relative to the speed of a copy."""
     copy_rate = _copy_rate(device)
     system = ParallelBeamCT(SIZE, few_view_angles(MANY_VIEWS)).to(device).matrix()
     for batch in (1, BATCH):
@@ -140,7 +140,7 @@ def _round_trip(operator: LinearOperator, x: Tensor) -> Callable[[], Tensor]:
 
 
 def _copy_rate(device: str) -> float:
-    """Bytes a second, read and written."""
+    """Speed of a copy in bytes per second, read and written."""
     source = torch.empty(2**27, device=device)  # 0.5 GB
     target = torch.empty_like(source)
     (seconds,) = best_times([lambda: target.copy_(source)], device, 20)
@@ -158,7 +158,7 @@ def _wait(device: str) -> None:
 
 
 def data_step_by_filter() -> None:
-    """Distance to the nearest image that fits Shepp-Logan's sinogram, from zero, by iterations."""
+    """Print how close few iterations come to the image nearest to 0 that fits a sinogram."""
     operator = ParallelBeamCT(SIZE, few_view_angles(FEW_VIEWS))
     image = torch.from_numpy(resize(shepp_logan_phantom(), (SIZE, SIZE)))[None, None]
     y, zero = operator.forward(image), torch.zeros_like(image)

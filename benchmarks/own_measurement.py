@@ -1,10 +1,11 @@
-"""What `reconstruct.py` gives with its defaults, from files such as a user has.
+"""Quality of `reconstruct.py` with its defaults on a user's kinds of files.
 
     python -m benchmarks.own_measurement --slices=2
 
-k-space of embedded brain test slices (gaussian1d 4x, 256 x 256, smooth phase, one and four
-simulated coils) and sinograms of embedded head CT test slices, without noise and with it; the noise
-level estimated, given, and denied. PSNR of the direct image and of the reconstruction.
+prints the PSNR of the direct image and of the reconstruction, for k-space of embedded brain test
+slices (gaussian1d 4x, 256 x 256, smooth phase, one and four simulated coils) and sinograms of
+embedded head CT test slices, with and without noise. The noise level is estimated, given, or set
+to 0.
 """
 
 import argparse
@@ -31,8 +32,8 @@ from operators.simulation import birdcage_maps, smooth_phase
 
 SIDE = 256
 VIEWS = 40
-KSPACE_NOISE = 0.01  # of the image's peak, real and imaginary part each
-SINOGRAM_NOISE = 0.5  # of the image's peak times a pixel
+KSPACE_NOISE = 0.01  # std relative to the image's peak, of real and imaginary part each
+SINOGRAM_NOISE = 0.5  # std in units of the image's peak times one pixel
 
 
 def images_of(subset: str, slices: int) -> Tensor:
@@ -59,7 +60,7 @@ def sinogram(images: Tensor, noise: float) -> np.ndarray:
 
 
 def run(folder: Path, measured: np.ndarray, images: Tensor, device: str, **fields) -> str:
-    """Reconstruct, and a row's numbers."""
+    """Reconstruct a measurement; returns the numbers of a row of the table."""
     source = folder / "measured.npy"
     np.save(source, measured)
     config = load_config("configs/reconstruct.py")
@@ -76,7 +77,7 @@ def run(folder: Path, measured: np.ndarray, images: Tensor, device: str, **field
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.own_measurement")
     parser.add_argument("--slices", type=int, default=2)
     args = parser.parse_args()

@@ -1,11 +1,11 @@
-"""What each choice in plug and play is worth, on validation slices; its defaults were chosen so.
+"""Effect of each keyword of plug and play on validation slices, from which defaults were chosen.
 
     python -m benchmarks.plug_and_play --slices=2
 
-Mean PSNR of `samplers.pnp` with one keyword changed at a time: momentum (with noisy data, too), the
-eight positions, the first level (as a multiple of the estimated error), the last level, for CT the
-iterations of the data step. Embedded validation slices, 256 x 256. Test slices are not looked at.
-No times: the number of network calls is the cost.
+prints the mean PSNR of `samplers.pnp` with one keyword changed at a time: momentum (also with noisy
+data), the eight orientations, the first level (as a multiple of the estimated error), the last
+level, and for CT the iterations of the data step. Slices are the embedded validation slices,
+256 x 256; test slices are not used. The cost is the number of network calls, not the time.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MASKS = {
     "poisson 15x": ("poisson", 15),
 }
 VIEWS = (30, 60, 10)
-NOISES = {  # of real and imaginary part each; of the sinogram, in units of the image times a pixel
+NOISES = {  # std of real and imaginary part each; of the sinogram in image units times pixels
     "MR gaussian1d 4x": 0.014,
     "MR poisson 15x": 0.014,
     "CT 30 views": 0.4,
@@ -45,7 +45,7 @@ CG_STEPS = (1, 2, 3, 4, 8, 30)
 
 
 class Measured(NamedTuple):
-    """Images ``(n, 1, 256, 256)``, their measurement model, the noise's standard deviation."""
+    """Images ``(n, 1, 256, 256)``, operator, and standard deviation of the noise."""
 
     images: Tensor
     operator: LinearOperator
@@ -53,7 +53,7 @@ class Measured(NamedTuple):
 
 
 def problems(slices: int) -> dict[str, Measured]:
-    """Each measurement by its name."""
+    """Measurements by name."""
     brain = open_samples("val", subset="brain")
     head = open_samples("val", subset="head_ct", image_size=SIDE)
     brains = torch.stack([brain[i].image for i in range(min(slices, len(brain)))])
@@ -73,14 +73,14 @@ def problems(slices: int) -> dict[str, Measured]:
 
 
 def measure(problem: Measured) -> Tensor:
-    """y, with noise from a seed for each slice; of MRI where it is measured."""
+    """Measurement y, with noise seeded per slice, for MRI only at measured positions."""
     y = problem.operator.forward(problem.images)
     noise = problem.noise * BatchGenerator(list(range(len(y)))).normal_like(y)
     return y + noise * getattr(problem.operator, "mask", 1.0)
 
 
 def mean_psnr(prior, problem: Measured, steps: int, options) -> float:
-    """Of the reconstructions with these keywords; ``start_factor`` stands for a first level."""
+    """Mean PSNR of reconstructions; the option ``start_factor`` sets the first level."""
     score, sde = prior
     images, operator, noise = problem
     y = measure(problem)
@@ -106,7 +106,7 @@ def mean_psnr(prior, problem: Measured, steps: int, options) -> float:
 
 
 def table(title: str, variants: Mapping[str, Mapping], measure: Callable, names) -> None:
-    """Print a Markdown table: a row a measurement and number of calls, a column a variant."""
+    """Print a Markdown table: rows are measurements and numbers of calls, columns variants."""
     print(f"\n| {title} | calls | {' | '.join(variants)} |")
     print("|---|---:|" + "---:|" * len(variants))
     for name in names:
@@ -116,7 +116,7 @@ def table(title: str, variants: Mapping[str, Mapping], measure: Callable, names)
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plug_and_play")
     parser.add_argument("--prior", default="natural_small")
     parser.add_argument("--slices", type=int, default=2, help="validation slices a measurement")

@@ -1,12 +1,13 @@
-"""What a network call is worth: all samplers on the embedded test slices, quality against cost.
+"""Quality against cost of all samplers on the embedded test slices.
 
     python -m benchmarks.reconstruction --out=results/reconstruction
 
-Brain MR at gaussian1d 4x and head CT at 30 views, 256 x 256, one prior (``--prior``), the
-samplers' defaults. The reference is Chung & Ye's predictor-corrector with the study's 500 levels
-(1000 calls). `points.csv` gets one row a sampler, number of steps and measurement: network calls,
-seconds a slice, mean PSNR and SSIM; `samplers.png` shows them; the goals are printed at the end.
-Run again, it continues. Seconds compare within one run on a quiet machine only.
+Measurements are brain MR at gaussian1d 4x and head CT at 30 views, 256 x 256, with one prior
+(``--prior``) and the samplers' defaults. The reference is Chung & Ye's predictor-corrector with the
+study's 500 levels (1000 calls). `points.csv` has one row per sampler, number of steps and
+measurement: network calls, seconds per slice, mean PSNR and SSIM; `samplers.png` shows them; the
+goals are printed at the end. Running the same command again continues. Seconds are comparable only
+within one run on an idle machine.
 """
 
 import argparse
@@ -37,7 +38,7 @@ MEASUREMENTS = {
     "MR gaussian1d 4x": {"data.subset": "brain"},
     "CT 30 views": {"data.subset": "head_ct", "data.image_size": 256, "operator.name": "ct"},
 }
-REFERENCE = ("predictor_corrector", 500)  # Chung & Ye, the study
+REFERENCE = ("predictor_corrector", 500)  # Chung & Ye with the study's number of levels
 FAST = "pnp"
 # sampler -> numbers of steps
 RUNS = {
@@ -73,7 +74,7 @@ class Point(NamedTuple):
 
 
 def run(out: Path, measurement: str, sampler: str, steps: int, precision: str, args) -> Point:
-    """Evaluate one sampler, or read what is there."""
+    """Evaluate one sampler, or read existing results."""
     config = configs.load_config("configs/evaluate.py")
     fields = {
         "prior": args.prior,
@@ -100,7 +101,7 @@ def run(out: Path, measurement: str, sampler: str, steps: int, precision: str, a
 
 
 def network_calls_a_second(args, dtype: torch.dtype | None) -> float:
-    """Slices through the network in a second, at the batch size of the runs."""
+    """Number of slices per second through the network, at the batch size of the runs."""
     score, _ = load_prior(args.prior, args.device, autocast=dtype)
     x = torch.rand(args.batch_size, 1, 256, 256, device=args.device)
     sigma = torch.full((len(x),), 0.1, device=args.device)
@@ -121,7 +122,7 @@ def _synchronise(device: str) -> None:
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """PSNR against network calls and against seconds a slice, a row a measurement."""
+    """Plot PSNR against network calls and seconds per slice, with one row per measurement."""
     names = list(dict.fromkeys(p.measurement for p in points))
     figure, axes = plt.subplots(
         len(names), 2, figsize=(7, 2.6 * len(names)), sharey="row", squeeze=False
@@ -156,7 +157,7 @@ def draw(points: list[Point], path: Path) -> None:
 
 
 def judge(points: list[Point]) -> bool:
-    """Print each goal with what was measured; whether all are met."""
+    """Print each goal with the measured values; returns whether all are met."""
     found = {(p.measurement, p.sampler, p.steps, p.precision): p for p in points}
     good = True
 
@@ -188,7 +189,7 @@ def judge(points: list[Point]) -> bool:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reconstruction")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--prior", default="natural_small")

@@ -1,10 +1,10 @@
-"""What a sampler costs beside its network calls, and whether its memory grows.
+"""Overhead of samplers in addition to their network calls, and growth of their memory.
 
     python -m benchmarks.samplers
 
-Overhead: the time of a run with a free score, a network call, over that of the study's smallest
-network (depth 1, 128 channels) on the same batch. Memory: the process's peak after runs of 50 and
-of 500 steps.
+The overhead is the time per network call of a run with a score of negligible cost, relative to a
+call of the study's smallest network (depth 1, 128 channels) on the same batch. The memory is the
+peak of the process after runs of 50 and of 500 steps.
 """
 
 import resource
@@ -26,7 +26,7 @@ CALLS = {"predictor_corrector": 2 * STEPS, "annealed_langevin": 3 * STEPS}
 
 
 def seconds_a_call(name: str, operator: LinearOperator, y: torch.Tensor) -> float:
-    """Median time of a sampler with a free score, a network call."""
+    """Median time per network call of a sampler with a score of negligible cost."""
     times = []
     for _ in range(5):
         begin = time.perf_counter()
@@ -36,7 +36,7 @@ def seconds_a_call(name: str, operator: LinearOperator, y: torch.Tensor) -> floa
 
 
 def run(name: str, operator: LinearOperator, y: torch.Tensor, num_steps: int) -> None:
-    """A sampler with a score of a network's length, |s| = sqrt(n) / sigma, at next to no cost."""
+    """Run a sampler with a cheap score of the norm of a network's, |s| = sqrt(n) / sigma."""
     options = {"start_sigma": 1e9} if name == "annealed_langevin" else {}
     SAMPLERS[name](
         lambda x, sigma: -x.sign() / sigma[0],
@@ -50,7 +50,7 @@ def run(name: str, operator: LinearOperator, y: torch.Tensor, num_steps: int) ->
 
 
 def network_seconds(x: torch.Tensor) -> float:
-    """One call of the study's smallest network."""
+    """Time in seconds of one call of the study's smallest network."""
     net = create_model(base.get_config("1")).eval().to(memory_format=torch.channels_last)
     score, sigma = score_function(net), torch.ones(len(x))
     score(x[:1, :, :64, :64], sigma[:1])

@@ -2,15 +2,15 @@
 
 On the CPU, for the network of depth 1 at its full width on `SIDE` x `SIDE` pixels:
 
-- steps a second against a plain loop over the same network: float32, contiguous, eager, Adam as it
-  comes (rows with one option changed at a time, then with those that training uses);
-- the forward pass against its convolutions alone, on inputs of the same shapes.
+- steps per second relative to a plain loop over the same network: float32, contiguous, eager,
+  default Adam (rows with one option changed at a time, then with those that training uses);
+- the forward pass relative to its convolutions alone, on inputs of the same shapes.
 
-With a CUDA device, for the priors that training_scripts/gpu.sh trains, at their crops and batches,
-then for depth 1 and 4_attention on 320 x 320: steps a second against the plain loop, achieved
-TFLOP/s, their fraction of a measured bfloat16 matrix product, and peak memory.
+With a CUDA device, for the priors that training_scripts/gpu.sh trains, at their crops and batch
+sizes, then for depth 1 and 4_attention on 320 x 320: steps per second relative to the plain loop,
+achieved TFLOP/s, also as a fraction of a measured bfloat16 matrix product, and peak memory.
 
-Times are medians of interleaved repetitions: other work on the machine disturbs all alike.
+Times are medians of interleaved repetitions, so that other work on the machine affects all alike.
 """
 
 import argparse
@@ -36,7 +36,7 @@ LEAST_SPEEDUP, LEAST_SPEEDUP_GPU, MOST_OVERHEAD = 1.25, 2.5, 1.5
 
 
 def medians(calls: list[Callable[[], object]], device: str, repeats: int) -> list[float]:
-    """The median time in seconds of each call, taken in turns."""
+    """Median time in seconds of each call, taken in turns."""
     times = [[] for _ in calls]
     for _ in range(repeats + 1):  # the first round warms up
         for call, taken in zip(calls, times, strict=True):
@@ -67,7 +67,7 @@ def training_step(
     fused: bool = True,
     compiled: bool = False,
 ) -> Callable[[], None]:
-    """One step of the loop of train.py, on a network of its own; without the data."""
+    """Function that makes one step of train.py's loop on a copy of the network, without data."""
     net = copy.deepcopy(net).to(images.device)
     if channels_last:
         net.to(memory_format=torch.channels_last)
@@ -93,7 +93,7 @@ def training_step(
 
 
 def forward_and_convolutions(net: nn.Module, x: Tensor) -> tuple[Callable, Callable]:
-    """The forward pass without gradients, and only its convolutions, on inputs like theirs."""
+    """Functions of the forward pass without gradients, and of its convolutions alone."""
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     seen: list[tuple[nn.Conv2d, Tensor]] = []
     hooks = [
@@ -154,7 +154,7 @@ def on_cpu(repeats: int, compiled: bool) -> None:
 
 
 def flops_of(config: ConfigDict, side: int) -> float:
-    """Floating-point operations of one image's training step: forward and backward."""
+    """Number of floating-point operations of a training step per image, forward and backward."""
     with torch.device("meta"):
         net = create_model(config)
         x, sigma = torch.empty(1, 1, side, side), torch.ones(1)

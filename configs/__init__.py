@@ -1,4 +1,4 @@
-"""Configurations: plain Python files with a `get_config`, every field of which is a flag."""
+"""Configurations: Python files with a function `get_config`; every field is a command-line flag."""
 
 import configs.installed  # noqa: F401 -- before the packages that it looks for
 
@@ -26,11 +26,11 @@ HELP = {"--help", "-help", "-h", "--helpshort"}
 
 
 class ConfigError(ValueError):
-    """A config that does not fit: an unknown field, or a folder made with another one."""
+    """An invalid config, such as an unknown field, or one that differs from a folder's."""
 
 
 def find_config(spec: str) -> str:
-    """`spec` from here or, for commands that are called from another folder, from the checkout."""
+    """`spec` with the file's path, looked up in the working directory, then in the checkout."""
     path, colon, argument = spec.partition(":")
     inside = fields.FOLDER.parent / path
     here = Path(path).is_file() or not inside.is_file()
@@ -38,10 +38,13 @@ def find_config(spec: str) -> str:
 
 
 def load_config(spec: str) -> ConfigDict:
-    """The config of ``PATH.py`` or ``PATH.py:ARGUMENT``, as ``--config=`` takes it.
+    """Config of a file.
+
+    Args:
+        spec: ``PATH.py`` or ``PATH.py:ARGUMENT``, as for ``--config=``.
 
     Raises:
-        ConfigError: no such file, or none with a `get_config` that takes the argument.
+        ConfigError: there is no such file, it has no `get_config`, or that takes no argument.
     """
     path, _, argument = find_config(spec).partition(":")
     if not Path(path).is_file():
@@ -50,7 +53,7 @@ def load_config(spec: str) -> ConfigDict:
     if module_spec is None:
         raise ConfigError(f"{path}: expected a Python file such as configs/demo.py")
     module = importlib.util.module_from_spec(module_spec)
-    module.__builtins__ = __builtins__  # its imports mean what those of this file do
+    module.__builtins__ = __builtins__  # so that its imports resolve like those of this file
     module_spec.loader.exec_module(module)
     function = getattr(module, "get_config", None)
     if function is None:
@@ -61,16 +64,15 @@ def load_config(spec: str) -> ConfigDict:
 
 
 def define_flags(default: str | None, *, reads: str = "", **folders: str) -> None:
-    """Define ``--config`` with a flag for every field, and required flags that name folders.
+    """Define ``--config`` with a flag for every field, and required flags for folders.
 
-    Comes after the definition of a command's other flags: prints all of them and exits where
-    ``--help`` is given.
+    Call it after defining a command's other flags: for ``--help`` it prints all flags and exits.
 
     Args:
-        default: the config file used where ``--config`` is not given, which has all the fields
-            that the command reads; None: a training config, which has to be given.
-        reads: the beginning of the names of the fields that the command needs; "": all.
-        folders: name of a flag -> its help.
+        default: config file used without ``--config``, with all fields that the command reads;
+            None for a training config, which then has to be given.
+        reads: prefix of the names of the fields that the command needs; "" for all.
+        folders: name of a required flag -> its help text.
     """
     kind = Path(default).name if default else fields.TRAINING
     default = find_config(default) if default else None
@@ -91,9 +93,9 @@ def define_flags(default: str | None, *, reads: str = "", **folders: str) -> Non
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Run a command whose flags `define_flags` defined: ``main(argv)``.
+    """Run a command whose flags `define_flags` defined, as ``main(argv)``.
 
-    An argument that is no flag ends it with an error: nothing that is asked for goes unheard.
+    An argument that is not a flag is an error.
     """
 
     def checked(argv: list[str]) -> None:
@@ -110,22 +112,22 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 @contextmanager
 def quiet_pipe() -> Iterator[None]:
-    """End without an error where nobody reads what is printed any more, as in ``... | head``."""
+    """Context that exits without a traceback once standard output is closed, as by ``| head``."""
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # what is still buffered goes nowhere: else Python complains of it at its end
+        # discard what is still buffered; otherwise Python reports an error at exit
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
-        sys.exit(128 + 13)  # what a shell says of a program that SIGPIPE ended
+        sys.exit(128 + 13)  # exit code of a shell for a program that SIGPIPE ended
 
 
 def _found_configs(arguments: Sequence[str]) -> list[str]:
-    """Arguments with the files of ``--config`` where they are."""
+    """Arguments with the paths of ``--config`` resolved by `find_config`."""
     found, is_spec = [], False
     for argument in arguments:
         match = re.fullmatch(r"(--?config=)(.+)", argument)
@@ -136,7 +138,7 @@ def _found_configs(arguments: Sequence[str]) -> list[str]:
 
 
 def config_spec(arguments: Sequence[str]) -> str:
-    """What the last ``--config`` of a command line says; "" without one."""
+    """Value of the last ``--config`` of a command line; "" without one."""
     spec = ""
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         match = re.fullmatch(r"--?config(?:=(.*))?", argument)
@@ -146,10 +148,10 @@ def config_spec(arguments: Sequence[str]) -> str:
 
 
 def help_text(spec: str | None, kind: str, required: Sequence[str]) -> str:
-    """All flags of a command with their defaults and meanings.
+    """Help text of a command: all flags with their defaults and meanings.
 
     Args:
-        spec: the config file that is given, or the command's default; None: neither.
+        spec: the given config file, or the command's default; None if there is neither.
         kind: a value of `fields.KINDS`.
         required: names of flags without a default.
     """
@@ -188,13 +190,13 @@ def _type_of(config: ConfigDict, name: str) -> str:
 
 
 def check_kind(config: ConfigDict, spec: str, kind: str, reads: str = "") -> None:
-    """Raise a ConfigError for a config that is for something else.
+    """Raise a ConfigError for a config of another kind, such as training instead of evaluation.
 
     Args:
-        config: of `spec`.
+        config: the config of `spec`.
         spec: the config file.
-        kind: a value of `fields.KINDS`: what is expected.
-        reads: the beginning of the names of the fields that are needed; "": all.
+        kind: the expected kind, a value of `fields.KINDS`.
+        reads: prefix of the names of the fields that are needed; "" for all.
     """
     purposes = {file: purpose for purpose, file in fields.KINDS.items()}
     missing = _needed(kind, reads) - flatten(config.to_dict()).keys()
@@ -210,7 +212,7 @@ def check_kind(config: ConfigDict, spec: str, kind: str, reads: str = "") -> Non
 
 
 def _needed(kind: str, reads: str) -> set[str]:
-    """The fields that a config of that kind has; a network's own keywords differ."""
+    """Names of the fields of a kind of config, except those of `model`, which differ."""
     flat = flatten(load_config(str(fields.FOLDER / kind)).to_dict())
     return {name for name in flat if name.startswith(reads) and not name.startswith("model.")}
 
@@ -218,8 +220,8 @@ def _needed(kind: str, reads: str) -> set[str]:
 def check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
     """Raise a ConfigError for a ``--config.FIELD`` that the config does not have.
 
-    So, too, for a ``--FIELD`` that lacks the "config.". ml_collections refuses them, but does not
-    say which fields there are.
+    A ``--FIELD`` without "config." is an error as well. ml_collections rejects both, but does not
+    list the known fields.
     """
     known = flatten(config.to_dict())
     for name in overridden(arguments):
@@ -237,16 +239,16 @@ def check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
 
 
 def overridden(arguments: Sequence[str]) -> list[str]:
-    """Names of the config's fields that a command line sets."""
+    """Names of the config fields that a command line sets."""
     matches = (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in arguments)
     return [match[1] for match in matches if match]
 
 
 def note_idle(reasons: Mapping[str, str]) -> None:
-    """Say on standard error which fields the command line sets without effect.
+    """Note on standard error for each field that the command line sets without effect.
 
     Args:
-        reasons: fields that nothing reads in the chosen setting, and why.
+        reasons: name of a field that has no effect -> the reason.
     """
     for name in overridden(sys.argv[1:]):
         if name in reasons:
@@ -254,7 +256,7 @@ def note_idle(reasons: Mapping[str, str]) -> None:
 
 
 def _close(name: str, known: Iterable[str]) -> list[str]:
-    """Fields that may be meant: of a similar name, or of a similar name in another section."""
+    """Known fields with a name similar to `name`, in the same or another section."""
     found = difflib.get_close_matches(name, known, n=3)
     last = {field.rpartition(".")[2]: field for field in known}
     same = difflib.get_close_matches(name.rpartition(".")[2], last, n=3, cutoff=0.8)
@@ -262,7 +264,7 @@ def _close(name: str, known: Iterable[str]) -> list[str]:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The resolved config as indented JSON; tuples become lists."""
+    """Resolved config as indented JSON; tuples become lists."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
@@ -278,15 +280,15 @@ def flatten(config: dict, prefix: str = "") -> dict:
 
 
 def check_same(path: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) -> None:
-    """Compare a folder's `config.json` with `config`; no file is fine.
+    """Raise a ConfigError if a folder's `config.json` differs from `config`.
 
     Args:
-        path: the JSON file.
+        path: the JSON file, which may be missing.
         config: the config of this run.
         ignore: dotted names of fields that may differ.
 
     Raises:
-        ConfigError: the fields that differ, with both values.
+        ConfigError: fields differ (they are listed with both values), or the file is damaged.
     """
     if not path.is_file():
         return
@@ -310,7 +312,7 @@ def check_same(path: Path, config: ConfigDict, ignore: tuple[str, ...] = ()) -> 
         )
 
 
-# of RuntimeErrors: PyTorch's CPU allocator, CUDA's libraries
+# texts of RuntimeErrors from PyTorch's CPU allocator and CUDA's libraries
 MEMORY_TEXTS = (
     "not enough memory",
     "can't allocate memory",
@@ -321,7 +323,7 @@ INTERRUPTED = 130  # exit code of shells after Ctrl-C
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory, a GPU's or the machine's, was not enough."""
+    """Whether `error` means that the memory of the GPU or the machine was exhausted."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_TEXTS)
@@ -329,18 +331,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def clear_errors(memory: str = "close other programs, or take a smaller batch") -> Iterator[None]:
-    """Turn errors about input into one line and exit code 1; ``--verbosity=1`` has the traceback.
+    """Context that turns errors of the input into one line and exit code 1.
 
-    Wraps the work of every command: errors about config, data, checkpoints and files are
-    ValueErrors or OSErrors whose text says what to do. Any other error but a want of memory is the
-    program's own and keeps its traceback.
+    It wraps the work of every command. Errors of config, data, checkpoints and files are
+    ValueErrors or OSErrors whose text states the remedy; running out of memory gets a remedy here.
+    Any other error is a bug and keeps its traceback. ``--verbosity=1`` shows all tracebacks.
 
     Args:
-        memory: what to do where memory is not enough.
+        memory: remedy when memory is exhausted.
     """
     try:
         yield
-    except BrokenPipeError:  # `quiet_pipe` is for it
+    except BrokenPipeError:  # handled by `quiet_pipe`
         raise
     except (ValueError, OSError, FloatingPointError) as error:
         log.debug("traceback:", exc_info=True)
@@ -356,7 +358,7 @@ def clear_errors(memory: str = "close other programs, or take a smaller batch") 
 
 
 def describe(error: BaseException) -> str:
-    """The text of an error; of one of the system, the file and what is wrong with it."""
+    """Text of an error; for an OSError the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__

@@ -1,8 +1,8 @@
-"""Every field of a training config, with its unit and meaning; the study's values."""
+"""All fields of a training config, with their units and meanings; values are the study's."""
 
 from ml_collections import ConfigDict
 
-# the study's five sizes: channel multipliers a level, and whether attention is at the bottleneck
+# the study's five sizes: channel multipliers of the levels, and attention at the bottleneck
 SIZES = {
     "1": ((1,), False),
     "2": ((1, 2), False),
@@ -13,26 +13,26 @@ SIZES = {
 
 
 def get_config(size: str = "1") -> ConfigDict:
-    """The fields that all data sets share.
+    """Training config with the fields that all data sets share.
 
     Args:
         size: a key of `SIZES`; given on the command line as ``--config=configs/NAME.py:SIZE``.
 
     Raises:
-        ValueError: unknown size.
+        ValueError: the size is unknown.
     """
     if size not in SIZES:
         raise ValueError(f"expected a model size out of {list(SIZES)}, got {size!r}")
     ch_mult, attention = SIZES[size]
     config = ConfigDict()
-    config.seed = 42  # every random number follows from it
+    config.seed = 42  # seed of all random numbers
     config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)
 
     config.model = model = ConfigDict()
     model.name = "ncsnpp"  # a key of models.NETWORKS; the other fields are its keywords
     model.nf = 128  # channels at full resolution
     model.ch_mult = ch_mult  # channel multiplier of each level; its length is the depth
-    model.num_res_blocks = 4  # residual blocks a level
+    model.num_res_blocks = 4  # residual blocks per level
     model.attention = attention  # one self-attention block at the bottleneck
     model.fourier_scale = 16.0  # standard deviation of the frequencies that embed log sigma
     model.dropout = 0.0  # probability
@@ -46,63 +46,63 @@ def get_config(size: str = "1") -> ConfigDict:
     data.name = ""  # a key of datasets.DATASETS
     data.root = ""  # folder of the download; unused by embedded data
     data.subset = ""  # part of the data set, see its file in datasets/
-    data.image_size = 320  # pixels a side; 0: as stored
+    data.image_size = 320  # pixels per side; 0: as stored
     data.acquisition = ""  # fastMRI's attribute, e.g. CORPD_FBK; "": all
-    data.mode = "magnitude"  # fastMRI: or "complex", "multicoil", read out of k-space
+    data.mode = "magnitude"  # fastMRI: or "complex", "multicoil", computed from k-space
     data.slices = ""  # of each volume: central:15, first:5, range:20:60, spread:4; "": all
     data.axis = ""  # volume: axial, coronal or sagittal; "": axial
     data.window = ""  # rsna_head, volume: "LEVEL,WIDTH" to clip to, in Hounsfield units
     data.percentiles = ""  # volume: "LOW,HIGH" of its values to clip to, e.g. "1,99"
-    # image_folder, volume: to a square by resize, crop or pad; "": the data set's default; the
+    # image_folder, volume: make square by resize, crop or pad; "": the data set's default; the
     # embedded brain: resize, or "" to crop
     data.fit = ""
     data.normalize = "slice"  # scale to [0, 1] over each "slice" or over its "volume"
-    data.split_list = ""  # text file of names, one a line, {split} in its path; "": made
-    data.split_seed = 0  # of the split that is made where the data come without one
-    data.skip_bad = False  # leave out bad files and slices, logged and counted, instead of stopping
+    data.split_list = ""  # text file, one name per line, {split} in its path; "": make a split
+    data.split_seed = 0  # seed of the split that is made if the data come without one
+    data.skip_bad = False  # skip bad files and slices, logged and counted, instead of stopping
     data.crop = 0  # pixels: random crops of this size instead of whole images; 0: off
-    data.shrink = 1.0  # with crop: scaled by a random factor in [shrink, 1] first; 1: off
+    data.shrink = 1.0  # with crop: first scale by a random factor in [shrink, 1]; 1: off
     data.flip = False  # random horizontal and vertical flips
     data.rotate = False  # random rotations by multiples of 90 degrees
-    data.gamma = 0.0  # random contrast: to the power of e^-gamma to e^gamma; 0: off
-    data.invert = 0.0  # probability of negatives; 0: off
-    data.shading = 0.0  # smooth random shading, by factors of e^-shading to e^shading; 0: off
-    data.background = 0.0  # probability of an empty background beyond a random outline; 0: off
+    data.gamma = 0.0  # random contrast: exponent from e^-gamma to e^gamma; 0: off
+    data.invert = 0.0  # probability of inverted intensities; 0: off
+    data.shading = 0.0  # smooth random shading, factors from e^-shading to e^shading; 0: off
+    data.background = 0.0  # probability of an empty background outside a random outline; 0: off
     data.cache = "none"  # or "memory", "disk": decode each image once (disk: once for all runs)
-    data.cache_dir = ""  # of "disk" and of coil maps; "": score-priors in the user's cache folder
+    data.cache_dir = ""  # for "disk" and coil maps; "": score-priors in the user's cache folder
     data.num_workers = 4  # loader processes
 
     config.training = training = ConfigDict()
-    training.batch_size = 1  # images a step, over all processes
-    training.accumulation = 1  # pieces that each process computes its part of a batch in
+    training.batch_size = 1  # images per step, over all processes
+    training.accumulation = 1  # number of pieces in which each process computes its batch
     training.num_steps = 2_500_000  # optimiser steps
     training.shuffle = True  # a new order each epoch
-    training.init = ""  # begin with a prior's weights: its name, run or file; "": random weights
-    training.weight_sigma = 0.0  # loss times 1 + sigma / this; 0: 1 as in the study
+    training.init = ""  # start from a prior's weights: its name, run or file; "": random weights
+    training.weight_sigma = 0.0  # weight of the loss: 1 + sigma / this; 0: weight 1 as in the study
     training.log_every = 100  # steps between rows of the log
     training.checkpoint_every = 5_000  # steps
-    training.keep_checkpoints = 3  # the newest ones stay
-    training.max_bad_steps = 10  # steps in a row without a finite loss that end the run
+    training.keep_checkpoints = 3  # number of newest checkpoints to keep
+    training.max_bad_steps = 10  # stop after so many steps in a row without a finite loss
     training.validate_every = 5_000  # steps between losses on held-out images; 0: never
     training.validation_images = 32  # held-out images
-    training.validation_bins = 8  # of noise levels, equally wide in log sigma
+    training.validation_bins = 8  # bins of noise levels, equally wide in log sigma
     training.sample_every = 50_000  # steps between pictures sampled from the prior; 0: never
     training.sample_images = 4  # pictures
     training.sample_steps = 200  # noise levels of the predictor-corrector sampler
-    # how it is computed; "auto" is on with a GPU, off without (docs/performance.md)
+    # how to compute; "auto" means on with a GPU, off without (docs/performance.md)
     training.precision = "float32"  # or "bfloat16": autocast; weights and loss stay float32
     training.channels_last = "auto"  # or "on", "off": memory layout of images and features
     training.compile = "auto"  # or "on", "off": torch.compile
-    training.tf32 = True  # 19-bit products in a GPU's float32 convolutions
-    training.cudnn_benchmark = True  # try out a GPU's convolution algorithms first
+    training.tf32 = True  # TF32 (19-bit) products in a GPU's float32 convolutions
+    training.cudnn_benchmark = True  # choose a GPU's convolution algorithms by timing them
 
     config.optim = optim = ConfigDict()  # Adam
     optim.lr = 2e-4  # learning rate
-    optim.beta1 = 0.9  # memory of the mean gradient
-    optim.beta2 = 0.999  # memory of the squared gradient
+    optim.beta1 = 0.9  # decay rate of the mean gradient
+    optim.beta2 = 0.999  # decay rate of the mean squared gradient
     optim.eps = 1e-8  # added to the root of the squared gradient
     optim.warmup = 5_000  # steps of linear growth of the learning rate
-    optim.cooldown = 0  # last steps of training.num_steps, with linear decay to 0; 0: constant
+    optim.cooldown = 0  # number of last steps with linear decay to 0; 0: constant
     optim.grad_clip = 1.0  # largest norm of the gradient
-    optim.ema_decay = 0.999  # of the averaged weights that are sampled with
+    optim.ema_decay = 0.999  # decay of the averaged weights, which sampling uses
     return config

@@ -6,7 +6,7 @@ from configs import base
 
 
 def get_config(size: str = "1") -> ConfigDict:
-    """30 epochs of batch 4, LoDoPaB having 35 820 training slices."""
+    """Config of 30 epochs of 35 820 slices at batch 4; `size` is a key of `configs.base.SIZES`."""
     config = base.get_config(size)
     config.data.name = "lodopab"
     config.data.root = "data/lodopab"  # holds ground_truth_train_*.hdf5, ...

@@ -1,4 +1,4 @@
-"""A prior that two CPU cores fit in two minutes, on photographs; `make demo` uses it."""
+"""Demo prior, trained on photographs in two minutes on two CPU cores; used by `make demo`."""
 
 from ml_collections import ConfigDict
 
@@ -6,14 +6,15 @@ from configs import base
 
 
 def get_config(size: str = "1") -> ConfigDict:
-    """A narrow network on random crops of the photographs that come with scikit-image.
+    """Config of a narrow network on random crops of scikit-image's photographs.
 
-    On two CPU cores: about 9 steps a second; the loss falls from 1 to about 0.15 a pixel.
+    On two CPU cores: about 9 steps per second; the loss falls from 1 to about 0.15 per pixel.
+    `size` is a key of `configs.base.SIZES`.
     """
     config = base.get_config(size)
     config.model.nf = 24
     config.model.num_res_blocks = 1
-    # images in [0, 1] drown in noise of 5: larger levels only cost steps, in training and sampling
+    # noise of 5 hides images in [0, 1] completely; larger levels would only cost steps
     config.sde.sigma_max = 5.0
     config.data.name = "samples"
     config.data.subset = "natural"

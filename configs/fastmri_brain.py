@@ -1,4 +1,4 @@
-"""fastMRI brain, multi-coil files' magnitude images, 320 x 320. --config=...:SIZE"""
+"""fastMRI brain prior: magnitude images of the multi-coil files, 320 x 320. --config=...:SIZE"""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,10 @@ from configs import base
 
 
 def get_config(size: str = "1") -> ConfigDict:
-    """The study tests on it: slices 0 to 4 of each volume, centre crop."""
+    """Config of slices 0 to 4 of each volume, centre-cropped, on which the study tests.
+
+    `size` is a key of `configs.base.SIZES`.
+    """
     config = base.get_config(size)
     config.data.name = "fastmri"
     config.data.root = "data/fastmri_brain"  # holds multicoil_train, multicoil_val, ...

@@ -6,7 +6,10 @@ from configs import base
 
 
 def get_config(size: str = "1") -> ConfigDict:
-    """344 epochs at batch 1 of the PD half of singlecoil_train: about 2.5 M steps."""
+    """Config of 344 epochs at batch 1 of the PD half of singlecoil_train, about 2.5 M steps.
+
+    `size` is a key of `configs.base.SIZES`.
+    """
     config = base.get_config(size)
     config.data.name = "fastmri"
     config.data.root = "data/fastmri_knee"  # holds singlecoil_train, singlecoil_val, ...

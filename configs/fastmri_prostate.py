@@ -1,4 +1,4 @@
-"""fastMRI prostate, T2-weighted magnitude images, 320 x 320. --config=...:SIZE"""
+"""fastMRI prostate prior: T2-weighted magnitude images, 320 x 320. --config=...:SIZE"""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,10 @@ from configs import base
 
 
 def get_config(size: str = "1") -> ConfigDict:
-    """All slices of all T2 volumes; diffusion files beside them are not read."""
+    """Config of all slices of all T2 volumes; diffusion files in the folder are not read.
+
+    `size` is a key of `configs.base.SIZES`.
+    """
     config = base.get_config(size)
     config.data.name = "fastmri"
     config.data.root = "data/fastmri_prostate"  # holds training_T2_1, validation_T2, test_T2, ...

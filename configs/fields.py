@@ -1,4 +1,4 @@
-"""What config files say about their fields: default, meaning, and what a config is for."""
+"""Help texts of config fields, from the comments of config files, and the kinds of configs."""
 
 import ast
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 TRAINING = "base.py"
-# what a config is for -> the file with all of its fields
+# purpose of a config -> the file with all of its fields
 KINDS = {
     "training": TRAINING,
     "evaluation": "evaluate.py",
@@ -18,20 +18,20 @@ KINDS = {
     "training a U-Net": "unet.py",
 }
 EXAMPLES = {TRAINING: "configs/demo.py or configs/fastmri_knee.py"}
-COLUMN = 42  # where meanings begin
+COLUMN = 42  # column in which meanings begin
 
 
 def example(kind: str) -> str:
-    """A config file to name in an error, of a value of `KINDS`."""
+    """Example of a config file for error messages; `kind` is a value of `KINDS`."""
     return EXAMPLES.get(kind, f"configs/{kind}")
 
 
 def describe(fields: dict[str, object], types: dict[str, str], path: str | Path) -> str:
-    """A line or more for each field: its flag with the default, and what it is.
+    """Help text of a config: one or more lines per field, with its flag, default and meaning.
 
     Args:
         fields: dotted name -> default.
-        types: dotted name -> name of the type, where the default is None.
+        types: dotted name -> name of the type, for fields whose default is None.
         path: the config file.
     """
     explained = meanings(path)
@@ -51,13 +51,13 @@ def describe(fields: dict[str, object], types: dict[str, str], path: str | Path)
 
 
 def meanings(path: str | Path) -> dict[str, str]:
-    """What a field is, by its dotted name without "config.": the comments in a config file.
+    """Meanings of fields by dotted name without "config.", from the comments of a config file.
 
-    A field that the file does not explain is explained by the config that it is derived from,
-    or by configs/base.py; where both say something, the file's own words follow in brackets.
+    A field without comment gets that of the config file it is derived from, or of configs/base.py.
+    If both have one, the file's own comment follows in brackets.
 
     Args:
-        path: of the config file.
+        path: the config file.
     """
     found = _meanings(Path(path), None)
     return _comments(FOLDER / TRAINING, None) | found
@@ -73,7 +73,7 @@ def _meanings(path: Path, only: str | None) -> dict[str, str]:
 
 
 def _derived_from(path: Path) -> Iterator[tuple[Path, str | None]]:
-    """The files of this folder that a config file imports, and the function if it is one's."""
+    """Files of this folder that a config file imports, each with the imported function or None."""
     for node in ast.walk(ast.parse(_source(path))):
         if not isinstance(node, ast.ImportFrom) or not node.module:
             continue
@@ -90,11 +90,11 @@ def _derived_from(path: Path) -> Iterator[tuple[Path, str | None]]:
 
 
 def _comments(path: Path, only: str | None) -> dict[str, str]:
-    """The comment beside an assignment ``config.a.b = ...``, or the lines right above it.
+    """Comments by field: the one beside ``config.a.b = ...``, or the lines directly above it.
 
     Args:
-        path: of the config file.
-        only: a function; None: all of the file.
+        path: the config file.
+        only: name of the only function to read; None for the whole file.
     """
     source = _source(path)
     beside, above = _comment_lines(source)
@@ -113,12 +113,12 @@ def _comments(path: Path, only: str | None) -> dict[str, str]:
 
 
 def _source(path: Path) -> str:
-    with tokenize.open(path) as file:  # in the encoding that the file declares
+    with tokenize.open(path) as file:  # uses the encoding that the file declares
         return file.read()
 
 
 def _comment_lines(source: str) -> tuple[dict[int, str], dict[int, str]]:
-    """Comments by row: those beside code, and those that have a row of their own."""
+    """Comments by row: those beside code, and those on a row of their own."""
     beside, above = {}, {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -129,9 +129,9 @@ def _comment_lines(source: str) -> tuple[dict[int, str], dict[int, str]]:
 
 
 def _assignments(function: ast.FunctionDef) -> Iterator[tuple[str, int, int]]:
-    """Dotted name, first and last row of each field that is set, in their order."""
-    # `config.data = data = ConfigDict()` makes "data" another name of "config.data"; a parameter
-    # `sampler` is the section of that name
+    """Dotted name, first and last row of each field that is set, in order."""
+    # `config.data = data = ConfigDict()` makes "data" an alias of "config.data"; a parameter
+    # `sampler` stands for the section of that name
     prefix = {argument.arg: f"{argument.arg}." for argument in function.args.args}
     prefix["config"] = ""
     for node in ast.walk(function):
@@ -146,7 +146,7 @@ def _assignments(function: ast.FunctionDef) -> Iterator[tuple[str, int, int]]:
 
 
 def _field(target: ast.expr, prefix: dict[str, str]) -> str:
-    """The field that ``a.b.c`` means; "" for anything else."""
+    """Dotted name of the field that ``a.b.c`` refers to; "" for anything else."""
     names = []
     while isinstance(target, ast.Attribute):
         names.insert(0, target.attr)

@@ -1,6 +1,6 @@
-"""Says what to do where the project's packages are missing; imported before all of them.
+"""Check that the project's packages are installed; imported before all of them.
 
-Otherwise a command ends with "No module named 'torch'", which names no remedy.
+Without it, a command would fail with "No module named 'torch'" and no remedy.
 """
 
 import sys
@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDED = ("torch", "numpy", "absl", "ml_collections")  # without which nothing works
+NEEDED = ("torch", "numpy", "absl", "ml_collections")  # packages that every command needs
 
 
 def check_installed() -> None:
-    """Raise a SystemExit that names the packages that this Python lacks, and how to get them."""
+    """Raise a SystemExit that names the missing packages and how to install them."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise SystemExit(

@@ -6,10 +6,10 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """A bias-free U-Net of 0.64 million parameters on random crops at random scales.
+    """Config of a bias-free U-Net with 0.64 million parameters on random crops at random scales.
 
-    Photographs in the folders `train` and `val` below data.root. weights/natural_small.md has time
-    and losses of this run, and what was tried for the choices.
+    Photographs are in the folders `train` and `val` of data.root. weights/natural_small.md has the
+    time and losses of this run, and the experiments behind its choices.
     """
     config = base.get_config()
     config.model = ConfigDict(
@@ -21,13 +21,13 @@ def get_config() -> ConfigDict:
             "num_channels": 1,
         }
     )
-    config.sde.sigma_min = 0.002  # the last level of plug and play: lower is better (the card)
-    config.sde.sigma_max = 1.0  # where samplers start: lower is better, too
+    config.sde.sigma_min = 0.002  # last level of plug and play: lower is better (see the card)
+    config.sde.sigma_max = 1.0  # first level of samplers: lower is better, too
     config.data.name = "image_folder"
     config.data.root = "data/photos_cc"  # with folders train and val
     config.data.image_size = 0
     config.data.crop = 80
-    config.data.shrink = 0.4  # finer texture, and less of the JPEG compression
+    config.data.shrink = 0.4  # gives finer texture and fewer JPEG artefacts
     config.data.flip = True
     config.data.rotate = True
     config.data.gamma = 0.5  # tissues have other contrasts than photographs

@@ -1,12 +1,12 @@
-"""What numbers in a config may be, for all commands in one place."""
+"""Valid ranges of the numbers in a config, for all commands."""
 
 from ml_collections import ConfigDict
 
 from configs import ConfigError
 
-ANY = ("seed", "data.split_seed", "operator.centre_offset")  # below 0, too
+ANY = ("seed", "data.split_seed", "operator.centre_offset")  # may be negative
 ALL = ("panels",)  # -1 stands for all
-# counts of what there has to be at least one of; every other number may be 0
+# counts that have to be at least 1; every other number may be 0
 POSITIVE = (
     "model.chans",
     "model.ch_mult",
@@ -35,13 +35,13 @@ POSITIVE = (
 
 
 def check_numbers(config: ConfigDict | dict, prefix: str = "") -> None:
-    """Raise a ConfigError for a number that is too small to be meant: most often below 0, or NaN.
+    """Raise a ConfigError for numbers below their minimum of 0 or 1, or NaN.
 
-    What else a number has to be, the command says that reads it.
+    Further conditions are checked by the command that reads a field.
 
     Args:
-        config: any config, or with a `prefix` such as "data." that section of one.
-        prefix: of the fields' names.
+        config: a config, or one of its sections.
+        prefix: prefix of the names of its fields, such as "data." for a section; "" for a config.
     """
     for name, value in config.items():
         if isinstance(value, ConfigDict | dict):

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, a dated line a minute in a log."""
+"""Progress of long commands: a bar on a terminal, a dated line per minute in a log."""
 
 import sys
 import time
@@ -19,19 +19,20 @@ def progress_bar(
     delay: float = 0.0,
     disable: bool = False,
 ) -> "tqdm | LogLines":
-    """A bar with `update`, `set_postfix_str`, `close`, and `n` and `total` that may be set.
+    """Progress bar on a terminal, or dated lines in a log.
 
-    Where `file` is no terminal, dated lines instead, the first after a minute: a batch job's log
-    does not grow by the second, and a short job's not at all.
+    The bar has the methods `update`, `set_postfix_str` and `close`, and the attributes `n` and
+    `total`, which may be set. If `file` is not a terminal, it writes at most one line per minute,
+    the first after a minute, which keeps the logs of batch jobs short.
 
     Args:
-        total: units of work.
-        unit: what they are, in the singular.
-        label: in front.
-        initial: units that are done already.
-        file: where it is drawn; None: standard error.
-        delay: seconds before a bar is drawn at all.
-        disable: draw nothing.
+        total: number of units of work.
+        unit: name of a unit in the singular.
+        label: text in front of the bar.
+        initial: number of units that are already done.
+        file: stream to write to; None for standard error.
+        delay: seconds before a bar appears.
+        disable: whether to write nothing.
     """
     file = file or sys.stderr
     if disable or file.isatty():
@@ -48,7 +49,15 @@ def progress_bar(
 
 
 class LogLines:
-    """A progress bar's stand-in where there is no terminal; arguments as of `progress_bar`."""
+    """Progress as dated lines, with the methods and attributes of a tqdm bar.
+
+    Args:
+        total: number of units of work.
+        unit: name of a unit in the singular.
+        label: text in front of each line.
+        initial: number of units that are already done.
+        file: stream to write to.
+    """
 
     def __init__(self, total: float, unit: str, *, label: str, initial: float, file: TextIO):
         self.total, self.n, self.unit, self.label, self.file = total, initial, unit, label, file
@@ -56,21 +65,21 @@ class LogLines:
         self.begin = self.last = time.monotonic()
 
     def update(self, n: float = 1) -> None:
-        """`n` more are done."""
+        """Count `n` more units as done."""
         self.n += n
         self.refresh()
 
     def refresh(self) -> None:
-        """Write a line if it is time for one."""
+        """Write a line if the last one is a minute old."""
         if time.monotonic() - self.last >= EVERY:
             self._write()
 
     def set_postfix_str(self, text: str, refresh: bool = True) -> None:
-        """What stands at the end of the next line."""
+        """Set the text at the end of the next line."""
         self.postfix = text
 
     def close(self) -> None:
-        """A last line, if there were others."""
+        """Write a last line, if there were others."""
         if self.last > self.begin:
             self._write()
 
@@ -94,9 +103,10 @@ class LogLines:
 
 
 class SliceProgress:
-    """Progress of reconstructing slices in batches, which moves with every call of the network.
+    """Progress of reconstructing slices in batches, counted in calls of the network.
 
-    Its total is what is expected; from the first finished batch on, what the slices took.
+    The total is the expected number of calls, and from the first finished batch on an estimate from
+    the calls that slices took.
 
     Use as a context manager::
 
@@ -111,10 +121,10 @@ class SliceProgress:
         """Draw the bar.
 
         Args:
-            count: slices to reconstruct.
-            calls: of the network that a slice is expected to take; 0: none is called, and
-                `call` says that one slice is finished.
-            done: slices of an earlier run, beside `count`.
+            count: number of slices to reconstruct.
+            calls: expected number of network calls per slice; 0 if no network is called, and each
+                `call` counts one slice.
+            done: number of slices finished by an earlier run, in addition to `count`.
         """
         self.count, self.calls, self.done = count, calls, done
         self.finished = self.taken = self.pending = self.size = 0
@@ -125,16 +135,16 @@ class SliceProgress:
         return self
 
     def begin(self, size: int) -> None:
-        """A batch of `size` slices begins; an earlier one that was not finished is void."""
+        """Begin a batch of `size` slices, discarding an unfinished one."""
         self.size, self.pending = size, 0
 
     def call(self) -> None:
-        """The network was called for the batch."""
+        """Count one call of the network for the batch."""
         self.pending += self.size if self.calls else 1
         self._show()
 
     def finish(self) -> None:
-        """The batch is finished, with whatever calls it took."""
+        """Finish the batch."""
         self.finished += self.size
         self.taken += self.pending if self.calls else self.size
         self.pending = 0

@@ -1,6 +1,6 @@
-"""The study in small: twelve priors for CPUs, of three kinds of images and four sizes.
+"""The study in small: twelve priors for CPUs, on three kinds of images and in four sizes.
 
-docs/small_study.md says what was decided and why.
+docs/small_study.md explains the choices.
 """
 
 from ml_collections import ConfigDict
@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from configs import base
 
 SIZES = ("1", "2", "4", "4_attention")
-# prior -> fields of config.data. Whole heads at 128 pixels; photographs at half to their full
-# resolution, where they have about as much fine detail a pixel.
+# prior -> fields of config.data. Whole heads have 128 pixels; photographs are scaled to half to
+# full resolution, which gives about as much fine detail per pixel.
 PRIORS = {
     "natural": {"subset": "natural", "image_size": 0, "shrink": 0.5},
     "brain": {"subset": "brain", "image_size": 128, "fit": "resize"},
@@ -19,12 +19,17 @@ NAMES = tuple(f"{prior}_{size}" for size in SIZES for prior in PRIORS)
 
 
 def get_config(name: str = "natural_1") -> ConfigDict:
-    """One of `NAMES`, such as natural_4_attention: the images, and the size as in configs/base.py.
+    """Config of one prior of the small study.
 
-    All have the same optimisation. On one CPU core 2500 steps take 2 to 7 minutes by size.
+    All priors are optimised alike. On one CPU core, 2500 steps take 2 to 7 minutes, depending on
+    the size.
+
+    Args:
+        name: one of `NAMES`, such as natural_4_attention: the images, and a size of
+            configs/base.py.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     if name not in NAMES:
         raise ValueError(f"expected a prior out of {', '.join(NAMES)}, got {name!r}")
@@ -32,7 +37,7 @@ def get_config(name: str = "natural_1") -> ConfigDict:
     config = base.get_config(size)
     config.model.nf = 16
     config.model.num_res_blocks = 1
-    config.sde.sigma_max = 5.0  # images in [0, 1] drown in it, see configs/demo.py
+    config.sde.sigma_max = 5.0  # hides images in [0, 1] completely, see configs/demo.py
     config.data.name = "samples"
     config.data.update(PRIORS[prior])
     config.data.crop = 48

@@ -1,15 +1,15 @@
-"""Data sets: files in their public on-disk formats to `Sample`, one slice or picture at a time.
+"""Data sets in their public on-disk formats, read as one `Sample` per slice or picture.
 
-One file a data set; to add one, write an ``open_...`` function and a line in `DATASETS`. Such a
-function takes the split and, as keywords, those fields of ``config.data`` that it reads. It finds
-and checks every file before any long work starts; the data set it returns holds only a list of
+There is one file per data set; to add one, write an ``open_...`` function and a line in `DATASETS`.
+Such a function takes the split and, as keywords, the fields of ``config.data`` that it reads. It
+finds and checks every file before any long work; the data set that it returns holds only a list of
 what to read, so that workers of a `DataLoader` can share it.
 
-`create_dataset` gives a data set that reads from the files; `prepare.prepare_dataset` puts a cache
-in front and looks at every item first; `python -m datasets.check` shows one.
+`create_dataset` returns a data set that reads from the files; `prepare.prepare_dataset` also checks
+every item and adds a cache; `python -m datasets.check` shows a data set.
 """
 
-# first: says what to do where one of the packages below is missing
+# first, as it reports missing packages and how to install them
 import configs.installed  # noqa: F401
 
 # isort: split
@@ -47,8 +47,8 @@ DATASETS = {
     "volume": open_volume,
 }
 
-# Fields that choose what is read: a data set that does not know one refuses a value in it, apart
-# from the value that asks for nothing.
+# Fields that choose what is read, with their neutral values: a data set that does not know one of
+# them rejects any other value.
 CHOICES = {
     "subset": "",
     "acquisition": "",
@@ -65,27 +65,28 @@ CHOICES = {
 
 
 def create_dataset(data: Mapping[str, Any], split: str) -> Dataset:
-    """The data set that ``config.data`` describes.
+    """Data set described by ``config.data``.
 
     Args:
-        data: with the fields (those absent, None or "" take the default of the data set)
+        data: mapping with the fields below; a missing field, None or "" selects the default of the
+            data set
 
             - name: a key of `DATASETS`
             - root: folder of the data ("samples" needs none)
             - image_size: side in pixels; None or 0 keeps the native size
-            - split_seed: int, chooses the files of a split where the data set itself does not
-            - skip_bad: leave bad files out, logged and counted, instead of an error
+            - split_seed: int, chooses the files of a split if the data set has no own splits
+            - skip_bad: whether to skip bad files, logged and counted, instead of raising an error
             - the keys of `CHOICES`: see the data set's ``open_...`` function
 
-            Other fields are not for the data set and ignored.
+            Other fields are ignored.
         split: "train", "val" or "test".
 
     Returns:
-        A data set with `__len__`, `__getitem__` giving a `Sample`, `keys`, a list of str, `files`,
-        the paths that are read, and `skipped`, why something was left out.
+        A data set with `__len__`, `__getitem__` (a `Sample`), `keys` (list of str), `files` (paths
+        that are read) and `skipped` (reasons of what was left out).
 
     Raises:
-        DataError: unknown name, split or subset; missing or unusable data; a field set that this
+        DataError: an unknown name, split or subset; missing or unusable data; a field that this
             data set does not read.
     """
     options = dataset_options(data)
@@ -93,10 +94,10 @@ def create_dataset(data: Mapping[str, Any], split: str) -> Dataset:
 
 
 def dataset_options(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ``config.data`` that its data set reads and that are set.
+    """Fields of ``config.data`` that are set and that its data set reads.
 
     Raises:
-        DataError: unknown name, or a field that this data set does not read.
+        DataError: an unknown name, a field that this data set does not read, or a negative size.
     """
     name = data.get("name", "")
     if name not in DATASETS:
@@ -118,7 +119,7 @@ def dataset_options(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def idle_fields(data: Mapping[str, Any]) -> dict[str, str]:
-    """The fields of ``config.data`` that are for other data sets, such as "data.root", and why."""
+    """Fields of ``config.data`` that only other data sets read, such as "data.root" -> reason."""
     if data["name"] not in DATASETS:
         return {}
     read = {name: set(signature(function).parameters) for name, function in DATASETS.items()}

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from datasets.sample import DataError
 
-# of the outline of an empty background, for an image whose sides go from -1 to 1
+# range of curvatures of the outline of an empty background, for image coordinates from -1 to 1
 CURVATURES = (0.2, 1.7)
-EDGES = (1.0, 3.0)  # its width in pixels
-LEAST_PEAK = 1e-3  # of an image that shading scales
+EDGES = (1.0, 3.0)  # range of widths of the outline in pixels
+LEAST_PEAK = 1e-3  # images with a lower maximum are not scaled up by shading
 
 
 def augment(
@@ -28,27 +28,27 @@ def augment(
     shading: float = 0.0,
     background: float = 0.0,
 ) -> Tensor:
-    """A random variant of one image; random numbers come from `generator` only.
+    """Random variant of one image; all random numbers come from `generator`.
 
     Args:
-        image: ``(1, H, W)``; not changed.
+        image: ``(1, H, W)``; not changed in place.
         generator: a CPU generator.
-        crop: side of the random square to cut out; None keeps the image's size.
-        shrink: smallest factor that the image is scaled by before the crop (anti-aliased); the
+        crop: side in pixels of the random square to cut out; None keeps the size of the image.
+        shrink: smallest factor by which the image is scaled before the crop (anti-aliased); the
             factor is uniform in [shrink, 1], but never makes the image smaller than the crop.
-        flip: flip left-right and, independently, up-down, with probability 1/2 each.
-        rotate: rotate by 0, 90, 180 or 270 degrees; needs a square image or `crop`.
-        gamma: intensities to the power of a random number in [exp(-gamma), exp(gamma)], uniform in
+        flip: whether to flip left-right and, independently, up-down with probability 1/2 each.
+        rotate: whether to rotate by 0, 90, 180 or 270 degrees; needs a square image or `crop`.
+        gamma: intensities are raised to a random power in [exp(-gamma), exp(gamma)], uniform in
             its logarithm.
-        invert: probability of a negative, 1 - image.
-        shading: multiply with a smooth field, see `shade`: e to the power of at most +-`shading`.
-        background: probability of an empty background beyond a curved edge, see `cut_out`.
+        invert: probability of inverted intensities, 1 - image.
+        shading: largest log amplitude of a smooth field that multiplies the image, see `shade`.
+        background: probability of an empty background outside a curved outline, see `cut_out`.
 
     Returns:
         ``(1, crop, crop)``, or ``(1, H, W)`` without `crop`.
 
     Raises:
-        DataError: the image is smaller than `crop`, or `rotate` of an image that is not square.
+        DataError: the image is smaller than `crop`, or not square for `rotate`.
         ValueError: `shrink` without `crop` or not in (0, 1], a probability outside [0, 1], or
             `gamma` or `shading` below 0.
     """
@@ -68,7 +68,7 @@ def augment(
     height, width = image.shape[-2:]
     check_shape((height, width), crop=crop, rotate=rotate)
     if crop:
-        # cutting before scaling costs the crop's size, not the image's
+        # cutting before scaling is cheaper, as only the crop is scaled
         factor = _uniform(max(shrink, crop / min(height, width)), 1.0, generator)
         side = min(math.ceil(crop / factor), height, width)
         top, left = _below(height - side + 1, generator), _below(width - side + 1, generator)
@@ -92,10 +92,11 @@ def augment(
 
 
 def shade(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """`image` times a smooth random field, scaled to a maximum of 1 again (unless it is empty).
+    """`image` multiplied by a smooth random field and rescaled to a maximum of 1, unless empty.
 
-    As coils and x-ray spectra shade: the field is exp(a f) with f a sum of two waves of at most one
-    period a side in each direction, within [-1, 1], and a uniform in [0, strength].
+    The field imitates shading by coils and X-ray spectra. It is exp(a f), where f is a sum of two
+    waves with at most one period per side in each direction, within [-1, 1], and a is uniform in
+    [0, strength].
 
     Args:
         image: ``(1, H, W)``, 0 or more.
@@ -113,14 +114,17 @@ def shade(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 
 
 def cut_out(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """A mask of 1 on one side of a random parabola and 0 on the other: ``(H, W)`` float32.
+    """Smooth mask that is 1 on one side of a random parabola and 0 on the other.
 
-    Medical images show a body on nothing, which photographs lack: a convex or straight outline, as
-    sharp as a pixel or three, with nothing beyond it.
+    It gives photographs an empty background as in medical images of a body: a convex or nearly
+    straight outline, one to three pixels wide.
 
     Args:
-        shape: H and W.
+        shape: (H, W).
         generator: a CPU generator.
+
+    Returns:
+        float32 ``(H, W)``.
     """
     height, width = shape
     angle = _uniform(0, 2 * math.pi, generator)
@@ -135,7 +139,7 @@ def cut_out(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def check_shape(shape: tuple[int, int], *, crop: int | None, rotate: bool) -> None:
-    """Raise the DataErrors of `augment` for an image of `shape` ``(H, W)``."""
+    """Raise a DataError if an image of shape ``(H, W)`` is too small to crop or not square."""
     height, width = shape
     if crop and min(shape) < crop:
         raise DataError(
@@ -150,19 +154,19 @@ def check_shape(shape: tuple[int, int], *, crop: int | None, rotate: bool) -> No
 
 
 def _scale(image: Tensor, side: int) -> Tensor:
-    """``(1, S, S)`` to ``(1, side, side)``, low-pass filtered before it is sampled."""
+    """Anti-aliased resizing of ``(1, S, S)`` to ``(1, side, side)``."""
     return F.interpolate(
         image[None], size=(side, side), mode="bicubic", antialias=True, align_corners=False
     )[0].clamp(0, 1)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    """A uniform random number in ``[low, high)``; `high` without a draw where they are equal."""
+    """Uniform random number in ``[low, high)``; `high`, without a draw, if the range is empty."""
     if low >= high:
         return high
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 def _below(bound: int, generator: torch.Generator) -> int:
-    """A uniform random integer in ``[0, bound)``."""
+    """Uniform random integer in ``[0, bound)``."""
     return int(torch.randint(bound, (), generator=generator))

@@ -1,4 +1,4 @@
-"""What happens at bad input: an error that names file and remedy, or a counted, logged skip."""
+"""Handling of bad input: errors that name the file and the remedy, or counted, logged skips."""
 
 import importlib
 import logging
@@ -12,15 +12,18 @@ from datasets.sample import DataError
 log = logging.getLogger(__name__)
 
 
-# how files begin whose content git-annex or Git LFS keeps elsewhere
+# text in pointer files of git-annex and Git LFS -> command that downloads the content
 STAND_INS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull"}
 
 
 class Skips:
-    """What is left out of a data set, and whether leaving out is allowed at all.
+    """Record of what is left out of a data set.
+
+    Args:
+        allowed: whether bad input may be skipped; otherwise it raises its error.
 
     Attributes:
-        reasons: the text of the error of everything that was left out, in order.
+        reasons: error messages of everything that was left out, in order.
     """
 
     def __init__(self, allowed: bool):
@@ -28,20 +31,20 @@ class Skips:
         self.reasons: list[str] = []
 
     def add(self, error: DataError) -> None:
-        """Log and count `error`, or raise it where skipping is not allowed."""
+        """Log and record `error`, or raise it if skipping is not allowed."""
         if not self.allowed:
             raise error
         log.warning("data.skip_bad leaves out: %s", error)
         self.reasons.append(str(error))
 
     def leave_out(self, reason: str) -> None:
-        """Log and count what is no part of the data set, and no fault."""
+        """Log and record something that is left out without being an error."""
         log.warning("left out: %s", reason)
         self.reasons.append(reason)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """A ``with`` block whose DataError goes to `add`."""
+        """Context that passes a DataError to `add`."""
         try:
             yield
         except DataError as error:
@@ -50,14 +53,14 @@ class Skips:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """A ``with`` block that reads `path`: whatever goes wrong in it becomes a DataError.
+    """Context that turns any error of reading a file into a DataError.
 
-    Every kind of exception is taken, since parsers raise anything on corrupt bytes (MemoryError,
-    struct.error, ZeroDivisionError, ...); the original one is the cause.
+    All exceptions are caught, as parsers raise anything on corrupt bytes (MemoryError,
+    struct.error, ZeroDivisionError, ...); the original exception is the cause.
 
     Args:
         path: the file.
-        what: what is expected, such as "an intact HDF5 file".
+        what: the expected content, such as "an intact HDF5 file".
     """
     try:
         yield
@@ -68,7 +71,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 
 def _explain(path: Path, what: str, error: Exception) -> str:
-    """What probably is wrong with a file, and the remedy."""
+    """Probable cause of an error of reading a file, with the remedy."""
     stand_in = _stand_in(path)
     if stand_in:
         return f"expected {what}, got {stand_in}"
@@ -86,7 +89,7 @@ def _explain(path: Path, what: str, error: Exception) -> str:
 
 
 def _stand_in(path: Path) -> str:
-    """What lies in place of a file whose content was not downloaded; "" where that is not so."""
+    """Description of a link or pointer file whose content was not downloaded; "" otherwise."""
     if path.is_symlink() and not path.exists():
         return (
             f"a link to {path.readlink()}, which is not there; restore it (in a clone by DataLad "
@@ -104,10 +107,10 @@ def _stand_in(path: Path) -> str:
 
 
 def require(module: str) -> ModuleType:
-    """The optional dependency `module`, imported.
+    """Import an optional dependency.
 
     Raises:
-        DataError: it is not installed; says how to install it.
+        DataError: the module is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(module)

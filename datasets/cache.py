@@ -1,4 +1,4 @@
-"""The disk cache: every image of a data set, decoded and resized, in one memory-mapped file."""
+"""Disk cache: all images of a data set, decoded and resized, in one memory-mapped file."""
 
 import hashlib
 import json
@@ -25,23 +25,23 @@ from datasets.system import WRITE_BACK, advise, reserve
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the files' layout and of how images are made; raise it when either changes
+VERSION = 2  # raise it when the layout of the files or the processing of images changes
 
 
 class DiskCache(Dataset):
-    """A data set whose images lie in one .npy file; made by `open_cache`.
+    """Data set whose images are in one .npy file; made by `open_cache`.
 
-    An image is compared with its checksum when it is first read. If it is damaged it is read from
-    the source, and the cache is mended.
+    The checksum of an image is verified when it is first read. A damaged image is read from the
+    source again, and the cache is repaired.
 
     Args:
-        path: of the array ``(N, 1, H, W)``, float32 or complex64.
-        index: what `_build` stores beside it: `rows`, `keys`, `scales` and `checksums` of the
-            items, `skipped`.
+        path: .npy file of the array ``(N, 1, H, W)``, float32 or complex64.
+        index: index that `_build` stores with it: `rows`, `keys`, `scales` and `checksums` of the
+            items, and `skipped`.
         dataset: the source.
     """
 
-    in_memory = True  # for a loader: workers would only copy
+    in_memory = True  # loader processes would only copy images
 
     def __init__(self, path: Path, index: Mapping[str, Any], dataset: Dataset):
         self.path = path
@@ -56,17 +56,17 @@ class DiskCache(Dataset):
 
     @property
     def files(self) -> list[Path]:
-        """The files of the whole data set."""
+        """Files of the whole data set."""
         return self.dataset.files
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"array": None}  # pickled for a worker: not the images
+        return self.__dict__ | {"array": None}  # do not pickle the images for a worker
 
     def images(self, items: Sequence[int]) -> Tensor:
-        """The images of some items, ``(B, 1, H, W)``, a copy."""
+        """Copy of the images of some items: ``(B, 1, H, W)``."""
         if self.array is None:
             self.array = _map(self.path)
         images = self.array.take(self.rows[items], axis=0)
@@ -78,11 +78,11 @@ class DiskCache(Dataset):
         return torch.from_numpy(images)
 
     def _mend(self, i: int) -> np.ndarray:
-        """The image of an item from its source; in the cache, too, where that can be."""
+        """Image of an item, read from its source and, if possible, written back to the cache."""
         row = int(self.rows[i])
         image = np.ascontiguousarray(self.dataset[row].image.numpy())
         log.warning("%s: %s was damaged; it is read again", self.path, self.keys[i])
-        with suppress(OSError), _open(self.path) as file:  # perhaps a cache of somebody else
+        with suppress(OSError), _open(self.path) as file:  # the cache may not be writable
             start = self.path.stat().st_size - self.array.nbytes
             os.pwrite(file, image.data.cast("B"), start + row * image.nbytes)
         return image
@@ -100,18 +100,19 @@ def open_cache(
     skip_bad: bool = False,
     processes: int | None = None,
 ) -> DiskCache:
-    """The cache of `dataset`, built if it is not there or if a source has changed.
+    """Disk cache of `dataset`, built if it is missing or a source has changed.
 
-    One process builds, others wait for it. The array is written to a temporary file, flushed,
-    and renamed; the index is written last, and without it the array is not read.
+    One process builds it while others wait. The array is written to a temporary file, flushed and
+    renamed; the index is written last, and an array without index is ignored.
 
     Args:
-        dataset: has `keys`, `files` and `skipped`; its images have one shape and no extras.
-        settings: JSON-able, what the images depend on beside the files.
+        dataset: data set with `keys`, `files` and `skipped`, whose images have one shape and no
+            extras.
+        settings: JSON-able settings that the images depend on in addition to the files.
         cache_dir: see `cache_folder.cache_folder`.
-        root: the data's folder; None: they have none.
-        skip_bad: leave out images that cannot be read, instead of an error.
-        processes: that build; None: as many as there are cores, up to 8.
+        root: folder of the data; None if there is none.
+        skip_bad: whether to skip unreadable images instead of raising an error.
+        processes: number of processes that build; None for the number of cores, up to 8.
 
     Raises:
         DataError: an image cannot be used, shapes differ, or the cache cannot be written.
@@ -143,7 +144,7 @@ def _load(stem: Path, dataset: Dataset) -> DiskCache | None:
         array = cached.array
         same = list(array.shape) == index["shape"] and array.dtype.str == index["dtype"]
         return cached if same and array.flags.c_contiguous else None
-    except Exception:  # damaged files raise anything: they are made again
+    except Exception:  # damaged files raise anything; the cache is then rebuilt
         return None
 
 
@@ -184,7 +185,7 @@ def _build(dataset: Dataset, stem: Path, skips: Skips, processes: int | None) ->
 
 
 def _first_image(dataset: Dataset, skips: Skips) -> np.ndarray:
-    """An image that says which shape and type all have."""
+    """First readable image, which gives shape and dtype of all."""
     for i in range(len(dataset)):
         (sample,) = read_items(dataset, [i])
         if isinstance(sample, DataError) and not skips.allowed:
@@ -207,7 +208,7 @@ def _write_items(
     dtype: np.dtype,
     items: Sequence[int],
 ) -> tuple[list[tuple[int, str, tuple[float, float], int]], list[DataError]]:
-    """Write some images to their places; (row, key, scale, checksum) of each, and errors."""
+    """Write some images to their rows; returns (row, key, scale, checksum) of each, and errors."""
     written, failures = [], []
     size = int(np.prod(shape)) * dtype.itemsize
     samples = read_items(dataset, items)
@@ -224,7 +225,7 @@ def _write_items(
                 )
             os.pwrite(file, image.data.cast("B"), offset + row * size)
             written.append((row, sample.key, sample.scale, zlib.crc32(image)))
-        # now rather than in the flush at the end, which nothing else would go on beside
+        # start writing to disk now, in parallel to the work, rather than in the final flush
         advise(file, offset + items[0] * size, len(items) * size, WRITE_BACK)
     return written, failures
 
@@ -240,9 +241,9 @@ def _open(path: Path) -> Iterator[int]:
 
 @contextmanager
 def _new_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[tuple[Path, int]]:
-    """A temporary .npy file and where its numbers start; complete at the end, it becomes `path`.
+    """Context with a temporary .npy file and the offset of its data; it becomes `path` at the end.
 
-    Its room is reserved first, so that a full disk is known before any work.
+    Disk space is reserved first, so that a full disk is noticed before any work.
     """
     with writing_cache(path), replacing(path) as file:
         header = {"shape": shape, "fortran_order": False, "descr": dtype.str}
@@ -253,7 +254,7 @@ def _new_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[
 
 
 def _remove_others(folder: Path, stem: str) -> None:
-    """Remove what earlier states of the sources left; whoever has it open keeps it."""
+    """Remove caches of earlier states of the sources; processes that have them open keep them."""
     for path in folder.iterdir():
         if path.name != "lock" and path.stem != stem:
             path.unlink(missing_ok=True)
@@ -264,7 +265,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); check that it exists") from error
-    # however data.root was typed
+    # resolved, as data.root may be relative or a link
     return path.resolve().as_posix(), status.st_size, status.st_mtime_ns
 
 

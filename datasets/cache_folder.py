@@ -1,4 +1,4 @@
-"""Where the cache lies, and what to say where it cannot be written."""
+"""The folder of the cache, and errors of writing to it."""
 
 import os
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ NOT_OURS = "set data.cache_dir to a folder that you may write to"
 
 
 def cache_folder(cache_dir: str, root: str | Path | None) -> Path:
-    """The folder of the cache, made if need be.
+    """Folder of the cache, created if missing.
 
     Args:
-        cache_dir: the folder; "": ``score-priors`` below ``$XDG_CACHE_HOME``, else ``~/.cache``.
-        root: folder of the data, into which nothing may be written; None: there is none.
+        cache_dir: the folder; "" for ``score-priors`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+        root: folder of the data, to which nothing is written; None if there is none.
 
     Raises:
-        DataError: it lies in the data's folder, or cannot be written to.
+        DataError: the folder is inside that of the data, or cannot be created.
     """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(cache_dir or Path(base, "score-priors")).expanduser().resolve()
@@ -35,17 +35,17 @@ def cache_folder(cache_dir: str, root: str | Path | None) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, or raise a DataError that names the remedy."""
+    """Create a folder, or raise a DataError that names the remedy."""
     with writing_cache(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def writing_cache(path: Path) -> Iterator[None]:
-    """A ``with`` block that writes to the cache: errors of the system become a DataError.
+    """Context that turns an OSError of writing to the cache into a DataError.
 
     Args:
-        path: what is written, for errors that name no file.
+        path: the file or folder that is written, for errors without a file name.
     """
     try:
         yield

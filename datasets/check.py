@@ -1,9 +1,9 @@
-"""Look at a data set before training on it.
+"""Inspect a data set before training on it.
 
     python -m datasets.check --config=configs/fastmri_knee.py --config.data.root=PATH
 
-prints what each split holds (counts, shapes, value ranges) and every problem found, and writes
-the first images as a contact sheet. Bad files and slices are listed, not fatal.
+prints the content of each split (counts, shapes, value ranges) and all problems found, and writes
+the first images as a contact sheet. Bad files and slices are listed and do not stop it.
 """
 
 import io
@@ -30,13 +30,13 @@ from datasets.parallel import map_items, read_items
 from datasets.sample import DataError, Sample
 from datasets.splits import SPLITS
 
-TILE, COLUMNS, CAPTION = 160, 8, 14  # pixels, images, pixels
-MOST_LISTED = 20  # problems in full
+TILE, COLUMNS, CAPTION = 160, 8, 14  # side in pixels, images per row, height in pixels
+MOST_LISTED = 20  # largest number of problems listed
 
 
 @dataclass
 class Report:
-    """What was found in a split; `images` are small grey pictures with their keys."""
+    """Findings on a split; `images` are thumbnails with their keys."""
 
     files: int = 0
     items: int = 0
@@ -50,7 +50,7 @@ class Report:
 
 
 def inspect_split(data: dict[str, Any], split: str, most: int) -> Report:
-    """Open a split, read `most` of its items (0: all; evenly spread), and note what is found."""
+    """Report on a split, from reading `most` evenly spaced items (0: all)."""
     report = Report()
     try:
         dataset = create_dataset(data | {"skip_bad": True}, split)
@@ -72,7 +72,7 @@ def inspect_split(data: dict[str, Any], split: str, most: int) -> Report:
 
 
 def _facts(dataset: Dataset, chosen: Sequence[int], positions: Sequence[int]) -> list:
-    """(shape, type, scale, extras) of some items, or the text of an error."""
+    """(shape, dtype, scale, extras) of some items; for unreadable ones the error message."""
     return [
         str(sample)
         if isinstance(sample, DataError)
@@ -109,7 +109,7 @@ def _tile(sample: Sample) -> Image.Image:
 
 
 def contact_sheet(reports: dict[str, Report]) -> Image.Image:
-    """The first images of each split in a row of its own."""
+    """Contact sheet with one row per split, of its first images."""
     rows = [(split, report.images) for split, report in reports.items() if report.images]
     height = TILE + 2 * CAPTION
     sheet = Image.new("L", (COLUMNS * TILE, max(1, len(rows)) * height), 40)
@@ -141,15 +141,23 @@ def describe(split: str, report: Report) -> str:
 
 
 def _shown(text: str) -> str:
-    """`text` with what is not Unicode escaped, as in names of files out of old archives."""
+    """`text` with invalid Unicode escaped, such as in file names of old archives."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def inspect(config: ConfigDict, sheet: Path, most: int) -> dict[str, Report]:
-    """Report on every split, print it, and write the contact sheet.
+    """Print a report on every split and write the contact sheet.
+
+    Args:
+        config: config with the section `data`.
+        sheet: file of the contact sheet.
+        most: number of items to read of each split; 0 for all.
+
+    Returns:
+        The reports by split.
 
     Raises:
-        DataError: no split can be read at all.
+        DataError: no split has a usable image.
     """
     check_numbers(config.data, "data.")
     data = config.data.to_dict()
@@ -170,7 +178,7 @@ def inspect(config: ConfigDict, sheet: Path, most: int) -> dict[str, Report]:
 
 
 def main(_) -> None:
-    """Command line."""
+    """Run the command line."""
     logging.getLogger("datasets").setLevel(logging.ERROR)  # the report has the problems
     with configs.clear_errors():
         inspect(flags.FLAGS.config, Path(flags.FLAGS.sheet), flags.FLAGS.items)

@@ -1,4 +1,4 @@
-"""Coil sensitivity maps, estimated once a slice and kept in the cache folder."""
+"""Coil sensitivity maps, estimated once per slice and stored in the cache folder."""
 
 import hashlib
 import io
@@ -13,24 +13,26 @@ from datasets.files import write_atomically
 from datasets.sample import DataError
 from operators.espirit import acs_width, espirit_maps
 
-VERSION = 2  # of what is stored; raise it when the estimate changes
-CALIB_WIDTH = 24  # of the centre of k-space: espirit_maps' own default, less if less was measured
-LEAST_WIDTH = 8  # a 6 x 6 kernel has to fit in several times
+VERSION = 2  # raise it when the estimate changes
+CALIB_WIDTH = 24  # the default of espirit_maps; smaller if less of the centre was measured
+LEAST_WIDTH = 8  # several 6 x 6 kernels have to fit
 
 
 def cached_coil_maps(
     path: Path, index: int, crop: object, kspace: Tensor, key: str, cache_dir: str
 ) -> Tensor:
-    """ESPIRiT maps ``(C, H, W)`` complex64 of one slice's k-space ``(C, H, W)``.
+    """ESPIRiT maps of one slice, from the cache if they are there.
 
     Args:
-        path: the file that k-space is from; with its size and time, it tells whether maps on
-            disk are of this k-space.
-        index: of the slice.
-        crop: how k-space was cropped, another part of what tells.
-        kspace: complex.
-        key: of the slice, for errors.
+        path: the file of the k-space; its path, size and time identify the maps in the cache.
+        index: index of the slice.
+        crop: crop of the k-space, which also identifies the maps.
+        kspace: complex ``(C, H, W)``.
+        key: key of the slice, for errors.
         cache_dir: see `cache_folder`.
+
+    Returns:
+        complex64 ``(C, H, W)``.
 
     Raises:
         DataError: the centre of k-space was not measured, or the cache cannot be written.
@@ -57,11 +59,11 @@ def cached_coil_maps(
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """Maps from disk; None if there are none that can be used."""
+    """Maps from disk; None if there are no usable ones."""
     try:
         with np.load(path, allow_pickle=False) as file:
             maps = file["maps"]
-    except Exception:  # damaged files raise anything: they are made again
+    except Exception:  # damaged files raise anything; the maps are then estimated again
         return None
     usable = maps.shape == shape and maps.dtype == np.complex64
     return torch.from_numpy(maps) if usable else None

@@ -1,4 +1,4 @@
-"""Compressed files: their checksums are compared, and sizes that they cannot have refused."""
+"""Reading of compressed files with checks of their checksums and claimed sizes."""
 
 import gzip
 from pathlib import Path
@@ -6,26 +6,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# deflate shrinks 1032-fold at most; a corrupt header can claim an array of any size
+# largest compression ratio of deflate; a corrupt header may claim an array of any size
 LARGEST_RATIO = 1032
-BLOCK = 2**20  # bytes that are read at a time behind an array
+BLOCK = 2**20  # number of bytes read at a time behind an array
 
 
 def check_claim(path: Path, claimed: int) -> None:
-    """Raise a ValueError if a file is too small to hold the bytes that it claims to hold."""
+    """Raise a ValueError if a file is too small for the number of bytes that it claims to hold."""
     size = path.stat().st_size
     if claimed > LARGEST_RATIO * max(size, 1):
         raise ValueError(f"a header that claims {claimed} bytes in a file of {size}")
 
 
 def read_voxels(path: Path, image) -> np.ndarray:
-    """The array of a NIfTI file that nibabel has opened as `image`.
+    """Array of a NIfTI file that nibabel has opened as `image`.
 
-    A compressed file is read to its end, where its checksum stands; nibabel stops before it.
+    A compressed file is read to its end, where its checksum is; nibabel stops before it.
 
     Raises:
-        ValueError: it claims a size that it cannot have.
-        OSError, EOFError, zlib.error: damaged.
+        ValueError: the header claims an impossible size.
+        OSError, EOFError, zlib.error: the file is damaged.
     """
     count = int(np.prod(image.shape, dtype=object))
     check_claim(path, count * image.get_data_dtype().itemsize)
@@ -39,12 +39,12 @@ def read_voxels(path: Path, image) -> np.ndarray:
 
 
 def check_picture(path: Path) -> None:
-    """Compare the checksums of a PNG file, some of which its decoder skips.
+    """Verify all checksums of a PNG file, some of which the decoder skips.
 
-    Other formats have none.
+    Other formats have no checksums and are not checked.
 
     Raises:
-        OSError, SyntaxError: damaged.
+        OSError, SyntaxError: the file is damaged.
     """
     with Image.open(path) as picture:
         if picture.format == "PNG":

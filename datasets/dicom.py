@@ -1,4 +1,4 @@
-"""Reading DICOM files of one grey slice each; needs pydicom, of the extra `io`."""
+"""Reading of DICOM files with one grey slice each; needs pydicom, from the extra `io`."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from datasets.sample import DataError
 
 DICOM = "a DICOM file with one grey image"
 MAGIC_AT, MAGIC = 128, b"DICM"
-WORDS = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}  # bytes of a word, by value representation
-# CT files that claim unsigned 12-bit numbers and an intercept of 0 but hold signed ones around
-# -1000 that wrapped around 4096; they are common in the RSNA haemorrhage data.
+WORDS = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}  # bytes per word, by value representation
+# Some CT files, common in the RSNA haemorrhage data, declare unsigned 12-bit numbers and an
+# intercept of 0, but hold signed numbers down to about -1000 that wrapped around 4096.
 WRAPPED_BITS, WRAPPED_SHIFT = 12, 1000
-WRAPPED_INTERCEPT = -100  # any true CT intercept for unsigned numbers is far below
+WRAPPED_INTERCEPT = -100  # correct CT intercepts of unsigned numbers are far lower
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether `path` is a file that begins as DICOM does."""
+    """Whether `path` is a file with DICOM's magic bytes."""
     if not path.is_file():
         return False
     with reading(path, DICOM), path.open("rb") as file:
@@ -25,17 +25,17 @@ def is_dicom(path: Path) -> bool:
 
 
 def check_dicom(path: Path) -> None:
-    """Raise a DataError if `path` does not begin as a DICOM file does."""
+    """Raise a DataError if `path` does not have DICOM's magic bytes."""
     with reading(path, DICOM), path.open("rb") as file:
         if file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] != MAGIC:
             raise ValueError(f"no '{MAGIC.decode()}' at byte {MAGIC_AT}")
 
 
 def read_header(path: Path):
-    """The data elements before the pixels, a `pydicom.Dataset`.
+    """Header of a DICOM file without the pixels, as a `pydicom.Dataset`.
 
     Raises:
-        DataError: no DICOM file, or pydicom is not installed.
+        DataError: it is not a DICOM file, or pydicom is not installed.
     """
     pydicom = require("pydicom")
     with reading(path, DICOM):
@@ -43,29 +43,32 @@ def read_header(path: Path):
 
 
 def read_patient(path: Path) -> str:
-    """The PatientID of a file; "" where there is none, or the file cannot be read."""
+    """PatientID of a file; "" if it has none or cannot be read."""
     pydicom = require("pydicom")
     try:
         with reading(path, DICOM):
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
             return str(header.get("PatientID") or "")
-    except DataError:  # what is wrong with it is said where it is used
+    except DataError:  # reported when the file is used
         return ""
 
 
 def read_dicom(path: Path, *, fix_wrapped: bool = False) -> np.ndarray:
-    """A slice in the unit of its rescale slope and intercept (CT: Hounsfield), ``(H, W)`` float32.
+    """Slice of a DICOM file, after its rescale slope and intercept (CT: in Hounsfield units).
 
-    What says how to show values (window, MONOCHROME1) leaves them as they are. What a CT scanner
-    has filled with its padding value, outside its round field of view, gets the smallest value of
-    the rest: it is no measurement, and often far below air.
+    Display settings (window, MONOCHROME1) are not applied. Padding outside the round field of view
+    of a CT scanner, which is often far below air, is set to the smallest value of the rest.
 
     Args:
         path: the file.
-        fix_wrapped: undo the wrap-around of `WRAPPED_BITS`.
+        fix_wrapped: whether to undo the wrap-around of 12-bit numbers, see `WRAPPED_BITS`.
+
+    Returns:
+        float32 ``(H, W)``.
 
     Raises:
-        DataError: unreadable, several or colour images in it, or pydicom is not installed.
+        DataError: the file is unreadable or has several or colour images, or pydicom is not
+            installed.
     """
     pydicom = require("pydicom")
     with reading(path, DICOM):
@@ -86,20 +89,20 @@ def read_dicom(path: Path, *, fix_wrapped: bool = False) -> np.ndarray:
 
 
 def frame_groups(header) -> list:
-    """The functional groups of the one frame of an enhanced file: its own, and the shared ones."""
+    """Functional groups of an enhanced file with one frame: its own and the shared ones."""
     names = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
     return [header.get(name)[0] for name in names if header.get(name)]
 
 
 def _rescale(header) -> tuple[float, float]:
-    """Slope and intercept, of enhanced files in the frame's groups; 1 and 0 where none are."""
+    """Rescale slope and intercept, for enhanced files from the frame's groups; 1 and 0 if none."""
     items = [group.get("PixelValueTransformationSequence") for group in frame_groups(header)]
     found = next((item[0] for item in items if item), header)
     return _number(found, "RescaleSlope", 1.0), _number(found, "RescaleIntercept", 0.0)
 
 
 def _padding(header, stored: np.ndarray) -> np.ndarray:
-    """Which pixels ``(H, W)`` of a CT image are padding."""
+    """Mask ``(H, W)`` of the padding pixels of a CT image."""
     value = header.get("PixelPaddingValue")
     if value in (None, "") or header.get("Modality") != "CT":
         return np.zeros(stored.shape, dtype=bool)
@@ -109,7 +112,7 @@ def _padding(header, stored: np.ndarray) -> np.ndarray:
 
 
 def _number(header, name: str, default: float) -> float:
-    """A number of the header; `default` where it is missing or empty."""
+    """Number in the header; `default` if it is missing or empty."""
     value = header.get(name)
     return default if value is None or value == "" else float(value)
 
@@ -125,7 +128,7 @@ def _no_single_image(header, shape: tuple[int, ...]) -> str:
 
 
 def swap_words(header) -> None:
-    """Turn round the bytes of what pydicom keeps as bytes: words in a big-endian file."""
+    """Swap the bytes of words in a big-endian file that pydicom keeps as raw bytes."""
     for element in header.iterall():
         size = WORDS.get(element.VR)
         if size and element.value:
@@ -133,10 +136,17 @@ def swap_words(header) -> None:
 
 
 def parse_window(window: str, default: str = "") -> tuple[float, float] | None:
-    """Lower and upper bound of a window "LEVEL,WIDTH"; None for "".
+    """Lower and upper bound of a window.
+
+    Args:
+        window: "LEVEL,WIDTH", or "" for `default`.
+        default: "LEVEL,WIDTH", or "" for no window.
+
+    Returns:
+        (lower, upper), or None without a window.
 
     Raises:
-        DataError: not two numbers, or a width that is not above 0.
+        DataError: the text is not two numbers, or the width is not positive.
     """
     text = window or default
     if not text:

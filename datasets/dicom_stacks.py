@@ -1,4 +1,4 @@
-"""DICOM files as stacks of parallel slices: one series is not always one stack."""
+"""DICOM files sorted into stacks of parallel slices; a series may contain several stacks."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from datasets.discovery import find_files
 from datasets.sample import DataError
 
 SUFFIXES = (".dcm", ".ima", ".dicom")
-# of files that are no DICOM whatever they hold; others are looked into, as exports of scanners and
-# archives have no ending, or a number: IM_0001, MR.1.2.840.113619.2
+# suffixes of files that are never DICOM. Other files are opened to see, as exports of scanners and
+# archives have no suffix, or a number: IM_0001, MR.1.2.840.113619.2
 OTHERS = (
     *(".nii", ".gz", ".json", ".txt", ".csv", ".tsv", ".xml", ".pdf", ".md", ".html", ".zip"),
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".npy", ".npz", ".h5", ".hdf5"),
 )
 SAME_PLACE = 1e-3  # mm along the normal
-PARALLEL = 0.02  # of direction cosines: one degree
+PARALLEL = 0.02  # tolerance of direction cosines, about one degree
 SAME_ECHO = 0.1  # ms
 PLANES = ("sagittal", "coronal", "axial")
 GE_PART = (0x0043, 0x102F)  # 0 to 3: magnitude, phase, real, imaginary
@@ -28,17 +28,17 @@ PARTS = ("magnitude", "phase", "real", "imaginary")
 
 @dataclass(frozen=True)
 class DicomSlice:
-    """Where an image lies, and of which kind it is, by its header.
+    """Position and kind of a DICOM image, from its header.
 
     Attributes:
-        path: of the file.
+        path: the file.
         series: SeriesInstanceUID.
         instance: SOPInstanceUID.
         person: PatientID.
-        orientation: direction cosines of rows and columns; (): unknown.
-        position: mm along the slices' normal; None: unknown.
+        orientation: direction cosines of rows and columns; () if unknown.
+        position: position in mm along the normal of the slice; None if unknown.
         number: InstanceNumber.
-        echo: EchoTime in ms; 0: none.
+        echo: EchoTime in ms; 0 if none.
         part: one of `PARTS`.
     """
 
@@ -53,7 +53,7 @@ class DicomSlice:
     part: str
 
     def matches(self, other: "DicomSlice") -> bool:
-        """Whether both can be of one stack: parallel, of one echo and part."""
+        """Whether both can belong to one stack: parallel, with the same echo and part."""
         return (
             self.part == other.part
             and abs(self.echo - other.echo) < SAME_ECHO
@@ -63,14 +63,14 @@ class DicomSlice:
 
     @property
     def plane(self) -> str:
-        """The anatomical plane that is nearest; "" where unknown."""
+        """Nearest anatomical plane; "" if unknown."""
         if not self.orientation:
             return ""
         return PLANES[int(np.argmax(np.abs(np.cross(*np.split(np.array(self.orientation), 2)))))]
 
 
 def find_dicom(folder: Path) -> list[str]:
-    """Sorted paths below `folder` of files named as DICOM, and of others that begin as DICOM."""
+    """Sorted paths of DICOM files in or below `folder`, by their suffix or magic bytes."""
     return [
         name
         for name in find_files(folder)
@@ -80,10 +80,10 @@ def find_dicom(folder: Path) -> list[str]:
 
 
 def read_slice(path: Path) -> DicomSlice | None:
-    """What a file's header says; None for one without an image (DICOMDIR, reports).
+    """Position and kind of the image in a file; None for files without one (DICOMDIR, reports).
 
     Raises:
-        DataError: no DICOM file, or pydicom is not installed.
+        DataError: it is not a DICOM file, or pydicom is not installed.
     """
     header = read_header(path)
     if "Rows" not in header:
@@ -108,7 +108,7 @@ def read_slice(path: Path) -> DicomSlice | None:
 
 
 def _part(header) -> str:
-    """Which part of complex MR images a file holds."""
+    """Part of a complex MR image that a file holds, one of `PARTS`."""
     if header.get("Modality") != "MR":
         return "magnitude"
     private = header.get(GE_PART)
@@ -124,7 +124,7 @@ def _part(header) -> str:
 
 
 def group_by_series(slices: Iterable[DicomSlice]) -> dict[str, list[DicomSlice]]:
-    """The slices of each series; copies of an image count once."""
+    """Slices by series; copies of an image count once."""
     series: dict[str, dict[tuple, DicomSlice]] = {}
     for image in slices:
         copies = (image.instance, image.position, image.number)
@@ -135,18 +135,18 @@ def group_by_series(slices: Iterable[DicomSlice]) -> dict[str, list[DicomSlice]]
 
 
 def split_stacks(slices: Iterable[DicomSlice]) -> dict[str, tuple[DicomSlice, ...]]:
-    """Stacks of parallel slices of one kind out of a series, in order along their normal.
+    """Stacks of parallel slices of one kind in a series, ordered along their normal.
 
-    Images are of one stack if they agree in orientation, echo time and part (magnitude, phase,
-    ...). Where there are several images at each position (over time, say) they are taken apart
-    further, in the order of their numbers.
+    Images of one stack agree in orientation, echo time and part (magnitude, phase, ...). If there
+    are several images at each position, such as a time series, they are divided further, in the
+    order of their numbers.
 
     Returns:
-        What tells a stack from the others, such as ``"#coronal"`` ("" where there is only one), ->
-        its slices.
+        Label that distinguishes a stack, such as ``"#coronal"`` ("" if there is only one) -> its
+        slices.
 
     Raises:
-        DataError: several images at some positions only.
+        DataError: only some positions have several images.
     """
     kinds: list[list[DicomSlice]] = []
     for image in slices:
@@ -162,7 +162,7 @@ def split_stacks(slices: Iterable[DicomSlice]) -> dict[str, tuple[DicomSlice, ..
 
 
 def _in_turn(images: Sequence[DicomSlice]) -> list[tuple[DicomSlice, ...]]:
-    """One or several images at each position of a kind as one or several stacks."""
+    """Stacks of one kind: one for each of the images at a position."""
     if any(image.position is None for image in images):
         return [tuple(sorted(images, key=lambda s: (s.number, s.path)))]
     ordered = sorted(images, key=lambda s: (s.position, s.number, s.path))
@@ -184,7 +184,7 @@ def _in_turn(images: Sequence[DicomSlice]) -> list[tuple[DicomSlice, ...]]:
 
 
 def _labels(images: Sequence[DicomSlice]) -> list[str]:
-    """What tells each image from the others, such as "#coronal#phase"; numbered if nothing does."""
+    """Labels that distinguish images, such as "#coronal#phase"; numbered if nothing else does."""
     traits = [(image.plane, f"te{image.echo:g}", image.part) for image in images]
     differs = [len(set(values)) > 1 for values in zip(*traits, strict=True)]
     labels = [
@@ -199,7 +199,7 @@ def _labels(images: Sequence[DicomSlice]) -> list[str]:
 
 
 def describe_stacks(stacks: dict[str, tuple[DicomSlice, ...]]) -> str:
-    """The first stacks, for an error: how many files, what tells them apart, and one of them."""
+    """Description of the first stacks for errors: number of files, label, and one of the files."""
     return "; ".join(
         f"{len(stack)} files{label.replace('#', ' ')}, such as {stack[0].path}"
         for label, stack in list(stacks.items())[:4]

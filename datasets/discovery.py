@@ -1,4 +1,4 @@
-"""Which files lie below a folder."""
+"""Search for files below a folder."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,15 +8,15 @@ from datasets.sample import DataError
 
 
 def find_files(folder: Path, suffixes: Sequence[str] = ("",)) -> list[str]:
-    """Sorted paths below `folder` of the files whose names end in one of `suffixes`.
+    """Sorted paths, relative to `folder`, of the files with one of `suffixes` in or below it.
 
-    Links are followed, as data sets are spread over disks by them; a folder or file that several
-    paths lead to is found once, by a link if one does. What begins with a dot is left out with all
-    that is below it (``.git``, ``.snapshot``, macOS's ``._*``).
+    Links are followed, as they are used to spread data sets over disks; a file that several paths
+    lead to is found once, through a link if there is one. Names that begin with a dot are ignored
+    with everything below them (``.git``, ``.snapshot``, macOS's ``._*``).
 
     Args:
-        folder: where to look.
-        suffixes: in lower case; files may have them in any case.
+        folder: folder to search.
+        suffixes: suffixes in lower case, which match names in any case.
 
     Raises:
         DataError: a folder cannot be read.
@@ -32,11 +32,11 @@ def find_files(folder: Path, suffixes: Sequence[str] = ("",)) -> list[str]:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Paths below `folder` of all files that are not hidden."""
+    """Paths, relative to `folder`, of all files that are not hidden."""
     seen = {os.path.realpath(folder)}
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         visible = sorted(name for name in folders if not name.startswith("."))
-        # links first: a folder train -> all/part1 says more than all/part1 does
+        # links first: the name of a link train -> all/part1 tells more than all/part1
         visible.sort(key=lambda name: not os.path.islink(os.path.join(root, name)))
         folders[:] = [n for n in visible if _is_new(os.path.join(root, n), seen)]
         for name in files:
@@ -45,7 +45,7 @@ def _walk(folder: Path) -> Iterator[str]:
 
 
 def _is_new(path: str, seen: set[str]) -> bool:
-    """Whether a folder was not met before; it is added to `seen`."""
+    """Whether a folder is new; adds it to `seen`."""
     target = os.path.realpath(path)
     if target in seen:
         return False

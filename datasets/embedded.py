@@ -1,6 +1,6 @@
-"""The small real data sets that come with the project; ``samples/README.md`` has their origin.
+"""The small real data sets in the repository; ``samples/README.md`` documents their origin.
 
-Read by the same classes as the full data sets, so what works here works there.
+They are read by the same classes as the full data sets.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from datasets.splits import check_split
 SAMPLES = Path(__file__).parent / "samples"
 SUBSETS = ("brain", "head_ct", "natural")
 
-# Photographs and micrographs in scikit-image's own package (no download); the smallest has a
-# shorter side of 300 pixels. Drawings, text, blurred and tiny pictures are left out.
+# Photographs and micrographs in the scikit-image package (no download); the smallest has a shorter
+# side of 300 pixels. Drawings, text, blurred and tiny pictures are left out.
 NATURAL = {
     "train": (
         "astronaut.png",
@@ -44,9 +44,9 @@ NATURAL = {
 
 
 class Resized(Dataset):
-    """The images of a data set, without extras, shrunk to `image_size` a side.
+    """Data set whose images, without extras, are resized to `image_size` pixels per side.
 
-    Items are `Sample`: the shrunk image in the original's unit, then scaled to [0, 1].
+    Items are `Sample`: the image is resized in its original unit, then scaled to [0, 1].
     """
 
     def __init__(self, dataset: Dataset, image_size: int):
@@ -55,7 +55,7 @@ class Resized(Dataset):
 
     @property
     def keys(self) -> list[str]:
-        """Key of each item, the original's."""
+        """Keys of the original data set."""
         return self.dataset.keys
 
     @property
@@ -86,20 +86,20 @@ def open_samples(
     fit: str = "",
     load_kspace: bool = False,
 ) -> Dataset:
-    """An embedded data set.
+    """Embedded data set.
 
     Args:
         split: "train", "val" or "test".
         subset: "brain" (T1 MRI 256 x 256, read as fastMRI), "head_ct" (362 x 362, read as LoDoPaB)
             or "natural" (photographs of several sizes, read as a folder of pictures).
-        image_size: as in the class that reads the subset: brain is cropped, head_ct resized,
-            natural resized and cropped (at most 300); None or 0 is the native size.
-        fit: brain only: "resize" (anti-aliased, see `fit.fit_square`) instead of the crop.
-        load_kspace: brain, val and test only: give the simulated k-space as well.
+        image_size: side in pixels, to which brain is cropped, head_ct resized, and natural resized
+            and cropped (at most 300); None or 0 keeps the native size.
+        fit: brain only: "resize" (anti-aliased, see `fit.fit_square`) instead of cropping.
+        load_kspace: brain, val and test only: whether to also read the simulated k-space.
 
     Raises:
-        DataError: unknown subset, options that do not go together, or what the reading class
-            raises.
+        DataError: an unknown split or subset, options that exclude each other, or an image size
+            that the subset cannot have.
     """
     check_split(split)
     if load_kspace and subset != "brain":

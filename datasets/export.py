@@ -1,4 +1,4 @@
-"""Reconstructions as HDF5, NIfTI and DICOM files, each written entirely or not at all."""
+"""Writing of reconstructions as HDF5, NIfTI and DICOM files, each atomically."""
 
 import gzip
 import io
@@ -15,9 +15,9 @@ from datasets.image_series import NiftiVolume
 from datasets.sample import DataError
 
 LARGEST_STORED = 2**16 - 1  # DICOM pixels are written as unsigned 16-bit numbers
-GZIP_LEVEL = 1  # as nibabel: higher ones take much longer for little
-DS_LENGTH = 16  # characters of a DICOM decimal string
-# of the source's pixels, and wrong or meaningless for others
+GZIP_LEVEL = 1  # as in nibabel; higher levels take much longer and gain little
+DS_LENGTH = 16  # largest number of characters of a DICOM decimal string
+# elements that describe the pixels of the source and do not apply to the result
 PIXEL_ELEMENTS = (
     "SmallestImagePixelValue",
     "LargestImagePixelValue",
@@ -33,10 +33,19 @@ PIXEL_ELEMENTS = (
 def write_hdf5(
     path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | float | int]
 ) -> None:
-    """Arrays by name, with checksums, and attributes of the file; texts are stored as such."""
+    """Write an HDF5 file of arrays, with checksums, and file attributes.
+
+    Args:
+        path: the file to write.
+        arrays: name -> array, whose first axis is that of the slices.
+        attributes: name -> value.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with replacing(path) as target, h5py.File(target, "w") as file:
         for name, array in arrays.items():
-            # a chunk a slice: HDF5 has checksums for chunks only
+            # one chunk per slice, as HDF5 has checksums of chunks only
             chunks = (1, *array.shape[1:])
             file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
         for name, value in attributes.items():
@@ -44,7 +53,17 @@ def write_hdf5(
 
 
 def write_nifti(path: Path, images: np.ndarray, volume: NiftiVolume, *, first: int) -> None:
-    """Slices ``(n, H, W)``, from number `first` on, at their place in the volume they are from."""
+    """Write slices as NIfTI, at their place in the volume that they come from.
+
+    Args:
+        path: the .nii.gz file to write.
+        images: ``(n, H, W)``.
+        volume: geometry of the source volume.
+        first: index of the first slice in the source.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     nibabel = require("nibabel")
     shift = volume.shift(first, len(images))
     array = volume.array(images.astype(np.float32))
@@ -59,17 +78,25 @@ def write_nifti(path: Path, images: np.ndarray, volume: NiftiVolume, *, first: i
 
 
 def _write_compressed(path: Path, image) -> None:
-    """A `nibabel` image as .nii.gz, the same bytes for the same image."""
+    """Write a `nibabel` image as .nii.gz, with equal bytes for equal images."""
     write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=GZIP_LEVEL, mtime=0))
 
 
 def write_plain_nifti(
     path: Path, images: np.ndarray, voxel_size: tuple[float, float, float] | None
 ) -> None:
-    """Slices ``(n, H, W)`` whose place in space is unknown; sizes in mm (row, column, slice).
+    """Write slices whose orientation is unknown as NIfTI.
 
-    Viewers show the images as they are, as if they were axial; no orientation is claimed: the codes
-    of the coordinate system are 0.
+    Viewers show the images as if they were axial. No orientation is declared: the codes of the
+    coordinate system are 0.
+
+    Args:
+        path: the .nii.gz file to write.
+        images: ``(n, H, W)``.
+        voxel_size: size in mm (row, column, slice); None if unknown.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     nibabel = require("nibabel")
     rows, columns, thickness = voxel_size or (1.0, 1.0, 1.0)
@@ -88,17 +115,20 @@ def write_dicom(
     description: str,
     identity: str,
 ) -> None:
-    """A new, derived series beside the source's: one file a slice, patient and geometry kept.
+    """Write slices as a derived DICOM series, one file per slice, with the source's geometry.
+
+    Patient and geometry are copied from the sources.
 
     Args:
-        folder: of the new files ``0000.dcm``, ...; made if missing.
+        folder: folder of the new files ``0000.dcm``, ...; created if missing.
         images: ``(n, H, W)`` in the unit of the sources (after their rescale).
-        sources: the DICOM file of each slice; not changed.
-        description: what was done.
-        identity: anything that tells this result from others; new UIDs follow from it.
+        sources: DICOM file of each slice; not changed.
+        description: description of the processing, stored in the header.
+        identity: text that identifies this result, from which new UIDs are computed.
 
     Raises:
-        DataError: an image of another size than its source.
+        DataError: an image has another size than its source.
+        OSError: a file cannot be written.
     """
     pydicom = require("pydicom")
     low, high = float(images.min()), float(images.max())
@@ -119,7 +149,7 @@ def write_dicom(
         file.PixelData = stored.astype("<u2").tobytes()
         file["PixelData"].VR = "OW"
         content = io.BytesIO()
-        # unlike save_as, this also writes what was big-endian
+        # unlike save_as, this also writes headers that were big-endian
         pydicom.dcmwrite(content, file, enforce_file_format=True)
         write_atomically(folder / f"{number:04d}.dcm", content.getvalue())
 
@@ -127,7 +157,7 @@ def write_dicom(
 def check_sources(sources: Sequence[Path]) -> None:
     """Raise a DataError for a DICOM file whose header `write_dicom` could not write.
 
-    To be called before any long work: its result would be lost.
+    Call it before any long work, whose result would otherwise be lost.
     """
     pydicom = require("pydicom")
     for source in sources:
@@ -139,7 +169,7 @@ def check_sources(sources: Sequence[Path]) -> None:
             file.PixelData = bytes(2 * file.Rows * file.Columns)
             file["PixelData"].VR = "OW"
             pydicom.dcmwrite(io.BytesIO(), file, enforce_file_format=True)
-        except Exception as error:  # pydicom raises anything at elements it cannot encode
+        except Exception as error:  # pydicom raises anything for elements it cannot encode
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
                 f"{source}: its header cannot be written for the result ({reason}); repair it "
@@ -148,7 +178,7 @@ def check_sources(sources: Sequence[Path]) -> None:
 
 
 def _set_identity(file, uid: str) -> None:
-    """What a file needs to be one: class, instance, and how it is encoded."""
+    """Set class, instance and transfer syntax, which every DICOM file needs."""
     pydicom = require("pydicom")
     kind = file.get("SOPClassUID") or file.file_meta.get("MediaStorageSOPClassUID")
     file.SOPClassUID = kind or pydicom.uid.SecondaryCaptureImageStorage
@@ -158,7 +188,7 @@ def _set_identity(file, uid: str) -> None:
 
 
 def _set_rescale(file, slope: str, intercept: str) -> None:
-    """How stored values become the image's, in enhanced files for their one frame."""
+    """Set rescale slope and intercept, in enhanced files those of their frame."""
     groups = frame_groups(file)
     target, kind = file, "US"  # unspecified
     for group in groups:
@@ -174,9 +204,9 @@ def _set_rescale(file, slope: str, intercept: str) -> None:
 
 
 def _derive(file, description: str) -> None:
-    """Make the header of a source that of a derived image without pixels."""
+    """Turn the header of a source into that of a derived image without pixels."""
     pydicom = require("pydicom")
-    if file.get("SOPClassUID") and file.get("SOPInstanceUID"):  # anonymisers may take them out
+    if file.get("SOPClassUID") and file.get("SOPInstanceUID"):  # anonymisers may remove them
         origin = pydicom.Dataset()
         origin.ReferencedSOPClassUID = file.SOPClassUID
         origin.ReferencedSOPInstanceUID = file.SOPInstanceUID
@@ -192,7 +222,7 @@ def _derive(file, description: str) -> None:
             delattr(file, name)
     if file.original_encoding[1] is False:
         swap_words(file)
-    if file.get("PhotometricInterpretation") != "MONOCHROME1":  # shown as the source is
+    if file.get("PhotometricInterpretation") != "MONOCHROME1":  # kept, to be shown as the source
         file.PhotometricInterpretation = "MONOCHROME2"
     file.SamplesPerPixel = 1
     file.BitsAllocated = file.BitsStored = 16
@@ -200,7 +230,7 @@ def _derive(file, description: str) -> None:
 
 
 def _decimal(value: float) -> str:
-    """`value` as a DICOM decimal string, as precise as its 16 characters allow."""
+    """`value` as a DICOM decimal string, as precise as 16 characters allow."""
     for digits in range(DS_LENGTH, 0, -1):
         text = f"{value:.{digits}g}"
         if len(text) <= DS_LENGTH:

@@ -1,4 +1,4 @@
-"""fastMRI knee, brain and prostate T2, out of the public HDF5 files as downloaded.
+"""fastMRI knee, brain and prostate T2 data, from the public HDF5 files as downloaded.
 
 A file is one volume with the arrays
 
@@ -11,8 +11,8 @@ A file is one volume with the arrays
 and attributes such as `acquisition`. Zbontar et al. 2018, "fastMRI: An open dataset and benchmarks
 for accelerated MRI"; Tibrewala et al. 2024, "FastMRI Prostate".
 
-`config.data.mode` says what is read: the magnitude image (this file), or the complex image or all
-coils out of `kspace` (`fastmri_kspace`).
+`config.data.mode` selects the magnitude image (this file), or the complex image or all coils,
+computed from `kspace` (`fastmri_kspace`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +53,8 @@ OTHER_CONTRAST = "file_prostate_AXDIFF"  # diffusion: not an image per slice
 class FastMRI(SliceDataset):
     """Magnitude slices of fastMRI volumes, each scaled to [0, 1]; made by `open_fastmri`.
 
-    Items are `Sample`; extras: with `load_kspace`, ``"kspace"`` ``(1, H', W')`` complex64, the
-    file's k-space as it is (neither cropped nor scaled; single-coil files only).
+    Items are `Sample`. With `load_kspace` their extras hold ``"kspace"``, complex64
+    ``(1, H', W')``: the k-space of the file, neither cropped nor scaled (single-coil files only).
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class FastMRI(SliceDataset):
         self.load_kspace = load_kspace
 
     def read(self, source: Path, indices: Sequence[int]) -> list[Sample]:
-        """The samples of some slices of one file."""
+        """Samples of some slices of one file."""
         with open_hdf5(source) as file:
             images = read_slices(file[IMAGE_KEY], indices)  # (H, W) each
             extras = [{} for _ in indices]
@@ -91,7 +91,7 @@ class FastMRI(SliceDataset):
         ]
 
     def volume(self, source: Path) -> np.ndarray:
-        """All images of a file, as stored."""
+        """All images of a file as stored: ``(slices, H, W)``."""
         with open_hdf5(source) as file:
             return file[IMAGE_KEY][()]
 
@@ -111,33 +111,33 @@ def open_fastmri(
     skip_bad: bool = False,
     cache_dir: str = "",
 ) -> SliceDataset:
-    """Find the volumes of a split and check every file that is used.
+    """Data set of the fastMRI volumes of a split; every file that is used is checked.
 
-    With two or more of the public folders ``{singlecoil,multicoil}_{train,val,test}``,
-    ``training*``, ``validation*``, ``test*`` somewhere below `root` (also with the archive's name
-    before, ``knee_singlecoil_train``) the folders are the splits (where single- and multi-coil are
-    both there, single-coil: their images are the same; for mode "multicoil" multi-coil). With one
-    of them, or with files elsewhere, all files are split by `split_seed`, those of one `patient_id`
+    If two or more of the public folders ``{singlecoil,multicoil}_{train,val,test}``,
+    ``training*``, ``validation*``, ``test*`` are somewhere below `root` (also after the archive's
+    name, ``knee_singlecoil_train``), they are the splits. If there are both single- and multi-coil
+    folders, whose images are the same, single-coil ones are used, or multi-coil ones for mode
+    "multicoil". Otherwise all files are split by `split_seed`, with the files of a `patient_id`
     together.
 
     Args:
         root: folder of the data set.
         split: "train", "val" or "test".
-        image_size: side of the central square to crop to; None or 0 keeps the file's size.
+        image_size: side of the central square to crop to; None or 0 keeps the size in the file.
         acquisition: only volumes with this `acquisition` attribute, such as `PD` or `PDFS`;
-            "" takes all.
-        slices: of each volume, see `slices.choose_slices`.
+            "" for all.
+        slices: slices of each volume, see `slices.choose_slices`.
         mode: "magnitude" (`FastMRI`), "complex" or "multicoil" (`FastMRIKspace`).
-        load_kspace: magnitude only: also give the k-space, see `FastMRI`.
-        normalize: magnitude only: "slice" or "volume", scaled over what.
-        split_seed: chooses the files of a split where folders do not.
-        split_list: path of a text file of names, see `splits.read_split_list`; its names may lie
-            in any of the folders.
-        skip_bad: leave out files that cannot be used.
-        cache_dir: where coil maps are kept, see `cache.cache_folder`.
+        load_kspace: magnitude only: whether to also read the k-space, see `FastMRI`.
+        normalize: magnitude only: whether to scale over each "slice" or its "volume".
+        split_seed: chooses the files of a split if there are no folders for it.
+        split_list: path of a text file of names, see `splits.read_split_list`, which may be in any
+            of the folders.
+        skip_bad: whether to skip files that cannot be used.
+        cache_dir: folder of the coil maps, see `cache_folder.cache_folder`.
 
     Raises:
-        DataError: nothing usable is found, or a file cannot give what is asked.
+        DataError: nothing usable is found, or a file cannot be read as requested.
     """
     check_split(split)
     check_normalize(normalize)
@@ -182,7 +182,7 @@ def _choose(
     skips: Skips,
     where: str,
 ) -> list[tuple[Path, int]]:
-    """The chosen slices of the volumes of one acquisition, all of which pass `check`."""
+    """Chosen slices of the volumes of one acquisition that pass `check`."""
     found: dict[str, int] = {}
     items: list[tuple[Path, int]] = []
     for path in paths:
@@ -223,7 +223,7 @@ def _split_paths(
 
 
 def _find(root: Path, preferred: str) -> tuple[list[Path], dict[str, list[Path]]]:
-    """All files that count, and those of each split that has a folder."""
+    """All usable files, and those of each split that has a folder."""
     by_folder: dict[tuple[str, str], list[Path]] = {}
     for name in find_files(root, (".h5",)):
         *folders, file = name.split("/")
@@ -243,13 +243,13 @@ def _find(root: Path, preferred: str) -> tuple[list[Path], dict[str, list[Path]]
 
 
 def _people(named: Mapping[str, Path], root: Path) -> dict[str, str]:
-    """File name -> person, by the files' attribute `patient_id`."""
+    """File name -> person, from the attribute `patient_id` of the files."""
     identities = {}
     for name, path in named.items():
         try:
             with open_hdf5(path) as file:
                 identities[name] = _attribute(file, "patient_id")
-        except DataError:  # what is wrong with a file is said where its split is read
+        except DataError:  # reported when the split of the file is read
             identities[name] = ""
     return known_people(identities, root)
 
@@ -260,7 +260,7 @@ def _attribute(file: h5py.File, name: str) -> str:
 
 
 def _check_images(file: h5py.File, path: Path, image_size: int | None, load_kspace: bool) -> int:
-    """The number of slices of a volume whose images can be read as asked."""
+    """Number of slices of a volume; a DataError if its images cannot be read as requested."""
     shape = volume_shape(file, path, IMAGE_KEY, NO_TARGET)
     if image_size and min(shape[1:]) < image_size:
         raise DataError(

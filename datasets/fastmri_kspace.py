@@ -1,4 +1,4 @@
-"""Complex images, coils and coil maps out of fastMRI's `kspace`."""
+"""Complex images, coils and coil maps computed from fastMRI's `kspace`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,28 +24,28 @@ RANKS = {3: "single-coil", 4: "multi-coil", 5: "prostate (averages first)"}
 
 
 class FastMRIKspace(SliceDataset):
-    """Complex slices out of k-space; made by `open_fastmri`.
+    """Complex slices computed from k-space; made by `open_fastmri`.
 
-    The image is what the public fastMRI tools make of `kspace`: centred orthonormal inverse
-    Fourier transform, central crop (in image space, to `image_size`, else to the reconstruction's
-    size in the header), rows and columns as stored. It is divided by its largest magnitude (and
-    nothing is subtracted), so its magnitude times that peak, ``scale[1]``, is the public
-    `reconstruction_esc`.
+    The image is computed from `kspace` as in the public fastMRI tools: centred orthonormal inverse
+    Fourier transform, then a central crop in image space to `image_size` or to the size of the
+    reconstruction in the header, with rows and columns as stored. It is divided by its largest
+    magnitude (nothing is subtracted), so that its magnitude times this peak, ``scale[1]``, is the
+    public `reconstruction_esc`.
 
-    Single-coil: no extras. Multi-coil: the image is the coils' combination sum_c conj(S_c) x_c,
-    and extras are (all on the image's grid and in its unit)
+    Single-coil samples have no extras. For multi-coil data the image is the combination
+    sum_c conj(S_c) x_c of the coils, and the extras, on the grid and in the unit of the image, are
 
     - ``"kspace"`` ``(C, H, W)`` complex64: transform of the cropped coil images,
-    - ``"sens_maps"`` ``(C, H, W)`` complex64: ESPIRiT maps of that k-space, kept on disk,
+    - ``"sens_maps"`` ``(C, H, W)`` complex64: ESPIRiT maps of that k-space, cached on disk,
     - ``"rss"`` ``(1, H, W)`` float32: root sum of squares of the coil images.
 
-    Prostate volumes hold three averages, each with every other column; they are merged (mean of
-    what was measured), padded to the encoded width and flipped as the public tools do. The public
-    `reconstruction_rss` fills each average by GRAPPA instead, so it differs in noise.
+    Prostate volumes hold three averages, each with every other column. They are merged (mean of the
+    measured values), padded to the encoded width and flipped as in the public tools. The public
+    `reconstruction_rss` fills each average by GRAPPA instead, so that its noise differs.
 
-    Prospective files (with `mask`, of the public test sets) have no target: the image is the
-    zero-filled one, nothing is cropped, ``"kspace"`` is as measured (single-coil ``(1, H, W)``),
-    and ``"mask"`` ``(H, W)`` bool marks what was measured.
+    Prospective files (with `mask`, from the public test sets) have no target: the image is
+    zero-filled and not cropped, ``"kspace"`` is as measured (single-coil ``(1, H, W)``), and
+    ``"mask"``, bool ``(H, W)``, is the sampling mask.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FastMRIKspace(SliceDataset):
         self.cache_dir = cache_dir
 
     def read(self, source: Path, indices: Sequence[int]) -> list[Sample]:
-        """The samples of some slices of one file."""
+        """Samples of some slices of one file."""
         return [self._read_slice(source, index) for index in indices]
 
     def _read_slice(self, source: Path, index: int) -> Sample:
@@ -96,10 +96,16 @@ class FastMRIKspace(SliceDataset):
 
 
 def check_kspace(file: h5py.File, path: Path, image_size: int | None, *, multicoil: bool) -> int:
-    """The number of slices of a volume whose k-space can be read as asked.
+    """Number of slices of a volume, after checking that its k-space can be read as requested.
+
+    Args:
+        file: the open file.
+        path: its path, for errors.
+        image_size: side of the central crop; None or 0 for none.
+        multicoil: whether multi-coil k-space is expected.
 
     Raises:
-        DataError: no k-space, of the wrong rank or type, or smaller than `image_size`.
+        DataError: there is no k-space, or it has the wrong rank or type or is too small to crop.
     """
     data = get_array(file, path, KSPACE_KEY, NO_KSPACE)
     if data.ndim not in RANKS or data.dtype.kind != "c":
@@ -131,7 +137,7 @@ def check_kspace(file: h5py.File, path: Path, image_size: int | None, *, multico
 
 
 def _read_kspace(file: h5py.File, path: Path, index: int) -> Tensor:
-    """The coils of a slice, ``(C, H, W)`` complex64."""
+    """K-space of a slice: complex64 ``(C, H, W)``."""
     data = file[KSPACE_KEY]
     if data.ndim == 5:
         merged = _merge_averages(data[:, index])  # (C, H, W)
@@ -144,13 +150,13 @@ def _read_kspace(file: h5py.File, path: Path, index: int) -> Tensor:
 
 
 def _merge_averages(kspace: np.ndarray) -> np.ndarray:
-    """``(A, C, H, W)``, 0 where not measured, to the mean of what was: ``(C, H, W)`` complex64."""
+    """Mean of the measured values of averages ``(A, C, H, W)``: complex64 ``(C, H, W)``."""
     count = (kspace != 0).any(axis=(1, 2), keepdims=True).sum(axis=0)  # (1, 1, W): whole columns
     return (kspace.sum(axis=0) / np.maximum(count, 1)).astype(np.complex64)
 
 
 def _read_mask(file: h5py.File, path: Path) -> Tensor | None:
-    """Which positions of k-space were measured ``(H, W)``, of a prospective file; else None."""
+    """Sampling mask, bool ``(H, W)``, of a prospective file; None for other files."""
     if MASK_KEY not in file:
         return None
     shape = tuple(file[KSPACE_KEY].shape[-2:])
@@ -164,7 +170,7 @@ def _read_mask(file: h5py.File, path: Path) -> Tensor | None:
 
 
 def _padded_shape(file: h5py.File, path: Path) -> tuple[int, int]:
-    """Height and width of k-space; prostate: with the columns that the header asks to pad."""
+    """Height and width of k-space, for prostate files including columns to pad by the header."""
     shape = file[KSPACE_KEY].shape
     if len(shape) < 5:
         return shape[-2], shape[-1]
@@ -179,10 +185,10 @@ def _padded_shape(file: h5py.File, path: Path) -> tuple[int, int]:
 
 
 def _image_shape(file: h5py.File, path: Path) -> tuple[int, int] | None:
-    """Height and width that the public reconstruction is cropped to; None: not cropped.
+    """Height and width to which the public reconstruction is cropped; None if it is not.
 
-    Some brain volumes (FLAIR 203) have fewer columns than that; the public tools then crop to a
-    square of the columns' number.
+    Some brain volumes (FLAIR 203) have fewer columns; the public tools then crop to a square whose
+    side is the number of columns.
     """
     height, width = _padded_shape(file, path)
     if "reconstruction_rss" in file:
@@ -198,7 +204,7 @@ def _image_shape(file: h5py.File, path: Path) -> tuple[int, int] | None:
 
 
 def _header(file: h5py.File, path: Path, *names: str) -> int | None:
-    """A number of the file's XML header; None where there is none."""
+    """Number in the XML header of the file; None if there is none."""
     if HEADER_KEY not in file or not file[HEADER_KEY][()]:  # emptied by an anonymiser
         return None
     with reading(path, f"an XML text in '{HEADER_KEY}'"):

@@ -1,7 +1,7 @@
-"""Files: replaced whole or left as they were, and locks on folders.
+"""Atomic writing of files, and locks on folders.
 
 Every file of results, runs and caches is written by `replacing` or `write_atomically`. All layers
-above may import this module, `models` for its checkpoints, too; it knows none of them.
+above may import this module, also `models` for its checkpoints; it imports none of them.
 """
 
 import csv
@@ -17,28 +17,31 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: weights are loaded all the same
+except ImportError:  # Windows has no locks, but can load weights
     fcntl = None
 
 log = logging.getLogger(__name__)
 
-NEW = ".new-"  # what names of files that are being written begin with
-ABANDONED = 600.0  # seconds without a write after which such a file is nobody's
+NEW = ".new-"  # prefix of temporary files
+ABANDONED = 600.0  # seconds without a write after which a temporary file is abandoned
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-LOCK = ".lock"  # in a folder that processes work on
-PATIENCE, PAUSE = 3.0, 0.1  # seconds: a process that has the folder may be about to leave it
+LOCK = ".lock"  # lock file of a folder that processes work on
+PATIENCE, PAUSE = 3.0, 0.1  # seconds to wait for a process that may be about to finish
 
 
 class FolderInUseError(ValueError):
-    """Another process works on a folder that one process at a time may work on."""
+    """Another process works on a folder that only one process may work on."""
 
 
 class NewFile(io.RawIOBase):
-    """A file to be written, made under the umask; binary, without a buffer of its own.
+    """Unbuffered binary file for writing, created under the umask.
 
-    An error of the disk is kept rather than raised, and what comes after it is not written:
-    libraries turn such errors into others, and HDF5 into pages of text. `finish` raises it.
+    An error of the disk is stored instead of raised, and nothing more is written, because libraries
+    convert such errors into others (HDF5 into pages of text). `finish` raises it.
+
+    Args:
+        path: the file, which must not exist.
     """
 
     def __init__(self, path: Path):
@@ -49,7 +52,7 @@ class NewFile(io.RawIOBase):
         self.descriptor = os.open(path, flags, 0o666)
 
     def write(self, data) -> int:
-        """All of the bytes `data`."""
+        """Write all bytes of `data`; returns their number."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -60,18 +63,18 @@ class NewFile(io.RawIOBase):
         return size
 
     def readinto(self, buffer) -> int:
-        """As of `io.RawIOBase`."""
+        """Read into `buffer`; returns the number of bytes, see `io.RawIOBase`."""
         view = memoryview(buffer).cast("B")
         content = os.read(self.descriptor, len(view))
         view[: len(content)] = content
         return len(content)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of `io.RawIOBase`."""
+        """Move to an offset and return the position, see `io.RawIOBase`."""
         return os.lseek(self.descriptor, offset, whence)
 
     def truncate(self, size: int | None = None) -> int:
-        """As of `io.RawIOBase`."""
+        """Set the length of the file and return it, see `io.RawIOBase`."""
         size = self.tell() if size is None else size
         try:
             os.ftruncate(self.descriptor, size)
@@ -80,7 +83,7 @@ class NewFile(io.RawIOBase):
         return size
 
     def readable(self) -> bool:
-        """True: HDF5 reads back what it has written."""
+        """True, as HDF5 also reads what it has written."""
         return True
 
     def writable(self) -> bool:
@@ -95,14 +98,14 @@ class NewFile(io.RawIOBase):
         """Flush to the disk.
 
         Raises:
-            OSError: a write, or this, has failed.
+            OSError: a write or the flush has failed.
         """
         if self.error is not None:
             raise self.error
         os.fsync(self.descriptor)
 
     def close(self) -> None:
-        """Close the file, once."""
+        """Close the file; further calls do nothing."""
         if not self.closed:
             os.close(self.descriptor)
         super().close()
@@ -110,14 +113,14 @@ class NewFile(io.RawIOBase):
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[NewFile]:
-    """A ``with`` block's file, which becomes `path` at the end; after an error it goes.
+    """Context with a new file that atomically replaces `path` at the end.
 
-    It lies in the same folder (which is made) under a name of its own, and is flushed to the disk
-    before it is renamed: at any time `path` is the old file or the new one, whole. A symbolic link
-    is replaced, not followed.
+    The file is written under a temporary name in the same folder (created if missing) and flushed
+    to the disk before it is renamed, so that `path` is always the complete old or new file. After
+    an error the new file is removed. A symbolic link is replaced, not followed.
 
     Raises:
-        OSError: the disk is full or not writable; names `path`, which is as it was.
+        OSError: the disk is full or not writable; the error names `path`, which is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f"{NEW}{uuid.uuid4().hex}")
@@ -129,7 +132,7 @@ def replacing(path: str | Path) -> Iterator[NewFile]:
             yield file
         except Exception:
             if file.error is None:
-                raise  # else it follows from the disk's error
+                raise  # otherwise it is a consequence of the disk's error, which `finish` raises
         with naming(path):
             file.finish()
             file.close()
@@ -144,7 +147,7 @@ def replacing(path: str | Path) -> Iterator[NewFile]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system in a ``with`` block name `path` and, of a full disk, the remedy."""
+    """Context whose OSErrors name `path` and, for a full disk, the remedy."""
     try:
         yield
     except OSError as error:
@@ -155,12 +158,15 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Replace `path` by `content` entirely or not at all; text as UTF-8.
+    """Replace the content of `path` atomically.
 
-    Names of files that are not UTF-8 may be in it: their bytes come back as they were.
+    Args:
+        path: the file.
+        content: bytes, or text to encode as UTF-8; surrogates (from file names that are not UTF-8)
+            are written as their original bytes.
 
     Raises:
-        OSError: as `replacing`.
+        OSError: the disk is full or not writable; the error names `path`, which is unchanged.
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogateescape")
@@ -169,44 +175,50 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text that `write_atomically` wrote; bytes that are not UTF-8 are kept as surrogates."""
+    """Text of a file written by `write_atomically`; invalid UTF-8 becomes surrogates."""
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
 def to_csv(rows: Iterable[Mapping], columns: Sequence[str], *, header: bool = True) -> str:
-    """Rows as the text of a CSV file; missing values are empty."""
+    """Text of a CSV file.
+
+    Args:
+        rows: mappings from column to value; missing values become empty, other keys are ignored.
+        columns: names of the columns, in order.
+        header: whether to begin with a row of the names.
+    """
     text = io.StringIO()
     how = {"restval": "", "lineterminator": "\n", "extrasaction": "ignore"}
     writer = csv.DictWriter(text, columns, **how)
     careful = csv.DictWriter(text, columns, quoting=csv.QUOTE_ALL, **how)
     if header:
         writer.writeheader()
-    for row in rows:  # csv itself quotes line feeds, but not carriage returns
+    for row in rows:  # csv quotes line feeds by itself, but not carriage returns
         (careful if any("\r" in str(value) for value in row.values()) else writer).writerow(row)
     return text.getvalue()
 
 
 def remove_abandoned(folder: Path, older: float = ABANDONED) -> None:
-    """Remove what processes left in `folder` that were killed in `replacing`.
+    """Remove temporary files of processes that were killed in `replacing`.
 
     Args:
-        folder: where to look.
-        older: seconds since the last write.
+        folder: folder of the temporary files.
+        older: smallest number of seconds since the last write.
     """
     for path in folder.glob(f"{NEW}*"):
-        with suppress(FileNotFoundError):  # others clean up, too
+        with suppress(FileNotFoundError):  # another process may remove it at the same time
             if time.time() - path.stat().st_mtime >= older:
                 path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can."""
+    """Make a rename in `folder` survive a power failure, if the system supports it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows cannot open a folder
         return
     try:
-        with suppress(OSError):  # some network file systems cannot flush one
+        with suppress(OSError):  # some network file systems cannot flush folders
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -217,14 +229,14 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, waiting: str = "") -> Iterator[None]:
-    """Hold the lock file `path` alone in a ``with`` block, after waiting for other processes.
+    """Context that holds a lock file exclusively, after waiting for other processes.
 
     Args:
-        path: made if missing; stays. Its folder is made, too.
-        waiting: a warning where there is somebody to wait for.
+        path: the lock file, created with its folder if missing; it is not removed.
+        waiting: end of the warning "waiting for another process that ..."; "" for no warning.
 
     Raises:
-        OSError: it cannot be made or opened, or is a symbolic link; names it.
+        OSError: the file cannot be created or opened, or is a symbolic link.
     """
     descriptor = _open_lock(path)
     try:
@@ -238,30 +250,30 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
 
 
 class Hold:
-    """That this process works on a folder, from `holding`."""
+    """The hold of this process on a folder, from `holding`."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
 
     def is_last(self) -> bool:
-        """Whether no other process works on the folder; from then on none can begin to."""
+        """Whether no other process works on the folder; if so, none can start from then on."""
         return _lock(self._descriptor) is True
 
 
 @contextmanager
 def holding(folder: Path, *, shared: bool = False) -> Iterator[Hold]:
-    """Work on a folder in a ``with`` block, which no other process does meanwhile.
+    """Context in which no other process works on a folder.
 
-    The system ends the hold when the process ends, however it ends; processes that it has forked
-    do not have it. On a network file system it holds for all machines if the file system has locks.
+    The system releases the hold when the process ends for any reason; forked processes do not
+    inherit it. On a network file system with locks it is valid on all machines.
 
     Args:
-        folder: made if missing; gets the file ``.lock``, which stays.
-        shared: others that ask for a shared hold may work on it, too.
+        folder: the folder, created if missing; its file ``.lock`` is not removed.
+        shared: whether other processes with a shared hold may also work on it.
 
     Raises:
-        FolderInUseError: another process works on it.
-        OSError: as `locked`.
+        FolderInUseError: another process works on the folder.
+        OSError: the lock file cannot be created or opened, or is a symbolic link.
     """
     descriptor = _open_lock(folder / LOCK)
     try:
@@ -279,7 +291,7 @@ def holding(folder: Path, *, shared: bool = False) -> Iterator[Hold]:
 
 
 def _open_lock(path: Path) -> int:
-    """The descriptor of a lock file: its content is never touched, and no link is followed."""
+    """Descriptor of a lock file, opened without following links or changing its content."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,10 +304,10 @@ def _open_lock(path: Path) -> int:
 
 
 def _lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool | None:
-    """Whether the lock is held now; None where the file system has none.
+    """Try to lock a file: True if locked, False if another process has it, None without locks.
 
-    Locks of `lockf` belong to the process: a child that outlives a killed parent does not keep
-    them, as it would those of `flock`.
+    Locks of `lockf` belong to the process: unlike those of `flock`, they are not kept by a child
+    that outlives a killed parent.
     """
     try:
         if fcntl is None:

@@ -1,4 +1,4 @@
-"""How an image of any shape becomes a square one."""
+"""Conversion of images of any shape to squares."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ FITS = ("resize", "crop", "pad")
 
 
 def fit_square(image: np.ndarray, size: int | None, fit: str) -> np.ndarray:
-    """``(H, W)`` as the central ``(size, size)``; None or 0 leaves the image as it is.
+    """Square image ``(size, size)`` made from an image ``(H, W)``.
 
     Args:
-        image: real, at least `size` a side (see `check_fit`).
-        size: pixels.
-        fit: "resize" (anti-aliased, the shorter side to `size`, then crop), "crop" (at the
-            image's own resolution) or "pad" (to a square with its smallest value, then resize).
+        image: real ``(H, W)``, not smaller than `size` (see `check_size`).
+        size: side in pixels; None or 0 returns the image unchanged.
+        fit: "resize" (anti-aliased to a shorter side of `size`, then cropped), "crop" (without
+            resizing) or "pad" (to a square with the smallest value, then resized).
     """
     if not size:
         return image
@@ -31,7 +31,7 @@ def fit_square(image: np.ndarray, size: int | None, fit: str) -> np.ndarray:
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The central ``(..., size, size)`` of an image that is at least as large."""
+    """Central ``(..., size, size)`` of an image ``(..., H, W)`` that is not smaller."""
     top, left = ((n - size) // 2 for n in image.shape[-2:])
     return image[..., top : top + size, left : left + size]
 

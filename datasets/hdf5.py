@@ -1,4 +1,4 @@
-"""Reading HDF5 files so that every failure names the file and the remedy."""
+"""Reading of HDF5 files with errors that name the file and the remedy."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,20 @@ from datasets.compressed import check_claim
 from datasets.sample import DataError
 from datasets.system import READ_AHEAD, advise
 
-# No slice of these data is nearly as large; a corrupt header can claim any size.
+# No slice of these data is nearly as large, but a corrupt header may claim any size.
 LARGEST_SIDE = 16384
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """`path` open for reading, for the length of a ``with`` block.
+    """Context with an HDF5 file open for reading.
 
-    Opened at each read (of several slices, if asked for together) rather than kept: open handles
-    do not survive the fork of a loader's worker.
+    Files are opened for each read (of one or several slices) and not kept open, because open
+    handles do not survive the fork of a loader's worker.
 
     Raises:
-        DataError: missing, unreadable, truncated or corrupt, at opening or while reading; or it
-            points at other files.
+        DataError: the file is missing, unreadable, truncated or corrupt (also while reading), or
+            refers to other files.
     """
     with reading(path, "an intact HDF5 file"), h5py.File(path, "r") as file:
         status = os.stat(path)
@@ -37,10 +37,10 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 @lru_cache(maxsize=4096)
 def _check_alone(path: Path, *_version: int) -> None:
-    """Refuse a file that takes data from others: hashes and time stamps are of this one alone.
+    """Reject a file that takes data from others, which hashes and time stamps would not cover.
 
     Raises:
-        DataError: an external link, external storage or a virtual data set in it.
+        DataError: the file has an external link, external storage or a virtual data set.
     """
     with h5py.File(path, "r") as file:
 
@@ -65,10 +65,16 @@ def _check_alone(path: Path, *_version: int) -> None:
 
 
 def volume_shape(file: h5py.File, path: Path, key: str, remedy: str = "") -> tuple[int, int, int]:
-    """Shape of the real three-dimensional data set `key`.
+    """Shape (slices, height, width) of the real three-dimensional data set `key`.
+
+    Args:
+        file: the open file.
+        path: its path, for errors.
+        key: name of the data set.
+        remedy: appended to the error if there is no such data set.
 
     Raises:
-        DataError: no such key (`remedy` is appended), wrong rank, no slices, or not real numbers.
+        DataError: there is no such data set, it has another rank or no slices, or is not real.
     """
     remedy = remedy or "check that data.root points at the right data set"
     data = get_array(file, path, key, remedy)
@@ -81,10 +87,16 @@ def volume_shape(file: h5py.File, path: Path, key: str, remedy: str = "") -> tup
 
 
 def get_array(file: h5py.File, path: Path, key: str, remedy: str) -> h5py.Dataset:
-    """The data set `key`, checked to be there and of a sensible size.
+    """Data set `key` of a file, after checking that it exists and has a plausible size.
+
+    Args:
+        file: the open file.
+        path: its path, for errors.
+        key: name of the data set.
+        remedy: appended to the error if there is no such data set.
 
     Raises:
-        DataError: it is not there, empty, or larger than slices are; `remedy` is appended.
+        DataError: the data set is missing, empty, or implausibly large.
     """
     if key not in file or not isinstance(file[key], h5py.Dataset):
         raise DataError(f"{path}: expected a data set '{key}', got {sorted(file)}; {remedy}")
@@ -100,12 +112,21 @@ def get_array(file: h5py.File, path: Path, key: str, remedy: str) -> h5py.Datase
 
 
 def read_array(file: h5py.File, path: Path, key: str) -> np.ndarray:
-    """All of the data set `key`; errors as of `get_array`."""
+    """Content of the data set `key`.
+
+    Args:
+        file: the open file.
+        path: its path, for errors.
+        key: name of the data set.
+
+    Raises:
+        DataError: the data set is missing, empty, or implausibly large.
+    """
     return get_array(file, path, key, "check the file")[()]
 
 
 def read_slices(data: h5py.Dataset, indices: Sequence[int]) -> list[np.ndarray]:
-    """The slices ``data[i]``; neighbours are read at once."""
+    """Slices ``data[i]`` for some indices; contiguous ones are read at once."""
     first, last = min(indices), max(indices)
     if last - first + 1 != len(indices):
         return [data[i] for i in indices]
@@ -115,8 +136,8 @@ def read_slices(data: h5py.Dataset, indices: Sequence[int]) -> list[np.ndarray]:
 
 
 def _read_ahead(data: h5py.Dataset, first: int, count: int) -> None:
-    """Have the system fetch the next slices from the disk while these are worked on."""
-    start = data.id.get_offset()  # None where slices lie in chunks
+    """Ask the system to fetch the next slices from the disk in the background."""
+    start = data.id.get_offset()  # None for chunked data sets
     count = min(count, len(data) - first)
     if start is not None and count > 0:
         size = data.nbytes // len(data)

@@ -1,4 +1,4 @@
-"""Whether data are still those that a folder of results or a training run was made of."""
+"""Checks that the data are still those of a results folder or a training run."""
 
 import csv
 import hashlib
@@ -16,23 +16,23 @@ from datasets.files import read_text, to_csv, write_atomically
 from datasets.sample import DataError
 
 COLUMNS = ("file", "bytes", "digest")
-WHOLE = 2**16  # bytes up to which a file is hashed whole
-PIECE = 2**14  # bytes of the start, the middle and the end of longer ones
-MOST_NAMED = 5
+WHOLE = 2**16  # size in bytes up to which the whole file is hashed
+PIECE = 2**14  # bytes hashed at the start, in the middle and at the end of larger files
+MOST_NAMED = 5  # largest number of files named in an error
 
 Described = dict[str, tuple[str, str]]  # path -> size and digest
 
 
 def check_outside(folder: Path, data: Mapping[str, Any], flag: str) -> None:
-    """Refuse to write into the folder of the data, where the next run would read it as data.
+    """Reject an output folder inside the data's folder, where the next run would read it as data.
 
     Args:
-        folder: to be written to.
-        data: as of `datasets.create_dataset`.
-        flag: what chose the folder, for the message.
+        folder: the output folder.
+        data: fields of ``config.data``, see `datasets.create_dataset`.
+        flag: flag that chose the output folder, for the error.
 
     Raises:
-        DataError: it is the data's folder, or in it.
+        DataError: the output folder is the folder of the data, or inside it.
     """
     root = dataset_options(data).get("root")
     if root and Path(folder).resolve().is_relative_to(Path(root).expanduser().resolve()):
@@ -43,15 +43,15 @@ def check_outside(folder: Path, data: Mapping[str, Any], flag: str) -> None:
 
 
 def check_files(path: Path, dataset: Dataset, data: Mapping[str, Any]) -> None:
-    """Compare a data set's files with the CSV file `path`, or write it.
+    """Compare the files of a data set with the record of an earlier run, or write the record.
 
     Args:
-        path: in the folder of the run.
-        dataset: its attribute `files` is read.
-        data: as of `datasets.create_dataset`.
+        path: CSV file of the record, in the folder of the run.
+        dataset: data set whose attribute `files` is read.
+        data: fields of ``config.data``, see `datasets.create_dataset`.
 
     Raises:
-        DataError: files have changed, come or gone; names some.
+        DataError: files were changed, added or removed; some of them are named.
     """
     old, now = read_files(path), describe_files(dataset, data)
     if old:
@@ -61,12 +61,17 @@ def check_files(path: Path, dataset: Dataset, data: Mapping[str, Any]) -> None:
 
 
 def changed_files(old: Described, now: Described) -> list[str]:
-    """Files that are different, or only in one of both."""
+    """Sorted names of files that differ, or are in only one of the two records."""
     return sorted(name for name in old.keys() | now.keys() if old.get(name) != now.get(name))
 
 
 def refuse_changed(path: Path, changed: Sequence[str]) -> None:
-    """Raise a DataError if something has `changed` since `path` was written; names some of it."""
+    """Raise a DataError that names some of the `changed` files or keys, if there are any.
+
+    Args:
+        path: CSV file of the record, in the folder of the run.
+        changed: names of what has changed since the record was written.
+    """
     if changed:
         more = f", and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
         raise DataError(
@@ -77,10 +82,17 @@ def refuse_changed(path: Path, changed: Sequence[str]) -> None:
 
 
 def describe_files(dataset: Dataset, data: Mapping[str, Any]) -> Described:
-    """Size and digest of a data set's files, by their paths below data.root.
+    """Size and digest of the files of a data set by their paths below data.root.
 
-    Where the root lies, and the files' times, do not matter. Of files above 64 KiB, 16 KiB each of
-    the start, the middle and the end are hashed.
+    They do not depend on the location of the root or the times of the files. Of files above 64 KiB,
+    16 KiB each at the start, in the middle and at the end are hashed.
+
+    Args:
+        dataset: data set whose attribute `files` is read.
+        data: fields of ``config.data``, see `datasets.create_dataset`.
+
+    Raises:
+        DataError: a file cannot be read.
     """
     root = dataset_options(data).get("root")
     base = os.path.abspath(Path(root).expanduser()) if root else ""
@@ -102,10 +114,10 @@ def _describe(path: Path) -> tuple[str, str]:
 
 
 def read_files(path: Path) -> Described:
-    """What `write_files` wrote; nothing where there is no file.
+    """Record that `write_files` wrote; empty if there is no such file.
 
     Raises:
-        DataError: damaged.
+        DataError: the file is damaged.
     """
     if not path.is_file():
         return {}
@@ -117,6 +129,6 @@ def read_files(path: Path) -> Described:
 
 
 def write_files(path: Path, described: Described) -> None:
-    """Write a CSV file with the columns `COLUMNS`."""
+    """Write a record of files as CSV with the columns `COLUMNS`."""
     rows = [dict(zip(COLUMNS, (name, *described[name]), strict=True)) for name in sorted(described)]
     write_atomically(path, to_csv(rows, COLUMNS))

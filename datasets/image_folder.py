@@ -1,4 +1,4 @@
-"""Any folder of pictures, and CelebA-HQ's, as grey images."""
+"""Folders of pictures, among them CelebA-HQ, as grey images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,26 +24,27 @@ from datasets.splits import (
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # red, green, blue: ITU-R BT.601-2
 PICTURE = "a picture that can be decoded"
-PHOTOMETRIC, BITS = 262, 258  # tags of TIFF
+PHOTOMETRIC, BITS = 262, 258  # TIFF tags
 WHITE_IS_ZERO = 0
 
 
 class ImageFolder(Dataset):
     """Grey pictures, each scaled to [0, 1]; made by `open_image_folder`.
 
-    Items are `Sample`, without extras; the scale is in the file's grey levels (0 to 255 in most).
-    Colours become luma (ITU-R 601-2), not rounded; opacity is ignored; of several pages the first
-    counts. Pictures are turned as EXIF says, and bright is large in WhiteIsZero TIFF files, too.
+    Items are `Sample` without extras; the scale is in grey levels of the file (usually 0 to 255).
+    Colours are converted to unrounded luma (ITU-R 601-2), opacity is ignored, and only the first
+    page is read. Pictures are oriented by EXIF; in WhiteIsZero TIFF files values are inverted, so
+    that large means bright.
 
     Args:
-        root: folder.
-        names: paths below it; they are the keys.
-        image_size: see `open_image_folder`.
-        fit: see `fit.fit_square`.
-        read: reads one file to ``(H, W)``.
-        bounds: values that become 0 and 1; None: each picture's own.
-        skipped: why something was left out of the data set.
-        people: whom pictures show, by name, as far as that is known.
+        root: folder of the pictures.
+        names: paths relative to `root`, which are also the keys.
+        image_size: side in pixels of the square images; None or 0 keeps the size.
+        fit: how images become square, see `fit.fit_square`.
+        read: function that reads a file as ``(H, W)``; None for `read_grey`.
+        bounds: values that become 0 and 1; None for the range of each picture.
+        skipped: reasons of what was left out of the data set.
+        people: name -> person, as far as known.
     """
 
     def __init__(
@@ -69,12 +70,12 @@ class ImageFolder(Dataset):
 
     @property
     def keys(self) -> list[str]:
-        """Key of each item: its path below the root, such as ``"train/0001.jpg"``."""
+        """Keys of the items: paths relative to the root, such as ``"train/0001.jpg"``."""
         return list(self.names)
 
     @property
     def files(self) -> list[Path]:
-        """Every file that is read."""
+        """Files of the items."""
         return [self.root / name for name in self.names]
 
     def __len__(self) -> int:
@@ -86,9 +87,9 @@ class ImageFolder(Dataset):
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """A picture as grey levels ``(H, W)`` float32 in the file's own range (8 or 16 bits).
+    """Grey levels of a picture in the range of the file (8 or 16 bits): float32 ``(H, W)``.
 
-    Upright as viewers show it (EXIF orientation), and brighter where the value is larger.
+    The picture is oriented by EXIF, and larger values are brighter.
 
     Raises:
         DataError: the file cannot be decoded, or is larger than Pillow's limit.
@@ -107,14 +108,14 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def _is_inverted(picture: Image.Image) -> bool:
-    """Whether white is 0 in what Pillow gives: it turns 8 bits round, not 16."""
+    """Whether white is 0 in Pillow's array, as Pillow inverts 8-bit files, but not 16-bit ones."""
     white_is_zero = picture.getexif().get(PHOTOMETRIC) == WHITE_IS_ZERO
     return picture.format == "TIFF" and white_is_zero and picture.mode.startswith(("I", "F"))
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
-    """A ``with`` block that reads a picture; whatever goes wrong in it becomes a DataError."""
+    """Context with an open picture that turns any error into a DataError."""
     with reading(path, PICTURE):
         try:
             with Image.open(path) as picture:
@@ -136,23 +137,24 @@ def open_image_folder(
     split_list: str = "",
     skip_bad: bool = False,
 ) -> ImageFolder:
-    """Find the pictures of a split anywhere below `root` and check that each can be opened.
+    """Data set of the pictures of a split in or below `root`, each of which is checked to open.
 
-    With folders ``train`` and ``val`` (and ``test``; also ``training``, ``DIV2K_valid_HR``) below
-    `root` these are the splits; otherwise all pictures are split by `split_seed`.
+    If there are folders ``train`` and ``val`` (and ``test``; also ``training``,
+    ``DIV2K_valid_HR``) below `root`, they are the splits; otherwise all pictures are split by
+    `split_seed`.
 
     Args:
         root: folder of the pictures (jpg, png, tif, webp, bmp); hidden files are ignored.
         split: "train", "val" or "test".
-        image_size: side of the square that pictures become; None or 0 keeps each one's own size.
-        fit: how, see `fit.fit_square`.
-        split_seed: chooses the pictures of a split where folders do not.
-        split_list: path of a text file of names (paths below `root`), see
+        image_size: side in pixels of the square images; None or 0 keeps the size of each.
+        fit: how pictures become square, see `fit.fit_square`.
+        split_seed: chooses the pictures of a split if there are no folders for it.
+        split_list: path of a text file of names (paths relative to `root`), see
             `splits.read_split_list`.
-        skip_bad: leave out pictures that cannot be used.
+        skip_bad: whether to skip pictures that cannot be used.
 
     Raises:
-        DataError: nothing usable is found, a file is no picture, or one is smaller than asked.
+        DataError: nothing usable is found, a file is not a picture, or one is too small.
     """
     check_split(split)
     check_fit(fit)
@@ -181,10 +183,21 @@ def open_celeba_hq(
     split_list: str = "",
     skip_bad: bool = False,
 ) -> ImageFolder:
-    """CelebA-HQ's 30 000 jpg files, somewhere below `root`.
+    """Data set of CelebA-HQ's 30 000 jpg files in or below `root`.
 
-    Only jpg files count: the public CelebAMask-HQ archive has png masks beside them. Arguments
-    and errors as of `open_image_folder`; the splits are by `split_seed` or `split_list`.
+    Only jpg files are used, as the public CelebAMask-HQ archive also holds png masks.
+
+    Args:
+        root: folder of the unpacked archive.
+        split: "train", "val" or "test".
+        image_size: side in pixels of the square images; None or 0 keeps the size of each.
+        split_seed: chooses the pictures of a split, unless there is a `split_list`.
+        split_list: path of a text file of names (paths relative to `root`), see
+            `splits.read_split_list`.
+        skip_bad: whether to skip pictures that cannot be used.
+
+    Raises:
+        DataError: nothing usable is found, a file is not a picture, or one is too small.
     """
     check_split(split)
     folder, skips = check_root(root), Skips(skip_bad)
@@ -205,10 +218,17 @@ def open_celeba_hq(
 def check_pictures(
     folder: Path, names: Sequence[str], image_size: int | None, fit: str, skips: Skips
 ) -> list[str]:
-    """Those of `names` that are pictures of at least `image_size`.
+    """Names of the pictures that can be opened and are large enough.
+
+    Args:
+        folder: folder of the pictures.
+        names: paths relative to `folder`.
+        image_size: required size in pixels; None or 0 for any.
+        fit: how pictures become square, see `fit.fit_square`.
+        skips: record of the unusable ones.
 
     Raises:
-        DataError: at the first other one (unless skipping is allowed), or if none is left.
+        DataError: a picture is unusable (unless skipping is allowed), or none is left.
     """
     good = []
     for name in names:

@@ -1,4 +1,4 @@
-"""One NIfTI file, DICOM file or DICOM series as a stack of slices that can be written back."""
+"""A NIfTI file, DICOM file or DICOM series as a stack of slices that can be written back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ CANONICAL = np.array([[0, 1], [1, 1], [2, 1]])  # nibabel's orientation (right, 
 
 @dataclass(frozen=True)
 class ImageSeries:
-    """Slices in the unit of the file.
+    """Stack of slices in the unit of the file.
 
     Attributes:
-        images: ``(n, H, W)`` float32, of a NIfTI file seen as `datasets.volume.Volumes` shows it,
-            of DICOM as stored.
-        keys: of the slices, such as ``"t1.nii.gz:12"`` or ``"0012.dcm"``.
-        files: that were read, one a slice for DICOM.
-        volume: the `NiftiVolume` they are from; None for DICOM.
+        images: float32 ``(n, H, W)``; of NIfTI files oriented as in `datasets.volume.Volumes`, of
+            DICOM as stored.
+        keys: keys of the slices, such as ``"t1.nii.gz:12"`` or ``"0012.dcm"``.
+        files: files that were read, for DICOM one per slice.
+        volume: geometry of the NIfTI file; None for DICOM.
     """
 
     images: np.ndarray
@@ -43,13 +43,13 @@ class ImageSeries:
 
 @dataclass(frozen=True)
 class NiftiVolume:
-    """How slices lie in a NIfTI file.
+    """Geometry of the slices in a NIfTI file.
 
     Attributes:
         header: `nibabel.Nifti1Header` of the file.
-        affine: of the file, voxel to mm.
-        axis: 0, 1 or 2 along (right, anterior, superior): slices are across it.
-        shape: of the file's array, with three axes.
+        affine: ``(4, 4)`` affine of the file, from voxels to mm.
+        axis: axis across the slices: 0, 1 or 2 for (right, anterior, superior).
+        shape: shape of the array in the file, three axes.
     """
 
     header: Any
@@ -59,24 +59,24 @@ class NiftiVolume:
 
     @property
     def orientation(self) -> np.ndarray:
-        """``(3, 2)``: for each axis of the array, the world's axis and whether it runs along it."""
+        """Anatomical axis and direction (1 or -1) of each axis of the array: ``(3, 2)``."""
         return require("nibabel").orientations.io_orientation(self.affine)
 
     def slices(self, array: np.ndarray) -> np.ndarray:
-        """The array of the file ``(i, j, k)`` as slices ``(n, H, W)``."""
+        """Slices ``(n, H, W)`` of the file's array ``(i, j, k)``."""
         volume = require("nibabel").orientations.apply_orientation(array, self.orientation)
         images = np.moveaxis(volume, self.axis, 0)  # (n, two of right, anterior, superior)
         return np.ascontiguousarray(images.transpose(0, 2, 1)[:, ::-1, ::-1])
 
     def array(self, images: np.ndarray) -> np.ndarray:
-        """Slices ``(n, H, W)`` as an array with the axes of the file: undoes `slices`."""
+        """Array with the axes of the file from slices ``(n, H, W)``, the inverse of `slices`."""
         orientations = require("nibabel").orientations
         volume = np.moveaxis(images[:, ::-1, ::-1].transpose(0, 2, 1), 0, self.axis)
         back = orientations.ornt_transform(CANONICAL, self.orientation)
         return np.ascontiguousarray(orientations.apply_orientation(volume, back))
 
     def shift(self, first: int, count: int) -> np.ndarray:
-        """Voxel of `count` slices from `first` on alone -> voxel of the file: ``(4, 4)``."""
+        """Affine from the voxels of `count` slices, from `first` on, to those of the file."""
         matrix = np.eye(4)
         j = int(np.flatnonzero(self.orientation[:, 0] == self.axis)[0])
         along = self.orientation[j, 1] > 0
@@ -90,15 +90,16 @@ def is_image_path(path: Path) -> bool:
 
 
 def open_images(path: Path, *, axis: str = "") -> ImageSeries:
-    """Read a NIfTI file, a DICOM file, or the one DICOM series in or below a folder.
+    """Slices of a NIfTI file, a DICOM file, or the only DICOM series in or below a folder.
 
     Args:
         path: file or folder.
-        axis: NIfTI: "axial" (also for ""), "coronal" or "sagittal", by the header's orientation.
-            DICOM slices are taken as stored, in order along their normal.
+        axis: NIfTI only: "axial" (also for ""), "coronal" or "sagittal", by the orientation in the
+            header. DICOM slices are read as stored, in order along their normal.
 
     Raises:
-        DataError: nothing readable, several series, slices of different sizes, or not finite.
+        DataError: nothing is readable, there are several series, or slices have different sizes or
+            values that are not finite.
     """
     if path.is_dir() or not is_nifti(path):
         if axis:
@@ -133,7 +134,7 @@ def _open_dicom(path: Path) -> ImageSeries:
 
 
 def _series(folder: Path) -> tuple[Path, ...]:
-    """The files of the one stack below `folder`, along the slices' normal."""
+    """Files of the only stack in or below `folder`, ordered along the normal of the slices."""
     images = [read_slice(folder / name) for name in find_dicom(folder)]
     series = group_by_series(image for image in images if image is not None)
     stacks = {

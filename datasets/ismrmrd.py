@@ -1,9 +1,9 @@
 """Raw MRI data in the ISMRMRD (MRD) format: Cartesian slices as k-space on a grid.
 
 A file holds a group (`dataset`; converters also write `dataset_1`, ... for the measurements of one
-raw file, adjustments first) with `xml`, a text about the measurement, and `data`, a record for
-each readout: `head` (counters, flags), `traj` and `data` (real and imaginary part, sample by
-sample, coil by coil). Inati et al., Magn. Reson. Med. 77 (2017) 411-421.
+raw file, adjustments first). The group has `xml`, a description of the measurement, and `data` with
+one record per readout: `head` (counters, flags), `traj` and `data` (real and imaginary part, sample
+by sample, coil by coil). Inati et al., Magn. Reson. Med. 77 (2017) 411-421.
 """
 
 import re
@@ -18,21 +18,21 @@ from datasets.bad_input import reading
 from datasets.compressed import check_claim
 from datasets.sample import DataError
 
-ANY = "{*}"  # namespace: some writers leave it out
-# bit numbers from 1, as ismrmrd.h counts: noise, navigator, phase correction, feedback, dummy, ...
+ANY = "{*}"  # any XML namespace, as some writers omit it
+# bit numbers from 1, as in ismrmrd.h: noise, navigator, phase correction, feedback, dummy, ...
 NOT_IMAGING = (19, 23, 24, 26, 27, 28, 29, 30, 31)
 CALIBRATION, REVERSE = 20, 22
-# calibration lines of these modes belong to the image's k-space; "separate" ones do not
+# modes whose calibration lines belong to the k-space of the image, unlike "separate" ones
 SAME_SCAN = ("embedded", "interleaved", "")
-# counters of which one value only makes a series of slices
+# counters that have to be constant in a series of slices
 SINGLE = ("kspace_encode_step_2", "contrast", "phase", "repetition", "set")
-OVERSAMPLED = 1.25  # samples a line over the encoded matrix, from which the header counts no more
-STRAY = 1 / 8  # part of the lines that may lie beyond the encoded matrix
-PARALLEL = 0.02  # of direction cosines: one degree
+OVERSAMPLED = 1.25  # samples per line over encoded matrix: above, oversampling is not in the header
+STRAY = 1 / 8  # fraction of lines that may be outside the encoded matrix
+PARALLEL = 0.02  # tolerance of direction cosines, about one degree
 
 
 class Encoding(NamedTuple):
-    """What the XML text says about the first encoding: x is the readout, y the phase encoding."""
+    """First encoding of the XML header; x is the readout, y the phase encoding."""
 
     matrix: tuple[int, int]  # encoded (x, y)
     field_of_view: tuple[float, float] | None  # encoded (x, y), mm
@@ -45,13 +45,13 @@ class Encoding(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """The slices of a measurement.
+    """All slices of a measurement.
 
     Attributes:
-        kspace: ``(slices, coils, x, y)`` complex64, 0 where nothing was measured.
-        encoding: of the header, its readout as it was sampled.
-        spacing: of the slices in mm, by the positions of the readouts; None: unknown.
-        notes: what is unusual.
+        kspace: complex64 ``(slices, coils, x, y)``, 0 where not measured.
+        encoding: encoding of the header, with the readout as sampled.
+        spacing: distance of slices in mm, from the positions of the readouts; None if unknown.
+        notes: remarks on anything unusual.
     """
 
     kspace: np.ndarray
@@ -61,7 +61,7 @@ class Raw(NamedTuple):
 
 
 def find_groups(file: h5py.File) -> list[str]:
-    """The groups that look like ISMRMRD data, in the order of their numbers."""
+    """Names of the groups with ISMRMRD data, in the order of their numbers."""
     found = []
     for name, group in file.items():
         data = group.get("data") if isinstance(group, h5py.Group) else None
@@ -71,10 +71,14 @@ def find_groups(file: h5py.File) -> list[str]:
 
 
 def parse_header(path: Path, text: bytes | str) -> Encoding:
-    """The XML text of an ISMRMRD or fastMRI file.
+    """Encoding in the XML header of an ISMRMRD or fastMRI file.
+
+    Args:
+        path: the file, for errors.
+        text: the XML text.
 
     Raises:
-        DataError: not XML, or without the sizes of k-space.
+        DataError: the text is not XML, or lacks the size of k-space.
     """
     with reading(path, "an ISMRMRD header in XML"):
         root = ElementTree.fromstring(text)
@@ -106,13 +110,17 @@ def parse_header(path: Path, text: bytes | str) -> Encoding:
 
 
 def read_ismrmrd(file: h5py.File, path: Path) -> Raw:
-    """All slices of the last measurement in a file that has images.
+    """All slices of the last measurement in a file that has imaging readouts.
 
-    Repeated lines are averaged. Readout runs along the rows' index, as in fastMRI files. Slices are
-    in the order of their positions.
+    Repeated lines are averaged. The readout runs along the first image axis, as in fastMRI files.
+    Slices are ordered by their positions.
+
+    Args:
+        file: the open file.
+        path: its path, for errors.
 
     Raises:
-        DataError: not Cartesian slices of one image each; says what there is.
+        DataError: the measurement is not Cartesian slices of one image each.
     """
     group, encoding, notes = _choose_group(file, path)
     if encoding.trajectory.lower() != "cartesian":
@@ -131,7 +139,7 @@ def read_ismrmrd(file: h5py.File, path: Path) -> Raw:
 
 
 def _choose_group(file: h5py.File, path: Path) -> tuple[h5py.Group, Encoding, list[str]]:
-    """The last group with readouts of images, its header, and which others there are."""
+    """Last group with imaging readouts, its encoding, and a note if there are other groups."""
     names = find_groups(file)
     found: dict[str, Encoding] = {}
     problems = []
@@ -200,16 +208,16 @@ def _check_counters(head: np.ndarray, path: Path) -> None:
 
 
 def _centre(head: np.ndarray) -> np.ndarray:
-    """The sample of each line at the origin; 0 stands for a writer that did not say."""
+    """Index of the sample at the origin in each line; in files, 0 means not specified."""
     samples = head["number_of_samples"].astype(int)
     return np.where(head["center_sample"] == 0, samples // 2, head["center_sample"].astype(int))
 
 
 def _as_sampled(head: np.ndarray, encoding: Encoding) -> tuple[Encoding, list[str]]:
-    """The encoding with a readout as long as the lines are.
+    """Encoding with the readout length of the lines, and a note if it differs from the header.
 
-    Samples are denser than the encoded matrix says where the header does not count the readout's
-    oversampling: more samples then are a larger field of view, not a higher resolution.
+    Some headers do not include the oversampling of the readout in the encoded matrix. Additional
+    samples then mean a larger field of view, not a higher resolution.
     """
     centre = _centre(head)
     stop = head["number_of_samples"].astype(int) - head["discard_post"]
@@ -230,7 +238,7 @@ def _as_sampled(head: np.ndarray, encoding: Encoding) -> tuple[Encoding, list[st
 
 
 def _order_slices(head: np.ndarray, path: Path) -> tuple[dict[int, int], float | None, list[str]]:
-    """Where each slice's counter is in the stack, by the readouts' positions, and the spacing."""
+    """Place in the stack by slice counter, from the readouts' positions; spacing in mm; notes."""
     counters, first = np.unique(head["idx"]["slice"], return_index=True)
     order = {int(counter): z for z, counter in enumerate(counters)}
     places = head["position"][first].astype(float)  # (S, 3) mm
@@ -284,7 +292,7 @@ def _fill_grid(
 
 
 def _check_lines(rows: np.ndarray, height: int, path: Path) -> list[str]:
-    """A note about lines beyond the encoded matrix; an error where there are many."""
+    """Note about lines outside the encoded matrix; a DataError if there are many."""
     lines = np.unique(rows)
     beyond = lines[(lines < 0) | (lines >= height)]
     if len(beyond) > STRAY * len(lines):

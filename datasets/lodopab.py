@@ -1,6 +1,6 @@
-"""LoDoPaB-CT: chest slices out of the public ``ground_truth_*.hdf5`` files, as downloaded.
+"""LoDoPaB-CT: chest slices from the public ``ground_truth_*.hdf5`` files, as downloaded.
 
-A file holds `data` (slices, 362, 362) float32, up to 128 slices: linear attenuation over
+A file holds `data` (slices, 362, 362) float32 with up to 128 slices: linear attenuation divided by
 81.35858 / m, in [0, 1] (water 0.246). Leuschner et al. 2021, "LoDoPaB-CT, a benchmark dataset for
 low-dose computed tomography reconstruction".
 """
@@ -21,16 +21,16 @@ from datasets.slices import SliceDataset, check_normalize, choose_slices
 from datasets.splits import check_root, check_split, files_by_name
 
 IMAGE_KEY = "data"
-PATIENTS = "patient_ids_rand_{}.csv"  # of a part
-FILE_SLICES = 128  # of every file but the last
-PARTS = {"train": "train", "val": "validation", "test": "test"}  # split to part of the file name
+PATIENTS = "patient_ids_rand_{}.csv"  # list of patients of a part
+FILE_SLICES = 128  # number of slices of every file but the last
+PARTS = {"train": "train", "val": "validation", "test": "test"}  # split -> part of the file name
 
 
 class LoDoPaB(SliceDataset):
     """Slices of LoDoPaB files, upright, each scaled to [0, 1]; made by `open_lodopab`.
 
-    Items are `Sample`, without extras. The files hold slices lying on their side; they are rotated
-    by -90 degrees (clockwise) as in the study, which leaves the patient's left on the left.
+    Items are `Sample` without extras. The slices in the files lie on their side; they are rotated
+    by -90 degrees (clockwise) as in the study, which puts the patient's left on the left.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LoDoPaB(SliceDataset):
         self.people = dict(people or {})
 
     def read(self, source: Path, indices: Sequence[int]) -> list[Sample]:
-        """The samples of some slices of one file."""
+        """Samples of some slices of one file."""
         with open_hdf5(source) as file:
             images = read_slices(file[IMAGE_KEY], indices)
             bounds = self.bounds(source)
@@ -57,7 +57,7 @@ class LoDoPaB(SliceDataset):
         ]
 
     def volume(self, source: Path) -> np.ndarray:
-        """All slices of a file."""
+        """All slices of a file as stored: ``(slices, 362, 362)``."""
         with open_hdf5(source) as file:
             return file[IMAGE_KEY][()]
 
@@ -77,22 +77,24 @@ def open_lodopab(
     normalize: str = "slice",
     skip_bad: bool = False,
 ) -> LoDoPaB:
-    """Find the files of a split anywhere below `root` and check every one.
+    """Data set of the files of a split in or below `root`, each of which is checked.
 
-    A file's slices are of several patients. The archive's lists of them, if they lie below `root`,
-    too (``patient_ids_rand_{train,validation,test}.csv``, a number a slice, in the files' order),
-    make the data set's `people`, which intervals are over. Its splits are by patient in any case.
+    A file has slices of several patients. If the archive's lists of patients are also below `root`
+    (``patient_ids_rand_{train,validation,test}.csv``, one number per slice, in the order of the
+    files), they give the data set's `people`, the units of confidence intervals. The public splits
+    are by patient in any case.
 
     Args:
-        root: folder with ``ground_truth_{train,validation,test}_*.hdf5`` somewhere below it.
-        split: "train", "val" (the files' "validation") or "test".
-        image_size: side to resize to, anti-aliased; None or 0 keeps the file's size.
-        slices: which of each file, see `slices.choose_slices`.
-        normalize: "slice" or "volume" (a file of 128 slices, which are of several patients).
-        skip_bad: leave out files that cannot be used.
+        root: folder with ``ground_truth_{train,validation,test}_*.hdf5`` in or below it.
+        split: "train", "val" ("validation" in file names) or "test".
+        image_size: side in pixels to resize to, anti-aliased; None or 0 keeps 362.
+        slices: slices of each file, see `slices.choose_slices`.
+        normalize: whether to scale over each "slice" or its "volume" (a file of 128 slices, which
+            are of several patients).
+        skip_bad: whether to skip files that cannot be used.
 
     Raises:
-        DataError: nothing is found, or a file cannot give what is asked.
+        DataError: nothing is found, or a file cannot be read as requested.
     """
     check_split(split)
     check_normalize(normalize)
@@ -122,12 +124,12 @@ def open_lodopab(
 
 
 def _people(folder: Path, part: str, items: Sequence[tuple[Path, int]]) -> dict[str, str]:
-    """Key -> patient by the archive's list; nothing where there is none."""
+    """Key -> patient from the archive's list; empty if there is no list."""
     lists = find_files(folder, (PATIENTS.format(part),))
     if not lists:
         return {}
     path = folder / lists[0]
-    with reading(path, "a list of numbers, one a line"):
+    with reading(path, "a list of numbers, one per line"):
         numbers = np.loadtxt(path, dtype=int, ndmin=1)
     places = [(source, i, FILE_SLICES * _number(source) + i) for source, i in items]
     missing = [f"{source.name}:{i}" for source, i, place in places if place >= len(numbers)]
@@ -140,12 +142,12 @@ def _people(folder: Path, part: str, items: Sequence[tuple[Path, int]]) -> dict[
 
 
 def _number(path: Path) -> int:
-    """Of a file in its split: 12 of ``ground_truth_train_012.hdf5``."""
+    """Number of a file in its split, such as 12 for ``ground_truth_train_012.hdf5``."""
     return int(re.sub(r"\D", "", path.stem.rpartition("_")[2]) or 0)
 
 
 def _check_file(path: Path, image_size: int | None) -> int:
-    """The number of slices of a usable file."""
+    """Number of slices of a file; a DataError if the file cannot be used."""
     with open_hdf5(path) as file:
         count, height, width = volume_shape(file, path, IMAGE_KEY)
     if height != width or height < (image_size or 1):

@@ -1,4 +1,4 @@
-"""One file of a user's own measurement: k-space or sinograms, read slice by slice."""
+"""Files of a user's own measurement: k-space or sinograms, read slice by slice."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ HDF5, NUMPY = (".h5", ".hdf5", ".mrd"), (".npy", ".npz")
 MAGIC = {"hdf5": b"\x89HDF\r\n\x1a\n", "npy": b"\x93NUMPY", "npz": b"PK\x03\x04"}
 KSPACE, SINOGRAM = "kspace", "sinogram"
 EXTRAS = ("mask", "sens_maps", "angles")  # further arrays that a file may hold
-GATHERED = 4  # times as much as along coils, energy gathers along an axis of k-space
+GATHERED = 4  # ratio of the concentration of energy along k-space axes to that along coils
 FIRST_AXES = ("", "slices", "coils")
 LAYOUT = (
     "complex k-space (H, W), (coils, H, W), (slices, H, W) or (slices, coils, H, W), or a real "
@@ -32,17 +32,17 @@ VENDOR = (
 
 @dataclass(frozen=True)
 class Measured:
-    """A measurement in its own unit.
+    """Measurement in its own unit, whose slices are read on demand.
 
     Attributes:
         path: the file.
         kind: `KSPACE` or `SINOGRAM`.
         shape: (slices, coils, H, W), or (slices, views, bins).
         read_slice: index -> ``(coils, H, W)`` complex64 or ``(views, bins)`` float32, as stored.
-        extras: those of `EXTRAS` that the file holds.
-        image_shape: rows and columns of the image that the file asks for; None: all.
-        voxel_size: row, column and slice spacing in mm; None: unknown.
-        notes: what is unusual.
+        extras: the arrays named in `EXTRAS` that the file holds.
+        image_shape: rows and columns of the image by the file; None for the whole image.
+        voxel_size: row, column and slice spacing in mm; None if unknown.
+        notes: remarks on anything unusual.
     """
 
     path: Path
@@ -55,10 +55,10 @@ class Measured:
     notes: list[str] = field(default_factory=list)
 
     def read(self, index: int) -> np.ndarray:
-        """A slice, `index` from 0.
+        """Slice number `index`, from 0: ``(coils, H, W)`` or ``(views, bins)``.
 
         Raises:
-            DataError: it cannot be read, or has NaN or infinite values.
+            DataError: the slice cannot be read, or has NaN or infinite values.
         """
         values = self.read_slice(index)
         bad = int((~np.isfinite(values)).sum())
@@ -71,20 +71,20 @@ class Measured:
 
 
 def open_measured(path: Path, *, first_axis: str = "") -> Measured:
-    """Look at a file of k-space or sinograms.
+    """Open a file of k-space or sinograms.
 
-    - HDF5: ``kspace`` or ``sinogram``, beside it any of `EXTRAS` and fastMRI's
+    - HDF5: ``kspace`` or ``sinogram``, optionally with any of `EXTRAS` and fastMRI's
       ``ismrmrd_header``; or an ISMRMRD file.
-    - npz: the same names (or one array of any name); npy: the array alone.
+    - npz: the same names (or one array of any name); npy: one array.
 
-    The format is told by the content where the file's ending says nothing. Arrays without one of
-    the two names are k-space if they are complex, sinograms if they are real. k-space is centred,
-    its origin at ``(H // 2, W // 2)``; coils after rows and columns are moved before them.
+    The format is recognised by the content, otherwise by the suffix. Arrays with another name are
+    k-space if they are complex, sinograms if they are real. K-space is centred, with its origin at
+    ``(H // 2, W // 2)``; a last axis of coils is moved before rows and columns.
 
     Args:
         path: the file.
-        first_axis: of three-dimensional k-space: "slices" or "coils"; "": slices in HDF5, as in
-            fastMRI's single-coil files, coils in npy and npz.
+        first_axis: meaning of the first axis of three-dimensional k-space, "slices" or "coils"; ""
+            for slices in HDF5, as in fastMRI's single-coil files, and coils in npy and npz.
 
     Raises:
         DataError: another kind of file, or arrays of another shape.
@@ -106,7 +106,7 @@ def open_measured(path: Path, *, first_axis: str = "") -> Measured:
 
 
 def _format(path: Path) -> str:
-    """ "hdf5", "npy" or "npz" by a file's first bytes, else by its ending; "": neither knows."""
+    """Format "hdf5", "npy" or "npz", by a file's first bytes, then by its suffix; "" if unknown."""
     with reading(path, "a file that can be read"), path.open("rb") as file:
         first = file.read(max(map(len, MAGIC.values())))
     for kind, magic in MAGIC.items():
@@ -173,15 +173,16 @@ def _open_numpy(path: Path, first_axis: str, *, zipped: bool) -> Measured:
 
 
 def measured_array(kind: str, data: np.ndarray, extras: dict[str, np.ndarray]) -> Measured:
-    """An array in memory, named by its kind; three axes of k-space are (coils, H, W).
+    """Measurement of an array in memory.
 
     Args:
-        kind: `KSPACE` or `SINOGRAM`.
-        data: of a shape that `open_measured` takes.
-        extras: those of `EXTRAS` that there are.
+        kind: `KSPACE` or `SINOGRAM`; also the name of the measurement.
+        data: array with one of the shapes of `open_measured`; k-space with three axes is
+            (coils, H, W).
+        extras: the arrays named in `EXTRAS` that exist.
 
     Raises:
-        DataError: another shape, or another kind of numbers.
+        DataError: another shape or dtype.
     """
     layout = _layout(Path(kind), kind, data, "coils")
     read = partial(layout.read, data)
@@ -189,7 +190,7 @@ def measured_array(kind: str, data: np.ndarray, extras: dict[str, np.ndarray]) -
 
 
 class _Layout(NamedTuple):
-    """How an array is read: its full shape, (array, index) -> slice, and what was unusual."""
+    """Layout of an array: its full shape, a function (array, index) -> slice, and notes."""
 
     shape: tuple[int, ...]
     read: Callable[[np.ndarray, int], np.ndarray]
@@ -234,10 +235,10 @@ def _layout(path: Path, kind: str, data: h5py.Dataset | np.ndarray, first_axis: 
 
 
 def coils_are_last(data: h5py.Dataset | np.ndarray) -> bool:
-    """Whether k-space ``(..., A, B, D)`` is (H, W, coils), by its shape and its middle slice.
+    """Whether k-space ``(..., A, B, D)`` is (H, W, coils), judged from the middle slice.
 
-    Energy gathers around the origin along the axes of k-space, and is spread over coils. Only asked
-    where D is less than A and B, as the number of coils is.
+    Energy is concentrated around the origin along the axes of k-space, and spread over coils. The
+    test requires D to be less than A and B.
     """
     if not data.shape[-1] < min(data.shape[-3:-1]):
         return False
@@ -252,7 +253,7 @@ def coils_are_last(data: h5py.Dataset | np.ndarray) -> bool:
 
 
 def _raw(raw: Raw, path: Path) -> Measured:
-    """An ISMRMRD file; the image is cropped to its field of view at the measured resolution."""
+    """Measurement of an ISMRMRD file, with the image's field of view at the measured resolution."""
     encoding, image_shape = raw.encoding, None
     if encoding.field_of_view and encoding.image_field_of_view:
         image_shape = tuple(
@@ -275,7 +276,7 @@ def _raw(raw: Raw, path: Path) -> Measured:
 def _voxel_size(
     encoding: Encoding, spacing: float | None = None
 ) -> tuple[float, float, float] | None:
-    """Row, column and slice spacing in mm; slices touch each other where that is unknown."""
+    """Row, column and slice spacing in mm; without a spacing, slices are taken to be adjacent."""
     between = spacing or encoding.thickness
     if not encoding.field_of_view or not between:
         return None

@@ -1,4 +1,4 @@
-"""NIfTI files of one grey volume each; needs nibabel, of the extra `io`."""
+"""Reading of NIfTI files with one grey volume each; needs nibabel, from the extra `io`."""
 
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ GZIP = b"\x1f\x8b"
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file is named as NIfTI."""
+    """Whether a file has a suffix of NIfTI."""
     return path.name.lower().endswith(NIFTI)
 
 
 def open_nifti(path: Path) -> tuple[Any, tuple[int, int, int]]:
-    """The `nibabel` image of a file, whose voxels are read later, and its three axes' lengths.
+    """`nibabel` image of a file, whose voxels are not read yet, and its shape (i, j, k).
 
-    A file with two axes is a volume of one slice; further axes may have the length 1 only.
+    A file with two axes is a volume of one slice; a fourth and further axes must have length 1.
 
     Raises:
-        DataError: no NIfTI file of one real volume, or nibabel is missing.
+        DataError: the file is not a NIfTI file of one real volume, or nibabel is missing.
     """
     nibabel = require("nibabel")
     with reading(path, "a NIfTI volume"):
@@ -48,10 +48,10 @@ def open_nifti(path: Path) -> tuple[Any, tuple[int, int, int]]:
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, Any]:
-    """The volume ``(i, j, k)`` of a file, rescaled as its header says, and its `nibabel` image.
+    """Volume ``(i, j, k)`` of a file, rescaled by its header, and its `nibabel` image.
 
     Raises:
-        DataError: as `open_nifti`, or a file that is cut off.
+        DataError: the file is not an intact NIfTI file of one real volume, or nibabel is missing.
     """
     image, shape = open_nifti(path)
     with reading(path, "an intact NIfTI volume"):
@@ -59,7 +59,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Any]:
 
 
 def _check_ending(path: Path) -> None:
-    """nibabel goes by the ending; say so where the content is another."""
+    """Raise a DataError if a compressed file has no suffix .gz, as nibabel relies on the suffix."""
     with path.open("rb") as file:
         compressed = file.read(len(GZIP)) == GZIP
     if compressed and not path.name.lower().endswith(".gz"):

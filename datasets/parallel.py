@@ -1,4 +1,4 @@
-"""Work on all items of a data set in a few processes, with a progress bar."""
+"""Parallel work on all items of a data set, with a progress bar."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +14,12 @@ from datasets.sample import DataError, Sample
 from datasets.system import cores
 
 T = TypeVar("T")
-CHUNK = 16  # items that are read together: neighbours in a file cost one opening
-FEWEST = 4 * CHUNK  # items for which starting processes pays
+CHUNK = 16  # number of items read together, so that neighbours open their file only once
+FEWEST = 4 * CHUNK  # smallest number of items for which starting processes pays off
 MOST_PROCESSES = 8
-AHEAD = 4  # chunks a process that wait for it, so that a million of them need no memory
+AHEAD = 4  # largest number of queued chunks per process, to limit memory
 
-_work: Callable[[Sequence[int]], object]  # of this worker process
+_work: Callable[[Sequence[int]], object]  # the function of this worker process
 
 
 def map_items(
@@ -29,16 +29,16 @@ def map_items(
     label: str,
     processes: int | None = None,
 ) -> Iterator[T]:
-    """`work` on the items 0 to `count` - 1 in chunks, in any order.
+    """Results of `work` on chunks of the items 0 to `count` - 1, in any order.
 
     Args:
-        work: takes indices; what it returns is pickled.
+        work: function of some indices, whose result is pickled.
         count: number of items.
-        label: of the progress bar, which shows only if this takes long.
-        processes: how many; None: the cores there are, at most `MOST_PROCESSES`.
+        label: label of the progress bar, which appears only if the work takes long.
+        processes: number of processes; None for the number of cores, at most `MOST_PROCESSES`.
 
     Raises:
-        DataError: a process was killed; and what `work` raises, at once.
+        DataError: a process was killed. Errors of `work` are raised at once.
     """
     chunks = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     if processes is None:
@@ -52,7 +52,7 @@ def map_items(
 
 
 def _in_pool(work: Callable, chunks: Sequence[range], processes: int) -> Iterator:
-    # fork: `work` with its data set need not be pickled, nor the main module imported again
+    # with fork, `work` and its data set need not be pickled, nor the main module imported again
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(work,))
     waiting = iter(chunks)
@@ -84,7 +84,7 @@ def _call(chunk: range):
 
 
 def read_items(dataset: Dataset, items: Sequence[int]) -> list[Sample | DataError]:
-    """The samples of some items; for those that cannot be read the error instead."""
+    """Samples of some items; an unreadable item is replaced by its error."""
     try:
         return fetch(dataset, items)
     except DataError:
@@ -92,7 +92,7 @@ def read_items(dataset: Dataset, items: Sequence[int]) -> list[Sample | DataErro
 
 
 def fetch(dataset: Dataset, items: Sequence[int]) -> list[Sample]:
-    """The samples of some items, together where the data set can."""
+    """Samples of some items, read together if the data set supports it."""
     together = getattr(dataset, "__getitems__", None)
     return list(together(items)) if together else [dataset[i] for i in items]
 

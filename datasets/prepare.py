@@ -1,4 +1,4 @@
-"""A data set ready for use: every item looked at once, and a cache in front."""
+"""Preparation of a data set for use: all items are checked, and optionally cached."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from datasets.sample import DataError, Sample
 log = logging.getLogger(__name__)
 
 CACHES = ("none", "memory", "disk")
-NOT_SETTINGS = ("cache_dir",)  # options that do not change what images are
+NOT_SETTINGS = ("cache_dir",)  # options that do not change the images
 
 
 class Selection(Dataset):
@@ -32,13 +32,13 @@ class Selection(Dataset):
 
     @property
     def keys(self) -> list[str]:
-        """Key of each item."""
+        """Keys of the items."""
         keys = self.dataset.keys
         return [keys[i] for i in self.items]
 
     @property
     def files(self) -> list[Path]:
-        """The files of the whole data set."""
+        """Files of the whole data set."""
         return self.dataset.files
 
     def __len__(self) -> int:
@@ -52,9 +52,9 @@ class Selection(Dataset):
 
 
 class MemoryCache(Dataset):
-    """A data set whose samples are all in memory, where forked workers share them."""
+    """Data set whose samples are all in memory, where forked workers share them."""
 
-    in_memory = True  # for a loader: workers would only copy
+    in_memory = True  # loader processes would only copy images
 
     def __init__(
         self, samples: Sequence[Sample], skipped: Sequence[str] = (), files: Sequence[Path] = ()
@@ -79,26 +79,27 @@ def prepare_dataset(
     same_size: bool = False,
     processes: int | None = None,
 ) -> Dataset:
-    """The data set that ``config.data`` describes, every item of it known to be usable.
+    """Data set described by ``config.data``, with all items checked and optionally cached.
 
-    All items are read once, in parallel, before anything else starts: into the cache, or just to
-    see that they can be.
+    All items are read once, in parallel, before any other work: into the cache, or only to check
+    that they are usable.
 
     Args:
-        data: what `create_dataset` takes, and
+        data: the fields of `create_dataset`, and
 
-            - cache: "none" (read from the files at each use), "memory", or "disk" (decoded
-              images in one memory-mapped file, kept for the next time)
+            - cache: "none" (read the files at each use), "memory", or "disk" (decoded images in
+              one memory-mapped file, kept for later runs)
             - cache_dir: see `cache_folder.cache_folder`
-            - skip_bad: leave out bad items, logged and counted, instead of an error
-            - crop, rotate: the augmentation that images have to be large enough, and square, for
+            - skip_bad: whether to skip bad items, logged and counted, instead of raising an error
+            - crop, rotate: augmentation for which images have to be large enough or square
         split: "train", "val" or "test".
-        limit: only the first items; 0: all.
-        same_size: whether all images have to be of one size, to be in one batch.
-        processes: that read; None: as many as there are cores, up to 8.
+        limit: number of items, from the first; 0 for all.
+        same_size: whether all images have to have one size, to form batches.
+        processes: number of processes that read; None for the number of cores, up to 8.
 
     Raises:
-        DataError: as `create_dataset`, or an item cannot be used.
+        DataError: an unknown or unusable value in `data`, missing or unusable data, or an item
+            that cannot be used.
     """
     kind, skip_bad = data.get("cache") or "none", bool(data.get("skip_bad"))
     if kind not in CACHES:
@@ -137,7 +138,7 @@ def prepare_dataset(
 
 
 class Look(NamedTuple):
-    """What is done with each image: keep it, and check that it can be augmented so."""
+    """Treatment of each image: whether to keep it, and the augmentation to check it for."""
 
     keep: bool
     crop: int
@@ -149,7 +150,7 @@ def _read_all(
 ) -> Dataset:
     read = partial(_read_plain, dataset, look)
     found: dict[int, Sample | None] = {}
-    sizes: dict[tuple[int, ...], int] = {}  # to the first image of that size
+    sizes: dict[tuple[int, ...], int] = {}  # size -> first image of that size
     for results in map_items(read, len(dataset), label="reading images", processes=processes):
         for i, size, sample in results:
             if isinstance(sample, DataError):
@@ -179,7 +180,7 @@ def _refuse_sizes(dataset: Dataset, sizes: dict[tuple[int, ...], int]) -> None:
 def _read_plain(
     dataset: Dataset, look: Look, items: Sequence[int]
 ) -> list[tuple[int, tuple[int, ...], Sample | DataError | None]]:
-    """Number, size and sample, with arrays for tensors, which cost a file handle each."""
+    """Index, size and sample, with arrays, as sending a tensor takes a file handle."""
     results = []
     for i, sample in zip(items, read_items(dataset, items), strict=True):
         try:
@@ -196,7 +197,7 @@ def _read_plain(
 
 
 def _check(sample: Sample, crop: int, rotate: bool) -> None:
-    """Raise a DataError that names the image if it cannot be augmented so."""
+    """Raise a DataError with the image's key if it is too small to crop or not square."""
     try:
         check_shape(tuple(sample.image.shape[-2:]), crop=crop, rotate=rotate)
     except DataError as error:

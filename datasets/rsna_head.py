@@ -1,7 +1,7 @@
 """RSNA intracranial haemorrhage: head CT slices, from the original DICOM files or a PNG export.
 
-The public archive holds ``stage_2_train/ID_*.dcm`` and ``stage_2_test/ID_*.dcm``, one slice of
-512 x 512 a file. Flanders et al. 2020, "Construction of a machine learning dataset through
+The public archive holds ``stage_2_train/ID_*.dcm`` and ``stage_2_test/ID_*.dcm``, with one slice of
+512 x 512 per file. Flanders et al. 2020, "Construction of a machine learning dataset through
 collaboration: the RSNA 2019 brain CT hemorrhage challenge".
 """
 
@@ -45,23 +45,24 @@ def open_rsna_head(
     split_list: str = "",
     skip_bad: bool = False,
 ) -> ImageFolder:
-    """Find the slices of a split anywhere below `root` and check that each is what it seems.
+    """Data set of the slices of a split in or below `root`, whose file types are checked.
 
-    DICOM files count where there are any, else png files (an export, whose window is left as it
-    is). If some lie in a folder ``stage_*_test``, these are the test split and the others are
-    divided into train and val; else all are divided by `split_seed`. All slices of a patient, as
-    the DICOM headers say, are in one split (but for patients of both folders, which are said). PNG
-    files say nothing of that: for a clean separation give `split_list`.
+    DICOM files are used if there are any, otherwise png files (an export, whose window is kept).
+    Files in a folder ``stage_*_test`` are the test split, and the others are divided into train and
+    val; without such a folder all are divided by `split_seed`. All slices of a patient by the DICOM
+    headers are in one split, except for patients in both folders, of which a warning is logged. PNG
+    files do not name patients: give a `split_list` for a clean separation.
 
     Args:
         root: folder of the data set.
         split: "train", "val" or "test".
-        image_size: side to resize to, anti-aliased; None or 0 keeps the file's size.
+        image_size: side in pixels to resize to, anti-aliased; None or 0 keeps the size.
         window: "LEVEL,WIDTH" in Hounsfield units to which DICOM values are clipped.
-        normalize: "slice", or "volume": DICOM only, the window's bounds become 0 and 1.
-        split_seed: chooses the files of a split where folders do not.
-        split_list: path of a text file of names (paths below `root`, or just the files' names).
-        skip_bad: leave out files that cannot be used.
+        normalize: "slice" to scale over each slice, or "volume" (DICOM only) to map the bounds of
+            the window to 0 and 1.
+        split_seed: chooses the files of a split if there are no folders for it.
+        split_list: path of a text file of names (paths relative to `root`, or file names).
+        skip_bad: whether to skip files that cannot be used.
 
     Raises:
         DataError: nothing usable is found, or pydicom is missing.
@@ -98,12 +99,12 @@ def open_rsna_head(
 
 
 def read_windowed(path: Path, *, bounds: tuple[float, float]) -> np.ndarray:
-    """A slice in Hounsfield units, clipped to `bounds`, ``(H, W)`` float32."""
+    """Slice in Hounsfield units, clipped to `bounds`: float32 ``(H, W)``."""
     return np.clip(read_dicom(path, fix_wrapped=True), *map(np.float32, bounds))
 
 
 def _people(folder: Path, names: list[str]) -> dict[str, str]:
-    """File -> person, where the headers tell people apart."""
+    """File -> person, if the headers distinguish people."""
     require("pydicom")
     found: dict[str, str] = {}
     read = partial(_read_patients, folder, names)

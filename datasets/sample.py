@@ -1,4 +1,4 @@
-"""What every data set gives: one `Sample` a slice, and how samples become a batch."""
+"""The items of all data sets, one `Sample` per slice, and their collation to batches."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ from torch import Tensor
 
 
 class DataError(ValueError):
-    """Data that cannot be used: the message names the file, what was expected, and the remedy."""
+    """Unusable data; the message names the file, what was expected, and the remedy."""
 
 
 class Sample(NamedTuple):
-    """One image of a data set, or (from `collate`) a batch of them.
+    """Image of a data set, or a batch of images (from `collate`).
 
     Attributes:
         image: ``(1, H, W)`` float32, scaled to [0, 1] over this slice (or its volume, see
-            ``data.normalize``); complex64 of largest magnitude 1 where k-space is read; batch
-            ``(B, 1, H, W)``.
-        scale: ``(minimum, maximum)`` in the file's own unit, so that the original is
-            ``image * (maximum - minimum) + minimum``; for complex images the minimum is 0, for
-            dividing alone keeps the phase and the linear relation to k-space; batch ``(B, 2)``
-            float64.
-        key: unique in the data set and the same on every machine, such as
-            ``"file1000001.h5:12"`` (file and index of the slice in it); batch: a tuple of str.
-        extras: further tensors by name; each data set documents its own.
+            ``data.normalize``); complex64 with largest magnitude 1 if computed from k-space.
+            In a batch ``(B, 1, H, W)``.
+        scale: ``(minimum, maximum)`` in the unit of the file, so that the original image is
+            ``image * (maximum - minimum) + minimum``. For complex images the minimum is 0, as
+            division alone keeps the phase and the linear relation to k-space. In a batch float64
+            ``(B, 2)``.
+        key: unique key in the data set, equal on every machine, such as ``"file1000001.h5:12"``
+            (file and index of the slice). In a batch a tuple of str.
+        extras: further tensors by name, documented by each data set.
     """
 
     image: Tensor
@@ -42,16 +42,18 @@ def make_sample(
     *,
     bounds: tuple[float, float] | None = None,
 ) -> Sample:
-    """A sample of a real ``(H, W)`` array in its own unit, scaled to [0, 1].
+    """Sample of a real image, scaled to [0, 1].
 
     Args:
-        image: float32, or anything that is computed with as float64; not changed.
-        key: of the sample.
-        extras: of the sample.
-        bounds: values that become 0 and 1, such as those of the volume; None: the slice's.
+        image: real ``(H, W)`` in its own unit; not changed in place. Other dtypes than float32 are
+            computed in float64.
+        key: key of the sample.
+        extras: extras of the sample.
+        bounds: values that become 0 and 1, such as those of the volume; None for the range of the
+            slice.
 
     Raises:
-        DataError: the slice is constant or has NaN or infinite values; `key` names it.
+        DataError: the slice is constant, or has NaN or infinite values.
     """
     image = np.asarray(image)
     if image.dtype != np.float32:
@@ -71,10 +73,15 @@ def make_sample(
 def make_complex_sample(
     image: np.ndarray, key: str, extras: Mapping[str, Tensor] | None = None
 ) -> Sample:
-    """A sample of a complex ``(H, W)`` array, divided by its largest magnitude; complex64.
+    """Sample of a complex image, divided by its largest magnitude; complex64.
+
+    Args:
+        image: complex ``(H, W)`` in its own unit; not changed in place.
+        key: key of the sample.
+        extras: extras of the sample.
 
     Raises:
-        DataError: the slice is 0 or has NaN or infinite values; `key` names it.
+        DataError: the slice is 0, or has NaN or infinite values.
     """
     peak = finite_range(np.abs(image), key)[1]
     if not peak > 0:
@@ -87,9 +94,9 @@ def finite_range(image: np.ndarray, key: str) -> tuple[float, float]:
     """Smallest and largest value of a real array.
 
     Raises:
-        DataError: NaN or infinite values; `key` names the array.
+        DataError: the array, named by `key`, has NaN or infinite values.
     """
-    low, high = float(image.min()), float(image.max())  # NaN where there is one
+    low, high = float(image.min()), float(image.max())  # NaN if there is one in the image
     if not (math.isfinite(low) and math.isfinite(high)):
         count = int((~np.isfinite(image)).sum())
         raise DataError(
@@ -100,10 +107,10 @@ def finite_range(image: np.ndarray, key: str) -> tuple[float, float]:
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
-    """Samples of equal shape to one batch; the `collate_fn` of a `DataLoader`.
+    """Batch of samples of equal shape, the `collate_fn` of a `DataLoader`.
 
     Raises:
-        DataError: images or extras differ in shape, or extras in their names; names the keys.
+        DataError: no samples, or images or extras differ in shape, or extras in their names.
     """
     if not samples:
         raise DataError("expected at least one sample to collate, got none")

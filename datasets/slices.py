@@ -1,4 +1,4 @@
-"""Slices of volumes: the data set that all volume formats share, and which slices are taken."""
+"""Base class of data sets of volume slices, and the choice of slices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ NORMALIZATIONS = ("slice", "volume")
 
 
 class SliceDataset(Dataset):
-    """Slice `index` of each source, read by the child class's `read`.
+    """Base class of data sets whose items are slices of volumes.
 
-    Sources are paths, or objects with a `name`. Slices of one source that are asked for together
-    (``__getitems__``, which a `DataLoader` calls, too) are read together.
+    Sources are paths, or objects with a `name`. Slices of one source in a batch (``__getitems__``,
+    which a `DataLoader` calls) are read together by the subclass's `read`.
 
     Args:
         slices: (source, index) of each item.
-        normalize: "slice" or "volume": over what values are scaled to [0, 1].
-        skipped: why something was left out of the data set.
+        normalize: whether to scale to [0, 1] over each "slice" or its "volume".
+        skipped: reasons of what was left out of the data set.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class SliceDataset(Dataset):
 
     @property
     def keys(self) -> list[str]:
-        """Key of each item, such as ``"file1000001.h5:12"``."""
+        """Keys of the items, such as ``"file1000001.h5:12"``."""
         return [f"{source.name}:{index}" for source, index in self.slices]
 
     @property
     def files(self) -> list[Path]:
-        """Every file that is read, once."""
+        """Files of the items, each once."""
         return list(dict.fromkeys(source for source, _ in self.slices))
 
     def __len__(self) -> int:
@@ -61,15 +61,15 @@ class SliceDataset(Dataset):
         return [next(samples[self.slices[i][0]]) for i in items]
 
     def read(self, source: Path, indices: Sequence[int]) -> list[Sample]:
-        """The samples of some slices of one source."""
+        """Samples of some slices of one source."""
         raise NotImplementedError
 
     def volume(self, source: Path) -> np.ndarray:
-        """All slices of a source, in their own unit."""
+        """All slices of a source in their own unit."""
         raise NotImplementedError
 
     def bounds(self, source: Path) -> tuple[float, float] | None:
-        """The values that become 0 and 1: None (each slice's own), or the whole volume's."""
+        """Range of the volume, which becomes [0, 1]; None if each slice is scaled by itself."""
         if self.normalize == "slice":
             return None
         if source not in self._ranges:
@@ -78,16 +78,16 @@ class SliceDataset(Dataset):
 
 
 def choose_slices(slices: str, count: int, path: Path) -> range:
-    """The indices that a choice such as "central:15" takes of `count` slices.
+    """Indices of the slices that a choice such as "central:15" selects.
 
     Args:
         slices: "all" (or ""), "central:N", "first:N", "range:A:B" for A to B - 1, or "spread:N"
-            for N evenly spaced ones of the central half.
-        count: how many there are.
+            for N evenly spaced slices of the central half.
+        count: number of slices of the volume.
         path: the volume, for errors.
 
     Raises:
-        DataError: no such choice, or a volume with fewer slices.
+        DataError: an unknown choice, or a volume with too few slices.
     """
     kind, *numbers = (slices or "all").split(":")
     expected = {"all": 0, "central": 1, "first": 1, "range": 2, "spread": 1}.get(kind, -1)

@@ -1,4 +1,4 @@
-"""Which files belong to which split, the same on every machine."""
+"""Division of files into splits, reproducible on every machine."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ from operators.batch import derive_seed
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-FRACTION = 0.1  # of the people (or files), for validation and for testing each
+FRACTION = 0.1  # fraction of the people (or files) for each of validation and test
 
 # singlecoil_train (knee), multicoil_val (knee, brain), multicoil_test_full (brain),
 # training_T2_1, validation_T2, training (prostate, by the archive and by its own tools)
@@ -36,13 +36,13 @@ def check_split(split: str) -> None:
 
 
 def check_root(root: str | Path) -> Path:
-    """The folder `root`, or a DataError that says what is wrong with it."""
+    """Path of the data folder `root`; a DataError if it is missing or cannot be read."""
     if not str(root):
         raise DataError("no data folder given; set data.root to where the data set lies")
     path = Path(root).expanduser()
     try:
         path.is_dir()
-    except OSError as error:  # a folder on the way to it
+    except OSError as error:  # a parent folder cannot be read
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); allow it (chmod +x on the folders above "
             "it), or set data.root"
@@ -54,11 +54,14 @@ def check_root(root: str | Path) -> Path:
 
 
 def files_by_name(paths: Iterable[Path], skips: Skips) -> dict[str, Path]:
-    """The files among `paths` by name, sorted, hidden ones (such as macOS's ``._*``) left out.
+    """Files by name, sorted, without hidden ones (such as macOS's ``._*``).
+
+    Args:
+        paths: the files.
+        skips: record of files with a repeated name; if skipping is allowed, the first one is kept.
 
     Raises:
-        DataError: two files have the same name, so that keys would be ambiguous (where skipping
-            is allowed, the first one counts).
+        DataError: two files have the same name, so that keys would be ambiguous.
     """
     files: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: (path.name, path)):
@@ -77,12 +80,16 @@ def files_by_name(paths: Iterable[Path], skips: Skips) -> dict[str, Path]:
 
 
 def folder_of_split(parts: Sequence[str]) -> tuple[str, str]:
-    """What a file's folders say, outermost first: (coils, split), "" where they do not.
+    """Kind of coils and split by the names of a file's folders, as in the public archives.
 
-    As the public archives name them: coils "singlecoil" or "multicoil", split one of `SPLITS`.
+    Args:
+        parts: names of the folders, outermost first.
+
+    Returns:
+        "singlecoil", "multicoil" or "", and one of `SPLITS` or "".
     """
     matches = [FOLDER.fullmatch(part) for part in parts]
-    # a longer name counts for less, and the less the farther it is from the file
+    # names with a prefix come after exact ones, the innermost folder first
     matches += [LONG_FOLDER.fullmatch(part) for part in reversed(parts)]
     for match in filter(None, matches):
         return (match[1] or "").lower(), match[2].lower()
@@ -90,10 +97,15 @@ def folder_of_split(parts: Sequence[str]) -> tuple[str, str]:
 
 
 def folder_split(names: Sequence[str], split: str, where: Path) -> list[str] | None:
-    """The `names` (paths) of one split by their folders; None unless there are train and val.
+    """Names of one split by their folders; None if there are no folders for train and val.
+
+    Args:
+        names: paths relative to the root of the data.
+        split: "train", "val" or "test".
+        where: root of the data, for errors.
 
     Raises:
-        DataError: there are folders of other splits only.
+        DataError: there are folders only for other splits.
     """
     by_split: dict[str, list[str]] = {}
     for name in names:
@@ -117,22 +129,21 @@ def seeded_split(
     *,
     people: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The `names` of one split, sorted: a tenth each for val and test (at least one), rest train.
+    """Sorted names of one split: a tenth each (at least one person) for val and test, rest train.
 
-    All files of a person are in one split: those that `people` says, or whose path names the same
-    one (``sub-01`` of BIDS, ``patient01``, see `PERSON`); other files are taken as a person each.
-    Each person is ranked by a hash of the name and `seed`: no random state, the same on every
-    machine.
+    All files of a person are in one split. The person is taken from `people` or from the path
+    (``sub-01`` of BIDS, ``patient01``, see `PERSON`); other files count as one person each. People
+    are ranked by a hash of their name and `seed`, so that splits are equal on every machine.
 
     Args:
-        names: of the files, paths below the data's root.
+        names: paths of the files relative to the root of the data.
         split: "train", "val" or "test".
-        seed: chooses the people of a split.
-        where: the files lie, for errors.
-        people: file -> person, where the files say, see `known_people`.
+        seed: seed of the split.
+        where: root of the data, for errors.
+        people: file -> person, if the files tell, see `known_people`.
 
     Raises:
-        DataError: fewer than three people.
+        DataError: there are fewer than three people.
     """
     person = {name: (people or {}).get(name) or person_in(name) or name for name in names}
     everyone = set(person.values())
@@ -150,15 +161,19 @@ def seeded_split(
 
 
 def person_in(path: str) -> str:
-    """The person that a path names, such as "01" in ``sub-01/ses-1/anat/T1.nii.gz``; else ""."""
+    """Person in a path, "person 01" for ``sub-01/ses-1/anat/T1.nii.gz``; "" if there is none."""
     match = PERSON.search(path)
     return "" if match is None else f"person {match[1] or match[2]}"
 
 
 def known_people(identities: Mapping[str, str], where: Path) -> dict[str, str]:
-    """File -> person out of identities in the files' headers, without what anonymisers leave.
+    """File -> person from the identities in the headers, without placeholders of anonymisers.
 
-    Empty ones, those of zeros alone and one that all files share do not tell people apart.
+    Empty identities, zeros, and an identity that all files share are placeholders.
+
+    Args:
+        identities: file -> identity in its header.
+        where: root of the data, for the warning.
     """
     known = {name: text.strip() for name, text in identities.items() if text.strip(" 0\0")}
     if len(identities) > 1 and len(known) == len(identities) and len(set(known.values())) == 1:
@@ -175,20 +190,19 @@ def known_people(identities: Mapping[str, str], where: Path) -> dict[str, str]:
 def read_split_list(
     template: str, split: str, files: Iterable[str], skips: Skips | None = None
 ) -> list[str]:
-    """The names in a text file, one a line, in its order; ``#`` starts a comment.
+    """Names in a text file, one per line, in the order of the file.
 
-    Within a line a comment begins after a space: names may contain ``#``.
+    ``#`` starts a comment at the beginning of a line or after a space, as names may contain ``#``.
 
     Args:
-        template: path of the list; ``{split}`` in it is replaced by the split's name. Only the
-            test split may go without: one list for both train and val would be the same files.
+        template: path of the list, in which ``{split}`` is replaced by the name of the split. It
+            may be missing only for the test split, as train and val need different lists.
         split: "train", "val" or "test".
-        files: names of the files there are; a line may leave out the name's ending where that
-            leaves no doubt.
-        skips: takes the names without a file; None: they are an error.
+        files: names of the existing files; a line may omit the suffix if it stays unique.
+        skips: record of names without a file; None to raise an error for them.
 
     Raises:
-        DataError: no such list, an empty list, a name without file (all are listed) or twice.
+        DataError: the list is missing or empty, or has a name without a file or twice.
     """
     if "{split}" not in template and split != "test":
         raise DataError(
@@ -198,7 +212,7 @@ def read_split_list(
     path = Path(template.replace("{split}", split)).expanduser()
     known = _by_short_name(list(files))
     try:
-        text = path.read_text("utf-8-sig")  # a byte order mark is no part of a name
+        text = path.read_text("utf-8-sig")  # ignores a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the split list ({error}); check it") from error
     lines = [_without_comment(line, known) for line in text.splitlines()]
@@ -215,12 +229,12 @@ def read_split_list(
     if not chosen or len(set(chosen)) < len(chosen):
         twice = sorted({name for name in chosen if chosen.count(name) > 1})
         fault = f"it names {', '.join(twice)} more than once" if twice else "it is empty"
-        raise DataError(f"{path}: expected one name a line, but {fault}; correct the list")
+        raise DataError(f"{path}: expected one name per line, but {fault}; correct the list")
     return chosen
 
 
 def _by_short_name(names: Sequence[str]) -> dict[str, str]:
-    """Each name by itself, and without its ending where no other name is the same then."""
+    """Names by themselves, and by their stems without suffix if these are unique."""
     short = {name: name[: len(name) - len(Path(name).suffix)] for name in names}
     number = Counter(short.values())
     return {s: name for name, s in short.items() if number[s] == 1} | {n: n for n in names}

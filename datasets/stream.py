@@ -1,4 +1,4 @@
-"""The endless training stream: which image comes when is a function of (seed, sample number)."""
+"""The endless stream of training images, a function of (seed, sample number)."""
 
 import multiprocessing
 import signal
@@ -18,25 +18,28 @@ from datasets.sample import DataError
 from operators.batch import derive_seed
 
 Batch = Tensor | tuple[Tensor, ...]
-DYING = 1.0  # seconds from a process's last sign to its end
+DYING = 1.0  # seconds to wait for the end of a process whose data broke off
 
 
 class TrainingStream(Dataset):
-    """Item n is the n-th training image of the whole run, over all epochs.
+    """Stream of augmented training images; item n is the n-th image of the run over all epochs.
 
-    Epoch e = n // len(dataset) goes through the data in an order that depends on (seed, e) only,
-    and item n is augmented with random numbers that depend on (seed, n) only. So a run that is
-    resumed at any n sees what an uninterrupted one sees, whatever the number of workers.
+    The order of epoch e = n // len(dataset) depends only on (seed, e), and the augmentation of item
+    n only on (seed, n). A run that is resumed at any n therefore sees the same images as an
+    uninterrupted one, for any number of workers.
 
     Args:
-        dataset: gives a `Sample` each, or with a method `images` a batch of images at once.
-        seed: of order and augmentation.
-        shuffle: whether each epoch has an order of its own; else the data's.
+        dataset: data set of `Sample`, or with a method `images` that returns a batch of images.
+        seed: seed of order and augmentation.
+        shuffle: whether each epoch has a random order; otherwise that of the data.
         crop: side of random crops in pixels; 0 for whole images.
+        flip: whether to flip randomly.
+        rotate: whether to rotate randomly by multiples of 90 degrees.
         shrink: smallest random scale before the crop; 1 for none.
-        flip: random flips.
-        rotate: random rotations by multiples of 90 degrees.
-        gamma, invert, shading, background: see `augment`; 0 for none.
+        gamma: random contrast, see `augment`; 0 for none.
+        invert: probability of inverted intensities; 0 for none.
+        shading: random shading, see `augment`; 0 for none.
+        background: probability of an empty background, see `augment`; 0 for none.
     """
 
     def __init__(
@@ -70,19 +73,19 @@ class TrainingStream(Dataset):
         self.is_augmented = shrink != 1 or any(
             (crop, flip, rotate, gamma, invert, shading, background)
         )
-        # more work than a crop: a process of its own pays even for images in memory
+        # costly enough for loader processes to pay off even for images in memory
         self.is_costly = shrink != 1 or any((gamma, shading, background))
         self._epoch, self._order = -1, torch.empty(0)
 
     def __getitem__(self, n: int) -> Tensor:
-        """``(1, H, W)`` float32 in [0, 1]."""
+        """Image number n: float32 ``(1, H, W)`` in [0, 1]."""
         return self.__getitems__([n])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> Tensor:
-        """A batch ``(B, 1, H, W)``, as a `DataLoader` asks for it.
+        """Batch of images ``(B, 1, H, W)``, as a `DataLoader` requests it.
 
         Raises:
-            DataError: images of different sizes.
+            DataError: the images have different sizes.
         """
         items = [self._index(*divmod(n, len(self.dataset))) for n in numbers]
         if hasattr(self.dataset, "images"):
@@ -108,7 +111,7 @@ class TrainingStream(Dataset):
 
 
 def just_images(_numbers: Sequence[int], images: Tensor) -> Tensor:
-    """The images of a batch as they are."""
+    """The unchanged images of a batch, the default `finish` of `batches`."""
     return images
 
 
@@ -124,28 +127,28 @@ def batches(
     splits: int = 1,
     finish: Callable[[Sequence[int], Tensor], Batch] = just_images,
 ) -> Iterator[tuple[range, Batch]]:
-    """The batches of steps `start` to `stop` - 1, or one process's part of them.
+    """Batches of the steps `start` to `stop` - 1, or one process's part of them.
 
     Args:
         stream: the images.
         start: first step.
         stop: last step + 1.
-        batch_size: images a step, over all processes; a multiple of parts * splits.
-        num_workers: processes that read ahead; images that are in memory or in the disk cache
-            (mapped into memory) and hardly augmented are taken in this process, as copying them
-            to it costs more.
-        part: which of the `parts` equal parts of each batch is wanted.
-        parts: number of processes that share a batch.
-        splits: pieces that this part comes in, one after the other (gradient accumulation).
-        finish: called with the numbers n of a piece's samples and their images
-            ``(B / (parts splits), 1, H, W)`` on the CPU, where they are read; gives a tensor, or
-            a tuple of them.
+        batch_size: number of images per step over all processes, a multiple of parts * splits.
+        num_workers: number of processes that read ahead. Images in memory or in the disk cache
+            (mapped into memory) that are hardly augmented are read in this process, as copying
+            them costs more.
+        part: index of the part of each batch, from 0 to `parts` - 1.
+        parts: number of equal parts of each batch, one per process.
+        splits: number of pieces into which this part is divided (gradient accumulation).
+        finish: function of the numbers n of a piece's samples and their images
+            ``(B / (parts splits), 1, H, W)``, called on the CPU where they are read; returns a
+            tensor or a tuple of tensors.
 
     Yields:
-        the numbers of a piece's samples, and what `finish` gave: by default the images.
+        The numbers of a piece's samples, and the result of `finish`, by default the images.
 
     Raises:
-        DataError: as `TrainingStream`, or a loader process was killed.
+        DataError: an image cannot be read, sizes differ, or a loader process was killed.
     """
     if getattr(stream.dataset, "in_memory", False) and not stream.is_costly:
         num_workers = 0
@@ -167,7 +170,7 @@ def batches(
         worker_init_fn=_ignore_signals,
     )
     iterator, workers = _start(loader)
-    # once this ends, and else before the exit waits for them: a traceback may hold this generator
+    # also runs at exit, before Python waits for the workers, as a traceback may keep this generator
     end = Finalize(None, _kill, args=(workers,), exitpriority=1)
     try:
         for numbers in pieces():
@@ -177,10 +180,10 @@ def batches(
 
 
 class _Answers(Dataset):
-    """A stream that gives errors back in place of images.
+    """A stream that returns errors instead of raising them.
 
-    PyTorch raises an exception of a loader process anew with a traceback in its text, and waits for
-    ever for a batch that has no place in shared memory.
+    PyTorch would raise an exception of a loader process with a traceback in its text, and would
+    wait forever for a batch that does not fit in shared memory.
     """
 
     def __init__(self, stream: TrainingStream, finish: Callable[[Sequence[int], Tensor], Batch]):
@@ -206,10 +209,10 @@ class _Answers(Dataset):
 
 
 def _start(loader: DataLoader) -> tuple[Iterator[Batch | Exception], list[BaseProcess]]:
-    """The loader's batches, and its processes.
+    """Iterator of the loader's batches, and its processes.
 
-    PyTorch sets a handler of SIGCHLD that raises wherever the main process is, so amid other work,
-    too. It is taken out: `_next` notices a death, as well.
+    PyTorch's handler of SIGCHLD, which raises in the middle of any work of the main process, is
+    removed; `_next` also notices a dead process.
     """
     others = multiprocessing.active_children()
     iterator = iter(loader)
@@ -219,11 +222,11 @@ def _start(loader: DataLoader) -> tuple[Iterator[Batch | Exception], list[BasePr
 
 
 def _next(iterator: Iterator[Batch | Exception], workers: Sequence[BaseProcess]) -> Batch:
-    """The next batch; raises the error that comes in its place, or that a process has died."""
+    """Next batch; raises the error returned in its place, or a DataError if a process has died."""
     try:
         batch = next(iterator)
     except (RuntimeError, OSError, EOFError) as error:
-        # a batch that a dying process has sent breaks off in many ways
+        # an incomplete batch of a dying process raises various errors
         if not wait([worker.sentinel for worker in workers], timeout=DYING):
             raise
         raise DataError(
@@ -234,7 +237,7 @@ def _next(iterator: Iterator[Batch | Exception], workers: Sequence[BaseProcess])
         try:
             raise batch
         finally:
-            del batch  # a cycle with its traceback, which holds the loader's processes
+            del batch  # breaks a cycle with the traceback, which keeps the loader's processes
     return batch
 
 
@@ -249,20 +252,20 @@ def _stack(images: Sequence[Tensor]) -> Tensor:
 
 
 def _as_it_is(batch: Batch) -> Batch:
-    """`TrainingStream` collates by itself."""
+    """The batch itself, as `TrainingStream` already collates."""
     return batch
 
 
 def _kill(workers: Sequence[BaseProcess]) -> None:
-    """End processes that ignore other signals."""
+    """Kill loader processes, which ignore other signals."""
     for worker in workers:
         worker.kill()
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Leave it to the main process to stop: schedulers and terminals signal all processes.
+    """Ignore signals in a loader process, as schedulers and terminals signal all processes.
 
-    It may want to go on with its batches, and then ends these by `_kill`.
+    The main process may still need its batches, and ends loader processes by `_kill`.
     """
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):

@@ -1,19 +1,19 @@
-"""Hints to the operating system; without effect where it does not take them."""
+"""Hints to the operating system, without effect if it does not support them."""
 
 import os
 
-READ_AHEAD = getattr(os, "POSIX_FADV_WILLNEED", None)  # begin to read from the disk
-WRITE_BACK = getattr(os, "POSIX_FADV_DONTNEED", None)  # begin to write what is not on the disk yet
+READ_AHEAD = getattr(os, "POSIX_FADV_WILLNEED", None)  # start reading from the disk
+WRITE_BACK = getattr(os, "POSIX_FADV_DONTNEED", None)  # start writing to the disk
 
 
 def advise(file: int, start: int, length: int, advice: int | None) -> None:
-    """`READ_AHEAD` or `WRITE_BACK` for some bytes of an open file."""
+    """Give the advice `READ_AHEAD` or `WRITE_BACK` for a range of bytes of an open file."""
     if advice is not None:
         os.posix_fadvise(file, start, length, advice)
 
 
 def reserve(file: int, start: int, length: int) -> None:
-    """Room on the disk for some bytes of an open file.
+    """Reserve disk space for a range of bytes of an open file.
 
     Raises:
         OSError: the disk is full.
@@ -25,7 +25,7 @@ def reserve(file: int, start: int, length: int) -> None:
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """Number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

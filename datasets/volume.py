@@ -1,6 +1,6 @@
-"""Volumes as NIfTI files or DICOM series: slices along an anatomical axis.
+"""Slices of volumes in NIfTI files or DICOM series, along an anatomical axis.
 
-Needs nibabel, and for DICOM pydicom: the extra `io`.
+Needs nibabel, and pydicom for DICOM, from the extra `io`.
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ from datasets.splits import (
     seeded_split,
 )
 
-AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # of an array along (right, anterior, superior)
+AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis of an array (right, anterior, superior)
 
 
 @dataclass(frozen=True)
 class VolumeSource:
-    """The files of one volume: a NIfTI file, or the slices of a DICOM stack in order."""
+    """Files of one volume: a NIfTI file, or the slices of a DICOM stack in order."""
 
     name: str
     files: tuple[Path, ...]
@@ -49,7 +49,7 @@ class VolumeSource:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in the folder of the data: the files of each volume, and whose they are."""
+    """Volumes in the folder of the data: the files of each, and the identity of its person."""
 
     files: dict[str, tuple[Path, ...]]
     identities: dict[str, str]
@@ -58,10 +58,10 @@ class Found:
 class Volumes(SliceDataset):
     """Slices of volumes, each scaled to [0, 1]; made by `open_volume`.
 
-    Items are `Sample`, without extras, seen as radiologists do: anterior (or superior) up, the
-    patient's right on the left, in sagittal slices the nose on the left. Pixels stay as they are:
-    no correction of their spacing. The last volume read is kept in memory; for training,
-    ``data.cache=disk`` spares reading a volume for each slice.
+    Items are `Sample` without extras, in radiological view: anterior (or superior) up, the
+    patient's right on the left, in sagittal slices the nose on the left. Pixels are not resampled
+    to equal spacing. The last volume read is kept in memory; for training, ``data.cache=disk``
+    avoids reading a volume for each slice.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class Volumes(SliceDataset):
 
     @property
     def files(self) -> list[Path]:
-        """Every file that is read, once."""
+        """Files of all volumes, each once."""
         return [path for source in super().files for path in source.files]
 
     def read(self, source: VolumeSource, indices: Sequence[int]) -> list[Sample]:
-        """The samples of some slices of one volume."""
+        """Samples of some slices of one volume."""
         volume, bounds = self.volume(source), self.bounds(source)
         samples = []
         for index in indices:
@@ -99,7 +99,7 @@ class Volumes(SliceDataset):
         return samples
 
     def volume(self, source: VolumeSource) -> np.ndarray:
-        """A volume along (right, anterior, superior), clipped to its window."""
+        """Volume (right, anterior, superior), float32, clipped to its window or percentiles."""
         times = tuple(path.stat().st_mtime_ns for path in source.files if path.exists())
         return _load_clipped(source, times, self.window, self.percentiles)
 
@@ -119,33 +119,34 @@ def open_volume(
     split_list: str = "",
     skip_bad: bool = False,
 ) -> Volumes:
-    """Find the volumes of a split anywhere below `root` and check each one's header.
+    """Data set of the volumes of a split in or below `root`, each of whose headers is checked.
 
-    NIfTI files (``.nii``, ``.nii.gz``) count where there are any, else DICOM files (``.dcm``,
-    ``.ima``, and others that begin as DICOM does). A volume is a stack of parallel slices of one
-    series, echo and part (see `dicom_stacks.split_stacks`), named after its folder and, where
-    there are others in it, ``#`` and what tells them apart. Phase, real and imaginary parts are
-    left out where there are magnitudes. With folders ``train``, ``val``, ``test`` below `root`
-    these are the splits; otherwise volumes are split by `split_seed`, all of a person together
-    (DICOM: PatientID; see `splits.seeded_split`).
+    NIfTI files (``.nii``, ``.nii.gz``) are used if there are any, otherwise DICOM files (``.dcm``,
+    ``.ima``, and others with DICOM's magic bytes). A DICOM volume is a stack of parallel slices of
+    one series, echo and part (see `dicom_stacks.split_stacks`). It is named after its folder and,
+    if the folder has several, a ``#`` and what distinguishes it. Phase, real and imaginary parts
+    are left out if there are magnitudes. Folders ``train``, ``val`` and ``test`` below `root` are
+    the splits; otherwise volumes are split by `split_seed`, with those of a person together (DICOM:
+    PatientID; see `splits.seeded_split`).
 
     Args:
         root: folder of the data.
         split: "train", "val" or "test".
-        image_size: side of the square that slices become; None or 0 keeps their size.
-        axis: "axial", "coronal" or "sagittal", by the header's orientation.
-        slices: of each volume, from inferior, posterior or left, see `slices.choose_slices`.
-        window: "LEVEL,WIDTH" in the file's unit (CT: Hounsfield) to clip to; "": all.
-        percentiles: "LOW,HIGH", 0 to 100, of each volume's values to clip to; "": all.
+        image_size: side in pixels of the square images; None or 0 keeps the size of slices.
+        axis: "axial", "coronal" or "sagittal", by the orientation in the header.
+        slices: slices of each volume, from inferior, posterior or left, see
+            `slices.choose_slices`.
+        window: "LEVEL,WIDTH" in the unit of the file (CT: Hounsfield) to clip to; "" for none.
+        percentiles: "LOW,HIGH", from 0 to 100, of each volume to clip to; "" for none.
         fit: how slices become square, see `fit.fit_square`.
-        normalize: "slice" or "volume", scaled over what (after clipping).
-        split_seed: chooses the volumes of a split where folders do not.
-        split_list: path of a text file of names (paths below `root`; DICOM: of the folder, see
-            above; "." is `root` itself).
-        skip_bad: leave out volumes that cannot be used.
+        normalize: whether to scale over each "slice" or its "volume" (after clipping).
+        split_seed: chooses the volumes of a split if there are no folders for it.
+        split_list: path of a text file of names (paths relative to `root`; for DICOM names as
+            above, where "." is `root` itself).
+        skip_bad: whether to skip volumes that cannot be used.
 
     Raises:
-        DataError: nothing usable is found, a volume cannot give what is asked, or nibabel or
+        DataError: nothing usable is found, a volume cannot be read as requested, or nibabel or
             pydicom is missing.
     """
     check_split(split)
@@ -228,7 +229,7 @@ def _check_place(image: DicomSlice) -> None:
 def _only_magnitudes(
     stacks: dict[str, tuple[DicomSlice, ...]], skips: Skips
 ) -> dict[str, tuple[DicomSlice, ...]]:
-    """Without the other parts of complex images, if there are magnitudes."""
+    """The stacks without phase, real and imaginary parts, if there are magnitudes."""
     kept = {name: stack for name, stack in stacks.items() if stack[0].part == "magnitude"}
     if not kept:
         return stacks
@@ -246,7 +247,7 @@ def _split_names(
         stems = {name.removesuffix(".gz").removesuffix(".nii"): name for name in names}
         known = stems | {name: name for name in names}
         return [known[name] for name in read_split_list(split_list, split, known, skips)]
-    # the folder of a DICOM stack is a part of its name
+    # the name of a DICOM stack is its folder
     paths = {f"{name}/" if found.identities else name: name for name in names}
     by_folder = folder_split(list(paths), split, folder)
     if by_folder is not None:
@@ -256,10 +257,10 @@ def _split_names(
 
 
 def _shape(files: tuple[Path, ...]) -> tuple[int, int, int]:
-    """Shape along (right, anterior, superior), from headers alone.
+    """Shape (right, anterior, superior) of a volume, from headers only.
 
     Raises:
-        DataError: not three-dimensional, or implausibly large for the file.
+        DataError: the volume is not three-dimensional, or implausibly large for the file.
     """
     nibabel = require("nibabel")
     if is_nifti(files[0]):
@@ -285,7 +286,7 @@ def _load_clipped(
     window: tuple[float, float] | None,
     percentiles: tuple[float, float] | None,
 ) -> np.ndarray:
-    """A volume along (right, anterior, superior), float32; `times` of its files tell versions."""
+    """Volume (right, anterior, superior), float32; `times` of its files are a key of the cache."""
     volume = _load(source.files)
     if percentiles and np.isfinite(volume).all():  # the error for NaN comes with the slice
         window = tuple(np.percentile(volume, percentiles))
@@ -316,7 +317,7 @@ def _stack_series(files: tuple[Path, ...]) -> np.ndarray:
 
 
 def _dicom_affine(files: tuple[Path, ...]) -> np.ndarray:
-    """(slice, row, column) to (right, anterior, superior), for directions only: no offset.
+    """Affine from (slice, row, column) to (right, anterior, superior), without offset.
 
     DICOM's x and y point to the patient's left and back.
     """

@@ -1,3 +1,3 @@
-"""From a prior and data to numbers: evaluate, metrics, tables, figures."""
+"""Evaluation of priors and samplers on data sets: reconstructions, metrics, tables, figures."""
 
-import configs.installed  # noqa: F401 -- says what to do where a package is missing
+import configs.installed  # noqa: F401 -- reports missing packages and how to install them

@@ -1,19 +1,20 @@
-"""Reconstruct the slices of a data set from simulated measurements and measure the result.
+"""Reconstruct the slices of a data set from simulated measurements and compute metrics.
 
     python -m evaluation.evaluate --config=configs/evaluate.py --out=results/NAME \
         --config.prior=runs/NAME --config.sampler.num_steps=500
-    torchrun --nproc-per-node=4 -m evaluation.evaluate --out=results/NAME ...   one process a GPU
+    torchrun --nproc-per-node=4 -m evaluation.evaluate --out=results/NAME ...   one process per GPU
     python -m evaluation.evaluate --shard=slurm --out=results/NAME ...          in a SLURM array
-    python -m evaluation.evaluate --shard=0/2 --out=results/NAME ...            a half
+    python -m evaluation.evaluate --shard=0/2 --out=results/NAME ...            one half
 
-Run again, it continues where it was stopped; `evaluation.results.folder` describes the folder,
-`evaluation.run.shards` how processes share the work. Seeds follow from (config.seed, slice key):
-batch size, order and sharding change last digits at most, resuming not even these.
+Running the same command again continues an interrupted run. `evaluation.results.folder` describes
+the folder, `evaluation.run.shards` how processes share the work. Seeds are derived from
+(config.seed, slice key), so that batch size, order and sharding change at most the last digits, and
+resuming changes nothing.
 
 A slice that cannot be read, measured or reconstructed is recorded with its error, and the others go
-on; the same command tries it again. Exit codes: 0, everything is there; 1, an error that concerns
-all slices (nothing was computed, or the same error came for each of the first slices); 3, finished
-but for the slices in failures.csv (torchrun makes a 1 of it).
+on; the same command tries it again. Exit codes: 0, all slices are finished; 1, an error that
+concerns all slices (nothing was computed, or the first slices all failed with the same error);
+3, finished except for the slices in failures.csv (torchrun turns this into 1).
 """
 
 import logging
@@ -70,19 +71,19 @@ from operators.create import operator_class
 
 log = logging.getLogger(__name__)
 
-# the prior's path may change, its weights may not: their hash is compared
+# the path of the prior may change, but not its weights, whose hash is compared
 MAY_CHANGE = ("prior", "batch_size", "limit", "panels", "data.root", "data.cache", "data.cache_dir")
 PROTOCOLS = ("correct", "study")
 SOME_FAILED = 3  # exit code
-MOST_NAMED = 20  # failed slices in a message
-LONGEST_WAIT = timedelta(days=30)  # of a finished process for the others
+MOST_NAMED = 20  # largest number of failed slices listed in a message
+LONGEST_WAIT = timedelta(days=30)  # for which a finished process waits for the others
 
 
 class FailedSlicesError(ValueError):
-    """Everything was tried and stored, but some slices failed.
+    """Some slices failed, after all slices were tried and the results stored.
 
     Attributes:
-        failures: what went wrong, by key.
+        failures: error messages by key of the slice.
     """
 
     def __init__(self, folder: Path, failures: dict[str, str]):
@@ -97,18 +98,18 @@ class FailedSlicesError(ValueError):
 
 
 def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -> None:
-    """Evaluate the slices of a shard that `out` does not have yet.
+    """Reconstruct and evaluate the slices of a shard that are missing in `out`.
 
     Args:
-        config: see configs/evaluate.py.
+        config: evaluation config, see configs/evaluate.py.
         out: folder of the results, shared by all shards.
-        device: where networks run.
+        device: device of the networks.
         shard: this process's part of the slices.
 
     Raises:
         ConfigError, DataError, CheckpointError, ValueError, FileNotFoundError: before any
-            reconstruction, if something does not fit; a ValueError, too, if the first slices all
-            fail alike.
+            reconstruction, if config, data, prior or folder are invalid; also a ValueError if the
+            first slices all fail with the same error.
         FailedSlicesError: at the end, if slices of this shard failed.
     """
     if config.protocol not in PROTOCOLS:
@@ -120,7 +121,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     prior = describe_prior(weights_file(config))
     check_settings(config, out, prior)
     with_file = config.copy_and_resolve_references()
-    with_file.prior = str(file or "")  # that very file, though training may write a newer one
+    with_file.prior = str(file or "")  # this very file, even if training writes a newer one
     progress = SliceProgress()
     method = create_reconstructor(with_file, device, progress.call)
     dataset = open_slices(config)
@@ -128,7 +129,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     operator = first_operator(config, dataset, len(keys))
 
     with holding(out, shared=True) as hold:
-        with locked(out / WRITE_LOCK):  # no other process begins between the check and the writing
+        with locked(out / WRITE_LOCK):  # no other process may start between check and writing
             check_settings(config, out, prior)
             check_data(config, out, dataset)
             results = Results(out, configs.to_json(config), keys=keys, alone=shard == WHOLE)
@@ -155,16 +156,16 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
 
 
 def check_settings(config: ConfigDict, out: Path, prior: dict | None) -> None:
-    """Raise a ConfigError if `out` is damaged, or was made with other settings."""
+    """Raise a ConfigError if `out` is damaged, or was made with other settings or another prior."""
     check_sums(out)
     configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
     check_prior(out, prior)
 
 
 def check_data(config: ConfigDict, out: Path, dataset: Dataset) -> None:
-    """Raise a DataError if finished slices of `out` were of other data; write ``files.csv``.
+    """Raise a DataError if the data of finished slices of `out` have changed; write ``files.csv``.
 
-    Slices are looked at only if files have changed: bad ones may have been repaired meanwhile.
+    Slices are compared only if files have changed, as bad files may have been repaired meanwhile.
     """
     path = out / "files.csv"
     old, now = read_files(path), describe_files(dataset, config.data)
@@ -183,7 +184,7 @@ def check_data(config: ConfigDict, out: Path, dataset: Dataset) -> None:
 
 
 def hash_of(config: ConfigDict, dataset: Dataset, i: int) -> str:
-    """The `measurement_hash` of an item; "" if it cannot be read."""
+    """The `measurement_hash` of the i-th item; "" if it cannot be read."""
     try:
         return measurement_hash(config, dataset[i])
     except DataError:
@@ -191,7 +192,7 @@ def hash_of(config: ConfigDict, dataset: Dataset, i: int) -> str:
 
 
 def number_people(people: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
-    """ "person 1", ... by key: in the order of their slices, without what identifies them."""
+    """Anonymous names "person 1", ... by slice key, numbered in the order of the slices."""
     numbers: dict[str, int] = {}
     known = {key: people[key] for key in keys if key in people}
     return {
@@ -201,10 +202,10 @@ def number_people(people: Mapping[str, str], keys: Sequence[str]) -> dict[str, s
 
 
 def open_slices(config: ConfigDict) -> Dataset:
-    """The data set.
+    """Data set of the config.
 
-    Slices are read when their turn comes, so that a bad one is its own failure. To leave bad ones
-    out, or to fill a cache, all are read beforehand.
+    Slices are read one by one, so that a bad one fails alone. To skip bad slices or to fill a
+    cache, all are read beforehand.
     """
     if config.data.skip_bad or config.data.cache != "none":
         return prepare_dataset(config.data, config.data.split, limit=config.limit)
@@ -212,7 +213,7 @@ def open_slices(config: ConfigDict) -> Dataset:
 
 
 def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOperator:
-    """The operator of the first readable slice, tried out on it before anything is written."""
+    """Operator of the first readable slice, applied to it as a test before anything is written."""
     error = DataError("expected at least one slice, got none; raise limit")
     for i in range(count):
         try:
@@ -223,7 +224,7 @@ def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOp
         operator = build_operator(config, tuple(sample.image.shape[-2:]), [sample.key])
         try:
             operator.forward(sample.image[None])
-        except TypeError as problem:  # complex images where real ones are measured
+        except TypeError as problem:  # complex images, but an operator of real ones
             raise ValueError(f"{problem}; choose data.mode or the operator accordingly") from None
         return operator
     raise error
@@ -240,13 +241,13 @@ def reconstruct_missing(
     device: str,
     progress: SliceProgress,
 ) -> dict[str, str]:
-    """Reconstruct those of the items `own` that are missing; what failed, by key.
+    """Reconstruct the missing items among `own`; returns errors by key.
 
-    For a network batches form as if none was there. Slices that failed before are tried again one
-    by one: they would take their whole batches with them each time.
+    Batches for a network are those of an uninterrupted run. Slices that failed before are tried
+    again one by one, as they would make their whole batches fail.
     """
     failed = read_failures(results.folder)
-    together = size if prior_file(config) else 1  # baselines take slices one by one
+    together = size if prior_file(config) else 1  # baselines reconstruct slices one by one
     todo = unfinished(own, together, lambda i: keys[i] in results.finished or keys[i] in failed)
     given = (config, method, dataset, keys)
     failures = reconstruct_all(*given, todo, size, results, device, progress)
@@ -265,10 +266,10 @@ def reconstruct_all(
     device: str,
     progress: SliceProgress,
 ) -> dict[str, str]:
-    """Reconstruct and store the items `todo`, at most `size` at a time; what failed, by key.
+    """Reconstruct and store the items `todo`, at most `size` at a time; returns errors by key.
 
     Raises:
-        ValueError: the first slices all fail alike.
+        ValueError: the first slices all fail with the same error.
     """
     with_panel = set(keys if config.panels < 0 else keys[: config.panels])
     failures: dict[str, str] = {}
@@ -285,7 +286,7 @@ def reconstruct_all(
             if isinstance(outcome, Exception):
                 outcome = [Outcome(keys[items[0]], error=describe_error(outcome))]
             for one in outcome:
-                if one.error and one.key in results.finished:  # done before, alone or otherwise
+                if one.error and one.key in results.finished:  # already reconstructed before
                     continue
                 if one.error:
                     log.warning("failed: %s", named(one.key, one.error))
@@ -300,7 +301,7 @@ def reconstruct_all(
 
 
 def store(config: ConfigDict, one: Outcome, results: Results) -> None:
-    """Write a finished slice, and its picture if it gets one."""
+    """Write a finished slice, and its panel if it has one."""
     if one.direct is not None:
         study = config.protocol == "study"
         before = all_metrics(one.target, one.direct, study=study)
@@ -317,17 +318,17 @@ def store(config: ConfigDict, one: Outcome, results: Results) -> None:
 
 
 def caption(name: str, metrics: dict[str, float]) -> str:
-    """Name, PSNR and SSIM for a picture."""
+    """Caption of an image: name, PSNR and SSIM."""
     return f"{name}: {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}"
 
 
 def named(key: str, text: str) -> str:
-    """An error with its slice's key in front; errors of data sets have it already."""
+    """An error message with the key of its slice in front, unless it already starts with it."""
     return text if text.startswith(key) else f"{key}: {text}"
 
 
 def wait_for_others() -> None:
-    """Until all processes of torchrun are here: it ends all as soon as one leaves with an error."""
+    """Wait for all processes of torchrun, which ends all as soon as one exits with an error."""
     if distributed.is_torchelastic_launched():
         distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
         distributed.barrier()
@@ -335,7 +336,7 @@ def wait_for_others() -> None:
 
 
 def choose_device() -> str:
-    """The GPU of this process, numbered by torchrun; without any the CPU."""
+    """Device of this process: the GPU numbered by torchrun, or the CPU if there is no GPU."""
     if not torch.cuda.is_available():
         return "cpu"
     number = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
@@ -344,7 +345,7 @@ def choose_device() -> str:
 
 
 def main(_) -> None:
-    """Command line."""
+    """Run the command line."""
     out, code = Path(flags.FLAGS.out), 0
     with configs.clear_errors():
         shard = find_shard(flags.FLAGS.shard, os.environ)

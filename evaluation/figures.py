@@ -1,4 +1,4 @@
-"""Figures of finished results, as PDF and PNG.
+"""Figures of finished results as PDF and PNG.
 
     python -m evaluation.figures boxplots results/mri --out=figures [--metric=ssim]
     python -m evaluation.figures depth results/mri --out=figures
@@ -6,8 +6,8 @@
     python -m evaluation.figures panels results/mri/pd/gaussian1d_4x/{zero_filled,natural_1_pc} \
         --out=figures [--key=KEY] [--inset=ROW,COLUMN,SIDE]
 
-The first three take grids ROOT/DATA/MEASUREMENT/METHOD and draw a figure for each data set, the
-last one takes results folders of the same slices.
+The first three take grids ROOT/DATA/MEASUREMENT/METHOD and draw one figure per data set; the last
+one takes results folders of the same slices.
 """
 
 import argparse
@@ -31,16 +31,19 @@ PLOTS = {"boxplots": draw_boxplots, "depth": draw_depth, "lambda": draw_lambda}
 
 
 def make_plots(kind: str, roots: Sequence[Path], metric: str, out: Path) -> list[Path]:
-    """A figure for each data set of the grids: ``KIND_DATA_METRIC.{pdf,png}``.
+    """Write one figure per data set of the grids, ``KIND_DATA_METRIC.{pdf,png}``.
 
     Args:
         kind: a key of `PLOTS`.
-        roots: of grids.
+        roots: root folders of grids.
         metric: a column of the results.
-        out: folder, made if missing.
+        out: output folder, created if missing.
+
+    Returns:
+        The paths of the files.
 
     Raises:
-        ValueError: no results of that kind.
+        ValueError: there are no results of this kind.
     """
     sweep = kind == "lambda"
     cells = [
@@ -66,16 +69,19 @@ def make_plots(kind: str, roots: Sequence[Path], metric: str, out: Path) -> list
 def make_panels(
     folders: Sequence[Path], out: Path, *, key: str = "", inset: Inset | None = None
 ) -> list[Path]:
-    """Reconstructions of one slice side by side: ``panels_KEY.{pdf,png}``.
+    """Reconstructions of one slice side by side, ``panels_KEY.{pdf,png}``.
 
     Args:
-        folders: results folders of the same data, in the order of the pictures.
-        out: folder, made if missing.
-        key: of the slice; "": the one in the middle of those that all folders have.
-        inset: the detail to enlarge; None: the one with the most edges.
+        folders: results folders of the same data, in the order of the images.
+        out: output folder, created if missing.
+        key: key of the slice; "" for the middle one of those that all folders have.
+        inset: detail to enlarge; None for the one with the most edges.
+
+    Returns:
+        The paths of the files.
 
     Raises:
-        ValueError: the folders have no such slice in common.
+        ValueError: the folders do not have this slice, or any slice, in common.
     """
     cells = [read_cell(folder) for folder in folders]
     names = [title.replace(", ", "\n", 1) for title in titles(cells)]
@@ -98,7 +104,7 @@ def make_panels(
 
 
 def parse_inset(text: str) -> Inset:
-    """``ROW,COLUMN,SIDE`` in pixels."""
+    """Inset from the text ``ROW,COLUMN,SIDE`` in pixels; an argparse error for another form."""
     try:
         return Inset(*map(int, text.split(",")))
     except (TypeError, ValueError):
@@ -108,12 +114,12 @@ def parse_inset(text: str) -> Inset:
 
 
 def _summary(function: Callable) -> str:
-    """The first line of its docstring, as argparse takes it."""
+    """First line of a function's docstring, escaped for argparse."""
     return function.__doc__.partition("\n")[0].replace("%", "%%")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.figures",
         description=__doc__,
@@ -126,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         plot.add_argument("--metric", choices=METRICS, default="psnr")
     panels = kinds.add_parser("panels", help=_summary(make_panels))
     panels.add_argument("inputs", nargs="+", type=Path, metavar="FOLDER")
-    panels.add_argument("--key", default="", help="of the slice (default: the middle one)")
+    panels.add_argument("--key", default="", help="key of the slice (default: the middle one)")
     panels.add_argument("--inset", type=parse_inset, help="ROW,COLUMN,SIDE in pixels")
     for command in (*map(kinds.choices.get, PLOTS), panels):
         command.add_argument("--out", type=Path, default=Path("figures"))

@@ -1,11 +1,11 @@
-"""Run a grid of reconstructions (`evaluation.study.grids`), or a cell of it.
+"""Run a grid of reconstructions (`evaluation.study.grids`), or one cell of it.
 
-    python -m evaluation.grid mri --dry-run     the commands, one a line
-    python -m evaluation.grid mri --cell=7      one of them, as a task of a SLURM array does
-    python -m evaluation.grid mri               all, one after the other; finished ones are skipped
+    python -m evaluation.grid mri --dry-run     print the commands, one per line
+    python -m evaluation.grid mri --cell=7      run one of them, as a task of a SLURM array does
+    python -m evaluation.grid mri               run all in turn; finished cells are skipped
 
-Results go to OUT/DATA/MEASUREMENT/METHOD. What starts with ``--config.`` is passed on to every
-cell. A cell that fails does not stop the others; they are listed at the end, with exit code 1.
+Results go to OUT/DATA/MEASUREMENT/METHOD. Flags ``--config.FIELD`` are passed on to every cell. A
+cell that fails does not stop the others; failed cells are listed at the end, with exit code 1.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from configs import check_overrides, clear_errors, load_config, quiet_pipe
 from evaluation.study.grids import GRIDS, QUICK_GRIDS, QUICK_PRIOR, QUICK_TRAINING, ROOTS, GridCell
 
 CONFIG = "configs/evaluate.py"
-INTERRUPTED = 75  # exit code, as train.py's: the same command continues
+INTERRUPTED = 75  # exit code as in train.py: the same command continues
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
-    """The arguments, and what is passed on.
+    """Parsed arguments, and the ``--config.`` flags that are passed on.
 
     Raises:
         ConfigError, ValueError: an unknown field or argument.
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("name", choices=GRIDS)
-    parser.add_argument("--quick", action="store_true", help="a cut of it, on embedded slices")
+    parser.add_argument("--quick", action="store_true", help="small version, on embedded slices")
     parser.add_argument(
         "--only", metavar="PATTERN", default="*", help="cells such as 'knee_*/*/natural_1_*'"
     )
@@ -52,8 +52,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
     for flag, variable, default, text in (
         ("out", "OUT", "", "root of the results; default results/grid, --quick: results/quick"),
         ("prior-root", "RUNS", "runs", "folder of the training runs; default %(default)s"),
-        ("lists", "LISTS", "", "folder of lists of volumes DATA.txt, one name a line"),
-        ("nproc", "NPROC", 1, "processes a cell, one a GPU; default %(default)s"),
+        ("lists", "LISTS", "", "folder of lists of volumes DATA.txt, one name per line"),
+        ("nproc", "NPROC", 1, "processes per cell, one per GPU; default %(default)s"),
         *(
             (r, r.upper(), path, "folder of the data; default %(default)s")
             for r, path in ROOTS.items()
@@ -71,10 +71,10 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
 
 
 def choose(arguments: Namespace) -> list[GridCell]:
-    """The cells that are asked for, in the order of the grid; none for a number above theirs.
+    """Chosen cells in the order of the grid; none if ``--cell`` is beyond the last one.
 
     Raises:
-        ValueError: a pattern that no cell matches, or a negative number.
+        ValueError: no cell matches the pattern, or the number is negative.
     """
     cells = (QUICK_GRIDS if arguments.quick else GRIDS)[arguments.name]
     chosen = [cell for cell in cells if fnmatchcase(cell.folder, arguments.only)]
@@ -88,13 +88,13 @@ def choose(arguments: Namespace) -> list[GridCell]:
 
 
 def python() -> str:
-    """This interpreter, as short as it can be given from the repository."""
+    """Path of this interpreter, relative to the working directory if it is inside."""
     path = Path(sys.executable)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def command_of(cell: GridCell, arguments: Namespace, overrides: Sequence[str]) -> list[str]:
-    """The command line that reconstructs a cell."""
+    """Command line that reconstructs a cell."""
     fields = dict(cell.overrides)
     if cell.prior:
         field = "sampler.checkpoint" if cell.method == "unet" else "prior"
@@ -103,7 +103,7 @@ def command_of(cell: GridCell, arguments: Namespace, overrides: Sequence[str]) -
         fields["data.root"] = getattr(arguments, cell.root)
     volumes = Path(arguments.lists) / f"{cell.data}.txt"
     if arguments.lists and volumes.is_file():
-        # of files of all splits; the list decides how many
+        # the list selects files of any split, and their number
         fields |= {"data.split_list": volumes, "data.split": "test", "limit": 0}
     launcher = [python()]
     if arguments.nproc > 1:
@@ -119,18 +119,18 @@ def command_of(cell: GridCell, arguments: Namespace, overrides: Sequence[str]) -
 
 
 def folder_of(cell: GridCell, arguments: Namespace) -> str:
-    """The results folder of a cell."""
+    """Results folder of a cell."""
     root = arguments.out or ("results/quick" if arguments.quick else "results/grid")
     return f"{root}/{cell.folder}"
 
 
 def prior_of(cell: GridCell, arguments: Namespace) -> str:
-    """What `models.checkpoint.load_prior` takes."""
+    """Prior of a cell as a name or path for `models.checkpoint.load_prior`."""
     return cell.prior if arguments.quick else f"{arguments.prior_root}/{cell.prior}"
 
 
 def missing(cells: Sequence[GridCell], arguments: Namespace) -> list[str]:
-    """What the cells need and is not there, one line each, with the remedy."""
+    """Missing data, lists and priors of the cells, one line each with the remedy."""
     lines = []
     for root in ROOTS:
         users = sorted({cell.data for cell in cells if cell.root == root})
@@ -153,26 +153,26 @@ def missing(cells: Sequence[GridCell], arguments: Namespace) -> list[str]:
 
 
 def has_checkpoint(path: Path) -> bool:
-    """Whether `load_prior` will find a file; whether it is a good one is not looked at."""
+    """Whether `load_prior` finds a file, readable or not."""
     found = (any(folder.glob("step_*.pt")) for folder in (path, path / "checkpoints"))
     return path.is_file() or any(found)
 
 
 class Interruption:
-    """Handler of the signals that end a grid: raises KeyboardInterrupt, not while it is held."""
+    """Handler of the signals that end a grid: raises KeyboardInterrupt, except while held."""
 
     def __init__(self):
         self.is_held, self.pending = False, 0
 
     def __call__(self, number: int, _frame: object) -> None:
-        """Note the signal, and raise."""
+        """Record the signal, and raise KeyboardInterrupt unless held."""
         self.pending = number
         if not self.is_held:
             raise KeyboardInterrupt(number)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Until the end of this context a signal only waits."""
+        """Context that delays the effect of a signal to its end."""
         self.is_held = True
         yield
         self.is_held = False
@@ -184,10 +184,10 @@ interruption = Interruption()
 
 
 def call(command: Sequence[str]) -> int:
-    """Run a command and return its exit code; it ends with us."""
+    """Run a command and return its exit code; an interruption terminates it."""
     process = None
     try:
-        with interruption.held():  # else it could run on without being known here
+        with interruption.held():  # a signal here would leave the new process running
             process = subprocess.Popen(command)
         return process.wait()
     except KeyboardInterrupt:
@@ -198,7 +198,7 @@ def call(command: Sequence[str]) -> int:
 
 
 def run(commands: dict[str, list[str]]) -> dict[str, int]:
-    """Run them one after the other; returns the exit codes of those that failed."""
+    """Run commands in turn; returns the nonzero exit codes by name."""
     failed = {}
     for number, (name, command) in enumerate(commands.items(), start=1):
         print(f"== {number}/{len(commands)} {name}", flush=True)
@@ -209,7 +209,7 @@ def run(commands: dict[str, list[str]]) -> dict[str, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     with clear_errors():
         arguments, overrides = parse(argv)
         cells = choose(arguments)
@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif arguments.dry_run:
         print("\n".join(map(shlex.join, commands.values())))
     else:
-        if not cells:  # an array may have more tasks than there are cells
+        if not cells:  # a SLURM array may have more tasks than there are cells
             print(f"cell {arguments.cell}: nothing to do, there are fewer")
         absent = missing(cells, arguments)
         if absent:
@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_until_interrupted(commands: dict[str, list[str]]) -> dict[str, int]:
-    """`run`; a signal ends it with exit code 75, SIGUSR1 puts the SLURM job back into the queue."""
+    """Like `run`; a signal exits with code 75, and SIGUSR1 requeues the SLURM job."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, interruption)
     try:

@@ -3,8 +3,8 @@
     python -m evaluation.image_statistics --out=results/image_statistics \
         "knee=configs/fastmri_knee.py" "CT=configs/ct.py,root=PATH" "natural=configs/celeba.py"
 
-writes `image_statistics.png`, `.pdf` and one CSV a data set (the study's figure 1). Images are
-streamed: memory does not depend on their number.
+writes `image_statistics.png`, `.pdf` and one CSV file per data set (the study's figure 1). Images
+are streamed, so that memory does not depend on their number.
 """
 
 import argparse
@@ -34,24 +34,24 @@ from datasets.system import cores
 from evaluation.show.style import STYLE, WIDTH, plain, prior_colors, save
 
 BINS = 501
-RANGE = 0.35  # gradients in [-0.35, 0.35], of images in [0, 1], a pixel
-BEYOND = RANGE * (1 + 1 / BINS)  # half a bin outside
-BATCH = 16  # images that are read together
-FIELD = re.compile(r",(?=[a-z_]+=)")  # before a field: paths may have commas of their own
-REMAP = 32  # batches after which the disk cache's file is mapped anew
+RANGE = 0.35  # gradients from -0.35 to 0.35 per pixel, of images in [0, 1]
+BEYOND = RANGE * (1 + 1 / BINS)  # half a bin outside the range
+BATCH = 16  # number of images that are read together
+FIELD = re.compile(r",(?=[a-z_]+=)")  # comma before a field; paths may contain commas
+REMAP = 32  # number of batches after which the disk cache's file is mapped anew
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 class Statistics(NamedTuple):
-    """Of the images of a data set.
+    """Mean image and gradient histograms of a data set.
 
     Attributes:
         count: number of images.
         mean: ``(H, W)`` mean image.
-        horizontal: ``(501,)`` counts of x[i, j + 1] - x[i, j] in the bins.
-        vertical: ``(501,)`` counts of x[i + 1, j] - x[i, j].
+        horizontal: ``(501,)`` histogram of x[i, j + 1] - x[i, j].
+        vertical: ``(501,)`` histogram of x[i + 1, j] - x[i, j].
     """
 
     count: int
@@ -61,14 +61,16 @@ class Statistics(NamedTuple):
 
 
 def image_statistics(batches: Iterable[Tensor], *, threads: int | None = None) -> Statistics:
-    """Mean image and gradient histograms of batches ``(B, 1, H, W)``, in [0, 1], one size.
+    """Mean image and gradient histograms of a stream of images.
 
-    Gradients are differences in the images' own precision; they are counted exactly as
-    `numpy.histogram` counts them in float64. Those beyond the range are not counted.
+    Gradients are differences in the precision of the images; they are counted exactly as
+    `numpy.histogram` does in float64. Those outside the range of the bins are not counted.
 
     Args:
-        batches: float32 images, or complex ones, whose magnitude is taken.
-        threads: that count while the next batch is read; None: as many as there are cores.
+        batches: ``(B, 1, H, W)`` images in [0, 1] of one size, float32, or complex ones, whose
+            magnitude is taken.
+        threads: number of threads that count while the next batch is read; None for the number of
+            cores.
 
     Raises:
         ValueError: no images, images of different sizes, NaN or infinite values.
@@ -92,7 +94,7 @@ def image_statistics(batches: Iterable[Tensor], *, threads: int | None = None) -
 
 
 def _in_order(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:
-    """`work` on each item in threads; results in the items' order, so that sums are the same."""
+    """Results of `work` on each item in threads, in the order of the items."""
     waiting: deque[Future[U]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
@@ -104,26 +106,26 @@ def _in_order(work: Callable[[T], U], items: Iterable[T], threads: int) -> Itera
 
 
 def _sums(batch: Tensor) -> tuple[int, np.ndarray, np.ndarray]:
-    """Number of images, their sum ``(H, W)``, and the counts of both gradients ``(2, 501)``."""
+    """Number of images, their sum ``(H, W)``, and both gradient histograms ``(2, 501)``."""
     images = (batch.abs() if batch.is_complex() else batch)[:, 0].numpy()  # (B, H, W)
     total = images.sum(0, dtype=np.float64)
     if not np.isfinite(total).all():
         raise ValueError("expected finite images, got NaN or infinite values in one of them")
     counts = np.zeros((2, BINS), dtype=np.int64)
-    for image in images:  # one at a time stays in a core's own cache
+    for image in images:  # one image at a time fits the cache of a core
         counts[0] += count_gradients(np.diff(image, axis=1))
         counts[1] += count_gradients(np.diff(image, axis=0))
     return len(images), total, counts
 
 
 def count_gradients(gradient: np.ndarray) -> np.ndarray:
-    """How many lie in each bin, ``(501,)``: what `numpy.histogram` gives, faster.
+    """Histogram of gradients ``(501,)``, equal to that of `numpy.histogram`, but faster.
 
-    NumPy also compares each number with its bin's edges, in case of rounding. The float64
-    arithmetic here does without: no float32 number is nearer to an edge than 1e-11.
+    NumPy also compares each number with the edges of its bin, because of rounding. In float64 this
+    is not needed, as no float32 number is closer than 1e-11 to an edge.
 
     Args:
-        gradient: finite, float32, any shape.
+        gradient: finite float32 numbers of any shape.
     """
     inside = np.clip(gradient.ravel(), -BEYOND, BEYOND)
     place = np.multiply(inside, BINS / (2 * RANGE), dtype=np.float64)
@@ -138,9 +140,9 @@ def bin_centres() -> np.ndarray:
 
 
 def negative_log(counts: np.ndarray) -> np.ndarray:
-    """-log of a histogram, its smallest value shifted to 0, the end bins dropped: ``(499,)``.
+    """Negative log of a histogram without its end bins, shifted to a minimum of 0: ``(499,)``.
 
-    Empty bins are NaN: nothing is known there.
+    Empty bins are NaN.
     """
     inner = counts[1:-1]
     values = -np.log(np.where(inner > 0, inner, np.nan))
@@ -155,8 +157,8 @@ def stream(dataset: Dataset, label: str) -> Iterator[Tensor]:
             if not hasattr(dataset, "images"):
                 images = collate([dataset[i] for i in items]).image
             else:
-                # the disk cache gives a batch at once; a copy of it maps the file anew, and the
-                # pages that the one before has read no longer count as this process's memory
+                # the disk cache returns a whole batch; a copy maps the file anew, so that pages
+                # read before no longer count as memory of this process
                 if number % REMAP == 0:
                     mapped = copy.copy(dataset)
                 images = mapped.images(list(items))
@@ -165,10 +167,7 @@ def stream(dataset: Dataset, label: str) -> Iterator[Tensor]:
 
 
 def check_labels(specs: Sequence[str]) -> None:
-    """Raise a ConfigError for labels of several data sets that are the same, as files' names, too.
-
-    Before any of them is read.
-    """
+    """Raise a ConfigError if two data sets have the same label or the same name of the CSV file."""
     names = Counter(file_name(spec.partition("=")[0]) for spec in specs)
     twice = [name for name, number in names.items() if number > 1]
     if twice:
@@ -178,17 +177,21 @@ def check_labels(specs: Sequence[str]) -> None:
 
 
 def file_name(label: str) -> str:
-    """The name of a label's CSV file."""
+    """Name of the CSV file of a label."""
     return f"{label.replace('/', '_')}.csv"
 
 
 def open_data(spec: str, split: str) -> tuple[str, Dataset]:
-    """The label and data set of ``LABEL=CONFIG.py[,FIELD=VALUE...]``; fields are config.data's.
+    """Label and data set of an argument ``LABEL=CONFIG.py[,FIELD=VALUE...]``.
 
-    Values may have commas, but not followed by a word and ``=``.
+    Args:
+        spec: the argument; fields are those of ``config.data``. A value may contain commas, unless
+            a word and ``=`` follow.
+        split: "train", "val" or "test".
 
     Raises:
-        ConfigError: another form, or an unknown field; DataError: as the data set.
+        ConfigError: another form, or an unknown field.
+        DataError: the data are missing or damaged.
     """
     label, _, rest = spec.partition("=")
     path, *changes = FIELD.split(rest)
@@ -207,7 +210,7 @@ def open_data(spec: str, split: str) -> tuple[str, Dataset]:
 
 
 def write_csv(path: Path, statistics: Statistics) -> None:
-    """Columns gradient, horizontal, vertical (counts), and their shifted negative logs."""
+    """Write the histograms as CSV: gradient, counts, and shifted negative logs of the counts."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(
@@ -229,7 +232,11 @@ def write_csv(path: Path, statistics: Statistics) -> None:
 
 @rc_context(STYLE)
 def draw(results: dict[str, Statistics]) -> Figure:
-    """Mean images above, the two histograms below."""
+    """Figure with the mean images above and the two histograms below.
+
+    Args:
+        results: label -> statistics.
+    """
     columns, colors = max(len(results), 2), prior_colors(list(results))
     figure = Figure(figsize=(WIDTH, WIDTH / max(columns, 3) + 2.6), layout="constrained")
     images, plots = figure.subfigures(2, 1, height_ratios=(WIDTH / max(columns, 3) + 0.2, 2.4))
@@ -260,7 +267,7 @@ def draw(results: dict[str, Statistics]) -> Figure:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.image_statistics")
     parser.add_argument("data", nargs="+", help="LABEL=CONFIG.py[,FIELD=VALUE...]")
     parser.add_argument("--out", type=Path, default=Path("results/image_statistics"))

@@ -1,9 +1,9 @@
-"""A report of results folders of the same slices: one HTML file that needs nothing else.
+"""Report on results folders of the same slices, as one self-contained HTML file.
 
     python -m evaluation.report results/mri/pd/gaussian1d_4x/* --out=report.html
 
-It has the table with intervals, boxes over the slices, and for each slice its pictures with a
-slider between any two, an overlay of the error, and an order by PSNR.
+It has a table with intervals, box plots over the slices, and for each slice its images with a
+slider between any two, an error overlay, and an order by PSNR.
 """
 
 import argparse
@@ -37,21 +37,21 @@ from evaluation.tables import flat_table
 from operators.create import operator_class
 
 TEMPLATE = Path(__file__).parent / "show" / "report_template.html"
-QUALITY = 85  # of WebP, for people to look at; numbers come from the images themselves
-SCALE_SLICES = 20  # that the error overlay's full scale is found from
-DIRECT = {"zero-filled": "zero_filled", "FBP": "fbp"}  # direct images that are baselines, too
+QUALITY = 85  # of WebP images, for viewing only; metrics use the original images
+SCALE_SLICES = 20  # number of slices that set the full scale of the error overlay
+DIRECT = {"zero-filled": "zero_filled", "FBP": "fbp"}  # direct images that are also baselines
 
 
 def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Reconstructions") -> str:
-    """The HTML text.
+    """HTML text of the report.
 
     Args:
-        folders: results folders that have slices in common; those are shown.
-        limit: only the first slices; 0: all.
-        title: of the page.
+        folders: results folders; the slices that they have in common are shown.
+        limit: number of slices, from the first; 0 for all.
+        title: title of the page.
 
     Raises:
-        ValueError: as `CellImages`, or no slice in common.
+        ValueError: a folder has no results, or the folders have no slice in common.
     """
     cells = [read_cell(folder) for folder in folders]
     names = titles(cells)
@@ -103,14 +103,14 @@ def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Recons
 
 
 def embed(data: dict) -> str:
-    """JSON for a script element of HTML: no text in it can end the script."""
+    """JSON that is safe inside an HTML script element."""
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
 def _directs(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, int]:
-    """What a scanner would show, for each measurement: title -> a folder that was measured so.
+    """Direct reconstructions to add, one per measurement: title -> index of a cell that has it.
 
-    A measurement for which a folder holds that baseline needs no other.
+    A measurement whose direct reconstruction is among the cells gets none.
     """
     measured: dict[str, list[int]] = {}
     for i, cell in enumerate(cells):
@@ -128,7 +128,7 @@ def _directs(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, int]:
 
 
 def _start(cells: Sequence[Cell], directs: int) -> dict[str, int]:
-    """What is shown at first: left what a scanner would show, else the target; right a method."""
+    """Images shown at first: on the left a direct one or the target, on the right a method's."""
     of_cells = range(1 + directs, 1 + directs + len(cells))
     is_direct = [cell.config["sampler"]["name"] in DIRECT.values() for cell in cells]
     left = next((i for i, direct in zip(of_cells, is_direct, strict=True) if direct), 0)
@@ -137,13 +137,13 @@ def _start(cells: Sequence[Cell], directs: int) -> dict[str, int]:
 
 
 def _breakable(item: Text) -> Text:
-    """Line breaks at an interval and nowhere else."""
+    """The text with line breaks allowed before an interval and nowhere else."""
     text = item.text.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}[", " [")
     return item._replace(text=text)
 
 
 def _slice(key: str, opened: Sequence[CellImages], directs: dict[str, int], full: float) -> dict:
-    """Of one slice: images, errors and metrics, each in the order of the names."""
+    """Images, errors and metrics of one slice, each in the order of the names."""
     target = opened[0].target(key)
     images = [opened[i].direct(key) for i in directs.values()]
     measured = [all_metrics(target, image) for image in images]
@@ -158,7 +158,7 @@ def _slice(key: str, opened: Sequence[CellImages], directs: dict[str, int], full
 
 
 def _numbers(row: Mapping[str, float]) -> list[float | None]:
-    """The metrics of an image, None where one is missing; JSON has neither NaN nor infinity."""
+    """Metrics of an image; None for missing or infinite ones, which JSON cannot hold."""
     values = [row.get(name, math.nan) for name in IMAGE_METRICS]
     return [value if math.isfinite(value) else None for value in values]
 
@@ -168,7 +168,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _colored(error: np.ndarray) -> np.ndarray:
-    """``(H, W)`` in [0, 1] -> ``(H, W, 3)`` bytes."""
+    """Error map ``(H, W)`` in [0, 1] as RGB bytes ``(H, W, 3)``."""
     return matplotlib.colormaps[ERROR_COLORS](error, bytes=True)[..., :3]
 
 
@@ -180,7 +180,7 @@ def _uri(pixels: np.ndarray) -> str:
 
 @rc_context(STYLE)
 def _svg(figure: Figure) -> str:
-    """The figure as an element of HTML, without date, links or document type."""
+    """The figure as an HTML element, without date, links or document type."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     element = text.getvalue()
@@ -194,12 +194,12 @@ def _gradient() -> str:
 
 
 def _fill(**parts: str) -> str:
-    """The template with each ``@NAME@`` replaced, in one pass: what is put in stays as it is."""
+    """The template with each ``@NAME@`` replaced, in one pass, so that parts are not expanded."""
     return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], TEMPLATE.read_text())
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.report",
         description=__doc__,

@@ -1,12 +1,13 @@
-"""Reconstruct all cells of the study in small, one after the other in this process.
+"""Reconstruct all cells of the study in small, in turn in this process.
 
     python -m evaluation.small_study --list
     python -m evaluation.small_study --mri=FOLDER --natural=FOLDER
-    python -m evaluation.small_study --part=0/2      a half; --part=1/2 the other, at the same time
+    python -m evaluation.small_study --part=0/2      one half; --part=1/2 the other, in parallel
 
-Results go to OUT/DATA/MEASUREMENT/METHOD, so `evaluation.tables`, `figures` and `report` read them.
-Run again, it continues. A cell that fails does not stop the others; they are listed at the end,
-with exit code 1. `evaluation.study.small_summary` makes tables and the figure of it.
+Results go to OUT/DATA/MEASUREMENT/METHOD, where `evaluation.tables`, `figures` and `report` can
+read them. Running the same command again continues. A cell that fails does not stop the others;
+failed cells are listed at the end, with exit code 1. `evaluation.study.small_summary` makes the
+tables and the figure.
 """
 
 import argparse
@@ -30,7 +31,7 @@ CONFIG = "configs/evaluate.py"
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
-    """The arguments."""
+    """Parsed arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.small_study",
         description=__doc__,
@@ -54,7 +55,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """``I/N`` with 0 <= I < N."""
+    """I and N of the text ``I/N`` with 0 <= I < N; an argparse error for another form."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     part, parts = map(int, match.groups()) if match else (1, 0)
     if part >= parts:
@@ -63,11 +64,11 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def choose(arguments: Namespace) -> list[GridCell]:
-    """The cells that are asked for; prints a line for each test set that is left out.
+    """Chosen cells; prints a line for each test set that is left out.
 
     Raises:
-        FileNotFoundError: no such folder of data.
-        ValueError: no cell matches.
+        FileNotFoundError: a folder of data does not exist.
+        ValueError: no cell matches the pattern.
     """
     for folder in filter(None, (arguments.mri, arguments.natural)):
         if not folder.is_dir():
@@ -95,7 +96,7 @@ def check_priors(cells: Sequence[GridCell], root: Path) -> None:
 
 
 def config_of(cell: GridCell, root: Path) -> ConfigDict:
-    """What `evaluation.evaluate` needs; `root` has the training runs."""
+    """Evaluation config of a cell; `root` is the folder of the training runs."""
     config = load_config(CONFIG)
     fields = {"precision": "bfloat16", "batch_size": BATCH, "panels": 0, **cell.overrides}
     if cell.prior:
@@ -105,7 +106,7 @@ def config_of(cell: GridCell, root: Path) -> ConfigDict:
 
 
 def run(cells: Sequence[GridCell], arguments: Namespace) -> dict[str, str]:
-    """Reconstruct the cells; what went wrong, by folder."""
+    """Reconstruct the cells; returns errors by folder."""
     device, failed = choose_device(), {}
     for number, cell in enumerate(cells, start=1):
         print(f"== {number}/{len(cells)} {cell.folder}", flush=True)
@@ -118,7 +119,7 @@ def run(cells: Sequence[GridCell], arguments: Namespace) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     with clear_errors():
         arguments = parse(argv)
         cells = choose(arguments)

@@ -2,14 +2,14 @@ r"""Tables of results folders.
 
     python -m evaluation.tables results/* --format=markdown
 
-prints a row a folder: mean and standard deviation over the slices. What is no results folder, or
-has no finished slice yet, is passed over with a note.
+prints one row per folder: mean and standard deviation over the slices. Other paths, and folders
+without a finished slice, are skipped with a note.
 
     python -m evaluation.tables --grid results/mri results/ct --format=latex --metrics=psnr,ssim
     python -m evaluation.tables --grid results/mri --compare natural_1_pc knee_1_pc
 
-print the study's combined table of folders ROOT/DATA/MEASUREMENT/METHOD, and paired differences
-of two methods with intervals and tests by volume.
+print the study's combined table of folders ROOT/DATA/MEASUREMENT/METHOD, and the paired differences
+between two methods, with intervals and tests by volume.
 """
 
 import argparse
@@ -46,15 +46,16 @@ SECONDS = "seconds"
 
 
 def make_table(folders: list[Path], style: str, *, spread: str = "std") -> str:
-    """A row a folder, as text.
+    """Table of results folders as text, one row per folder.
 
     Args:
         folders: results folders, in the order of the rows.
-        style: "markdown", "latex" (booktabs), or "csv" (means and standard deviations apart).
-        spread: "std" over slices, "ci", the 95 % interval of the mean by volume, or "both".
+        style: "markdown", "latex" (booktabs), or "csv" (means and standard deviations in separate
+            columns).
+        spread: "std" over slices, "ci" for the 95 % interval of the mean by volume, or "both".
 
     Raises:
-        ValueError: not a results folder, or one without a finished slice.
+        ValueError: a path is not a results folder, or has no finished slice.
     """
     cells = [read_cell(folder) for folder in folders]
     for cell in cells:
@@ -66,14 +67,14 @@ def make_table(folders: list[Path], style: str, *, spread: str = "std") -> str:
 
 
 def flat_table(cells: Sequence[Cell], spread: str) -> tuple[list[Column], list[list[Text]]]:
-    """Columns and rows of the table with a row a folder."""
+    """Columns and rows of the table with one row per folder."""
     titles = [METRICS[name].title for name in (*IMAGE_METRICS, SECONDS)]
     columns = [Column(name, number=False) for name in HEADER] + [Column(t) for t in titles]
     return columns, [[Text(text) for text in _texts(cell, spread)] for cell in cells]
 
 
 def _labels(cell: Cell) -> list[str]:
-    """Text for `HEADER`."""
+    """Texts of a cell for the columns of `HEADER`."""
     data, sampler = cell.config["data"], cell.config["sampler"]["name"]
     prior = Path(cell.config["prior"]).name
     study = "study" if cell.config["protocol"] == "study" else ""
@@ -98,7 +99,7 @@ def _texts(cell: Cell, spread: str) -> list[str]:
 
 
 def _number(cell: Cell, name: str, spread: str) -> str:
-    """A metric's mean and spread; says of how many slices, where some lack it."""
+    """Mean and spread of a metric, with the number of slices if some lack it."""
     values = cell.values(name)
     lacking = "" if len(values) == len(cell.rows) else f" ({len(values)} of {len(cell.rows)})"
     return number(values, METRICS[name], spread, cell.unit) + lacking
@@ -115,13 +116,13 @@ def _csv(cells: list[Cell]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.tables",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folders", nargs="*", type=Path, help="results folders, a row each")
+    parser.add_argument("folders", nargs="*", type=Path, help="results folders, one row each")
     parser.add_argument("--grid", nargs="+", type=Path, default=[], metavar="ROOT")
     parser.add_argument("--compare", nargs=2, metavar="METHOD", help="folder names, with --grid")
     parser.add_argument("--format", choices=STYLES, default="markdown")
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         help="over slices, or the mean's 95 %% interval by volume",
     )
     parser.add_argument(
-        "--per", choices=("slice", "volume"), default="slice", help="metrics of, with --grid"
+        "--per", choices=("slice", "volume"), default="slice", help="unit of metrics, with --grid"
     )
     arguments = parser.parse_args(argv)
     metrics = arguments.metrics.split(",")
@@ -151,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _with_rows(paths: list[Path]) -> list[Path]:
-    """The results folders with a finished slice, of ``results/*``; a note for each other path.
+    """The results folders with a finished slice among `paths`; prints a note for each other path.
 
     Raises:
         ValueError: there is none.

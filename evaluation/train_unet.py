@@ -4,9 +4,10 @@
     python -m evaluation.evaluate --out=results/unet --config.sampler.name=unet \
         --config.sampler.checkpoint=runs/unet
 
-WORKDIR gets `config.json`, `log.csv`, `validation.csv` and `checkpoints/step_*.pt`. The same
-command again continues from the newest checkpoint: order, flips and masks of sample n follow from
-(seed, n). SIGTERM, SIGUSR1, Ctrl-C and a closed terminal save a checkpoint and exit with code 75.
+The folder WORKDIR receives `config.json`, `log.csv`, `validation.csv` and `checkpoints/step_*.pt`.
+Running the same command again continues from the newest checkpoint; order, flips and masks of
+sample n are functions of (seed, n). On SIGTERM, SIGUSR1, Ctrl-C or a closed terminal, training
+saves a checkpoint and exits with code 75.
 """
 
 from collections.abc import Callable, Iterable
@@ -67,18 +68,21 @@ def train_unet(
     device: str,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train, or go on training; returns the last checkpoint.
+    """Train the U-Net baseline, or continue training.
 
     Args:
         config: see configs/unet.py.
         workdir: folder of the run.
-        device: where the network is.
-        interrupted: asked after each step; when it says True, a checkpoint is saved and this
-            leaves.
+        device: device of the network.
+        interrupted: called after each step; if it returns True, training saves a checkpoint and
+            exits.
+
+    Returns:
+        Path of the last checkpoint.
 
     Raises:
-        ConfigError, DataError, CheckpointError, ValueError: before any training, if something
-            does not fit.
+        ConfigError, DataError, CheckpointError, ValueError: before any training, if the config,
+            the data or the folder is invalid.
         FloatingPointError: the loss is not finite.
         SystemExit: with code `REQUEUE`, after an interruption.
     """
@@ -114,7 +118,7 @@ def fit(
     stream: TrainingStream,
     held_out: Dataset,
 ) -> Path:
-    """The training loop of `train_unet`, with what it has opened and checked."""
+    """The training loop of `train_unet`, whose arguments are opened and checked there."""
     t = config.training
     measurement = measure(config, stream[0][None], ["sample 0"])[0].facts()
     start, losses = resume(workdir, net, optimizer, device)
@@ -164,25 +168,25 @@ def fit(
 
 
 def check(config: ConfigDict) -> None:
-    """Raise a ConfigError for values that cannot be meant."""
+    """Raise a ConfigError for invalid numbers in the config."""
     check_numbers(config)
 
 
 def create_network(config: ConfigDict) -> UNet:
-    """The config's network with weights that depend on `config.seed`."""
+    """Network of the config with weights seeded by `config.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         return UNet(**config.model)
 
 
 def learning_rate(config: ConfigDict, step: int) -> float:
-    """Constant, and ten times lower for the last part of the steps."""
+    """Learning rate of a step: constant, divided by 10 after `optim.decay_at` of the steps."""
     late = step >= config.optim.decay_at * config.training.num_steps
     return config.optim.lr * (DECAY if late else 1.0)
 
 
 def measure(config: ConfigDict, images: Tensor, keys: Iterable[str]):
-    """The operator for images ``(B, 1, H, W)`` with `keys`, and their measurement."""
+    """Operator for images ``(B, 1, H, W)`` with `keys`, and their measurement."""
     keys = list(keys)
     operator = build_operator(config, tuple(images.shape[-2:]), keys).to(images.device)
     return operator, operator.forward(images)
@@ -191,7 +195,7 @@ def measure(config: ConfigDict, images: Tensor, keys: Iterable[str]):
 def unet_loss(net: UNet, config: ConfigDict, numbers: range, images: Tensor, device: str) -> Tensor:
     """Mean absolute error of the normalised images, a scalar.
 
-    Both images are normalised by the input's mean and deviation, as fastMRI does.
+    Output and target are normalised by the mean and standard deviation of the input, as in fastMRI.
     """
     images = images.to(device)
     operator, y = measure(config, images, [f"sample {n}" for n in numbers])
@@ -213,7 +217,7 @@ def validate(net: UNet, config: ConfigDict, dataset: Dataset, device: str) -> fl
 
 
 def resume(workdir: Path, net: UNet, optimizer, device: str) -> tuple[int, list[float]]:
-    """Load the newest checkpoint, if any: finished steps, and losses since the last row."""
+    """Load the newest checkpoint, if any; returns finished steps, and losses since the last row."""
     path = find_newest(workdir)
     if path is None:
         return 0, []
@@ -225,7 +229,7 @@ def resume(workdir: Path, net: UNet, optimizer, device: str) -> tuple[int, list[
 
 
 def save(workdir: Path, step: int, config, net, optimizer, losses, measurement) -> None:
-    """Write the checkpoint of `step`, then remove all but the newest ones."""
+    """Write the checkpoint of `step`, then remove all but the newest `keep_checkpoints`."""
     payload = {
         "config": config.to_dict(),
         "measurement": measurement,
@@ -238,7 +242,7 @@ def save(workdir: Path, step: int, config, net, optimizer, losses, measurement) 
 
 
 def main(_) -> None:
-    """Command line."""
+    """Run the command line."""
     interrupted = catch_signals()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with configs.clear_errors():

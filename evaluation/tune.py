@@ -3,9 +3,9 @@
     python -m evaluation.tune --config=configs/evaluate.py --out=results/tune_tv \
         --keyword=weight --grid=1e-5,1e-4,1e-3 --config.sampler.name=tv
 
-evaluates each value on the validation slices (OUT/weight=1e-05 is a results folder as any other),
-then geometric means between the best value and its neighbours, `--refine` times. `tune.csv` has the
-mean PSNR of each value, `tune.json` the best; run again, it continues.
+evaluates each value on the validation slices (OUT/weight=1e-05 is an ordinary results folder), then
+`--refine` times the geometric means of the best value and its neighbours. `tune.csv` has the mean
+PSNR of each value, `tune.json` the best value. Running the same command again continues.
 """
 
 import csv
@@ -42,19 +42,24 @@ def tune(
     refine: int,
     split: str,
 ) -> Value:
-    """Evaluate the values and those between them; returns the one with the highest mean PSNR.
+    """Find the value of a keyword with the highest mean PSNR.
 
     Args:
-        config: an evaluation config; `config.data.split` is not read.
+        config: an evaluation config; `config.data.split` is not used.
         out: folder of the results.
-        device: of the computation.
+        device: device of the networks.
         keyword: a field of `config.sampler`.
-        grid: its values as on a command line.
-        refine: how often the neighbourhood of the best value is divided; positive numbers only.
-        split: of the data; "test" would choose as the study does.
+        grid: values to evaluate, as on a command line.
+        refine: number of refinements around the best value; values then have to be positive.
+        split: split of the data; "test" would choose as the study does.
+
+    Returns:
+        The best value.
 
     Raises:
-        ValueError: unknown keyword, values of another type, or what `evaluate` raises.
+        ValueError: an unknown keyword, or values of another type.
+        ConfigError, DataError, CheckpointError, FileNotFoundError, FailedSlicesError: see
+            `evaluation.evaluate.evaluate`.
     """
     values = parse(config, keyword, grid)
     if refine and not all(isinstance(v, float) and v > 0 for v in values):
@@ -84,7 +89,7 @@ def tune(
 
 
 def search(score: Callable[[Value], float], values: Sequence[Value], refine: int) -> Value:
-    """The value with the highest score, of a grid that is refined around its best."""
+    """Value with the highest score on a grid that is refined around its best value."""
     values = sorted(set(values)) if refine else list(values)
     best = max(values, key=score)
     for _ in range(refine):
@@ -97,10 +102,10 @@ def search(score: Callable[[Value], float], values: Sequence[Value], refine: int
 
 
 def parse(config: ConfigDict, keyword: str, grid: Sequence[str]) -> list[Value]:
-    """The values of a grid in the type of the config's field.
+    """Values of a grid, converted to the type of the config's field.
 
     Raises:
-        ValueError: unknown keyword, an empty grid, or a value of another type.
+        ValueError: an unknown keyword, an empty grid, or a value of another type.
     """
     if keyword not in config.sampler or keyword == "name":
         known = ", ".join(sorted(set(config.sampler) - {"name"}))
@@ -117,7 +122,7 @@ def parse(config: ConfigDict, keyword: str, grid: Sequence[str]) -> list[Value]:
 
 
 def mean_row(folder: Path) -> dict:
-    """Mean PSNR (dB) and seconds over the slices of a results folder."""
+    """Mean PSNR (dB) and seconds over the slices of a results folder, and their number."""
     rows = read_rows(folder)
     return {
         "psnr": statistics.fmean(float(row["psnr"]) for row in rows),
@@ -127,7 +132,7 @@ def mean_row(folder: Path) -> dict:
 
 
 def write(out: Path, keyword: str, scores: dict[Value, dict]) -> None:
-    """Write `tune.csv`, one row a value, sorted."""
+    """Write `tune.csv`, one row per value, sorted."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -136,7 +141,7 @@ def write(out: Path, keyword: str, scores: dict[Value, dict]) -> None:
 
 
 def main(_) -> None:
-    """Command line."""
+    """Run the command line."""
     given = flags.FLAGS
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with configs.clear_errors():
@@ -156,7 +161,7 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_list("grid", [], "values to try, with commas between them")
-    flags.DEFINE_integer("refine", 2, "how often to divide around the best value", lower_bound=0)
-    flags.DEFINE_string("split", "val", "which slices: val; test would choose as the study does")
-    configs.define_flags("configs/evaluate.py", out="folder of the results", keyword="to choose")
+    flags.DEFINE_integer("refine", 2, "number of refinements around the best value", lower_bound=0)
+    flags.DEFINE_string("split", "val", "split of the slices; test would choose as the study does")
+    configs.define_flags("configs/evaluate.py", out="folder of the results", keyword="field name")
     configs.run(main)

@@ -1,11 +1,11 @@
-"""Score networks, their running average, checkpoints, and the folder of a training run.
+"""Score networks, their exponential moving average, checkpoints, and the folder of a training run.
 
 A new network is one file and one line in `NETWORKS`: a class whose keywords are the fields of
-`config.model`, called as ``net(x, sigma)``. Its attribute `stride` says what the sides of images
-have to be multiples of (1: any sides); `checkpoint.load_prior` pads images for it.
+`config.model` and whose instances are called as ``net(x, sigma)``. Image sides have to be multiples
+of its attribute `stride` (1: any size); `checkpoint.load_prior` pads images accordingly.
 """
 
-# first: says what to do where one of the packages below is missing
+# first, as it reports missing packages and how to install them
 import configs.installed  # noqa: F401
 
 # isort: split
@@ -21,14 +21,14 @@ NETWORKS = {
 
 
 def create_model(config) -> nn.Module:
-    """The network that `config.model` describes, with fresh weights.
+    """Network described by `config.model`, with newly initialised weights.
 
     Args:
         config: a training config (ConfigDict); `config.model.name` is a key of `NETWORKS`, the
-            other fields of `config.model` are that network's keywords.
+            other fields of `config.model` are the network's keywords.
 
     Raises:
-        ValueError: unknown name, or a field that the network does not have or lacks.
+        ValueError: the name is unknown, or a field is unknown to the network or missing.
     """
     fields = dict(config.model)
     name = fields.pop("name")

@@ -1,4 +1,4 @@
-"""Memory of the CPU between one call of a network and the next."""
+"""Setting of the C allocator that makes repeated network calls on a CPU faster."""
 
 import ctypes
 import os
@@ -11,15 +11,15 @@ ENVIRONMENT = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep memory that it frees, for its next allocation.
+    """Keep freed memory in this process for later allocations.
 
-    glibc gives blocks above 32 MB back to the system at once and takes new ones at the next
-    call, page fault by page fault: for the activations of a network a third of its time. The
-    process then holds what it once needed most, as PyTorch does on a GPU.
+    By default glibc returns blocks above 32 MB to the system at once and allocates new ones at the
+    next call, with one page fault per page; for the activations of a network this takes a third of
+    the time. With this setting the process holds its peak memory, as PyTorch does on a GPU.
 
     Returns:
-        Whether the setting took effect: it is glibc's, and what the environment says about it
-        (`ENVIRONMENT`, ``GLIBC_TUNABLES``) goes first.
+        Whether the setting took effect. It needs glibc on Linux, and is left alone if the
+        environment configures the allocator (`ENVIRONMENT`, ``GLIBC_TUNABLES``).
     """
     tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     if tuned or any(name in os.environ for name in ENVIRONMENT) or sys.platform != "linux":

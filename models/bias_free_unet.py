@@ -1,9 +1,9 @@
-"""A small bias-free residual U-Net: fast on a CPU, and the same at every brightness.
+"""A small bias-free residual U-Net: fast on a CPU, and equivariant to the image's intensity.
 
-After DRUNet (Zhang et al., TPAMI 2021), much smaller. Without biases, normalisation or an
-embedding of the noise level it is positively homogeneous: an image and its noise scaled by the same
-factor give the denoised image scaled by it. Such networks keep to noise levels and contrasts they
-have not been trained on (Mohan et al., ICLR 2020).
+A much smaller version of DRUNet (Zhang et al., TPAMI 2021). It has no biases, normalisation or
+noise embedding, and is therefore positively homogeneous: if the image and the noise level are
+scaled by a factor, so is the denoised image. Such networks generalise to noise levels and contrasts
+that they were not trained on (Mohan et al., ICLR 2020).
 """
 
 import math
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from models.layers import full_precision, working_dtype
 
-BRANCH_SCALE = 0.1  # of a residual branch at the start: a deep stack begins near the identity
-OUTPUT_SCALE = 1e-2  # of the last layer at the start: the score begins near zero
+BRANCH_SCALE = 0.1  # initial scale of residual branches: a deep stack starts near the identity
+OUTPUT_SCALE = 1e-2  # initial scale of the last layer: the score starts near zero
 
 
 def bias_free_conv(in_channels: int, out_channels: int, *, scale: float = 1.0) -> nn.Conv2d:
@@ -28,10 +28,10 @@ def bias_free_conv(in_channels: int, out_channels: int, *, scale: float = 1.0) -
 
 
 def mirrored_on(x: Tensor, multiple: int) -> Tensor:
-    """Images ``(B, C, H, W)`` continued below and at the right until their sides are multiples.
+    """Images ``(B, C, H, W)`` padded at the bottom and right to sides that `multiple` divides.
 
-    Mirrored about the last row and column, as often as it takes, so that noise goes on as noise:
-    a repeated row would be a pattern to a denoiser.
+    The padding is reflected, repeatedly if needed, so that noise continues as noise. A replicated
+    row would look like structure to a denoiser.
     """
     for axis in (2, 3):
         size = x.shape[axis]
@@ -44,7 +44,7 @@ def mirrored_on(x: Tensor, multiple: int) -> Tensor:
 
 
 class PlainBlock(nn.Module):
-    """x + conv(relu(conv(x)))."""
+    """Residual block x + conv(relu(conv(x)))."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -52,26 +52,27 @@ class PlainBlock(nn.Module):
         self.conv2 = bias_free_conv(channels, channels, scale=BRANCH_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
-        # in place, as no derivative needs what a convolution gave: memory is what this waits for
+        """Features ``(B, C, H, W)`` to ``(B, C, H, W)``."""
+        # in place, as the block is limited by memory bandwidth and autograd needs no copy
         return self.conv2(F.relu(self.conv1(x), inplace=True)).add_(x)
 
 
 class BiasFreeUNet(nn.Module):
-    """Score network s(x, sigma) = h(x, sigma) / sigma^2, h homogeneous of degree 1.
+    """Bias-free U-Net score network s(x, sigma) = h(x, sigma) / sigma^2.
 
-    The denoised image x + sigma^2 s is x + h: h estimates minus the noise.
+    h is homogeneous of degree 1. The denoised image is x + sigma^2 s = x + h, so that h estimates
+    the negative noise.
 
     Args:
-        nf: channels that the multipliers count in.
-        ch_mult: channel multiplier of each level, from full resolution down, each half the one
-            before.
-        num_res_blocks: residual blocks a level, on the way down and on the way up; one number for
-            all levels, or one for each.
-        num_channels: image channels.
+        nf: base number of channels, which `ch_mult` multiplies.
+        ch_mult: channel multiplier of each level, from full resolution down; each level halves the
+            resolution.
+        num_res_blocks: number of residual blocks per level, on the way down and on the way up
+            each; one number for all levels, or one per level.
+        num_channels: number of image channels.
 
     Raises:
-        ValueError: as many numbers of blocks as levels are expected.
+        ValueError: `num_res_blocks` does not have one number per level.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class BiasFreeUNet(nn.Module):
                 f"expected model.num_res_blocks for each of {len(widths)} levels, got {blocks}"
             )
         self.num_channels = num_channels
-        self.stride = 1  # of image sides: any will do
+        self.stride = 1  # image sides of any size
         self.halvings = len(widths) - 1
 
         def level(i: int) -> nn.Sequential:
@@ -109,20 +110,20 @@ class BiasFreeUNet(nn.Module):
         self.output = bias_free_conv(widths[0], num_channels, scale=OUTPUT_SCALE)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The score, grad_x log p_sigma(x).
+        """Score grad_x log p_sigma(x) of noisy images.
 
-        Images of any size: the sides are mirrored on until they can be halved at each level. Under
-        `torch.autocast` the first and the last convolution stay in the weights' precision.
+        Images may have any size: they are padded by reflection until every level can halve them.
+        Under `torch.autocast` the first and the last convolution keep the precision of the weights.
 
         Args:
-            x: ``(B, C, H, W)`` noisy images; clean ones lie in [0, 1].
+            x: ``(B, C, H, W)`` noisy images; clean images lie in [0, 1].
             sigma: ``(B,)`` noise levels, > 0.
 
         Returns:
             ``(B, C, H, W)``.
 
         Raises:
-            ValueError: another number of channels or of noise levels.
+            ValueError: a wrong number of channels or of noise levels.
         """
         self._check(x, sigma)
         height, width = x.shape[2:]

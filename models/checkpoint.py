@@ -1,15 +1,15 @@
-"""Checkpoints: written atomically, read without executing anything, loaded strictly.
+"""Checkpoints: written atomically, read without executing code, loaded strictly.
 
-A file is a `torch.save` of plain tensors and JSON-able values:
-``{"format", "config", "model", "ema", "step", ...}``; `train.py` adds what it resumes from.
+A checkpoint is a `torch.save` of plain tensors and JSON-able values:
+``{"format", "config", "model", "ema", "step", ...}``; `train.py` adds its state to resume from.
 
     python -m models.checkpoint import ORIGINAL OUT --config=configs/fastmri_knee.py:1
 
-turns a checkpoint of the original code into one of ours.
+converts a checkpoint of the original code to this format.
 
     python -m models.checkpoint export runs/NAME weights/NAME.pt --half
 
-keeps of a training run what `load_prior` needs: the config and the averaged weights.
+writes only what `load_prior` needs of a training run: the config and the averaged weights.
 """
 
 import argparse
@@ -32,29 +32,37 @@ from sde import VESDE, Prior, score_function
 FORMAT = "score-priors/1"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 SUFFIX = ".pt"
-SMALL = 64  # numbers in a network's config up to this need no weights to match
+SMALL = 64  # numbers of a network's config up to this are accepted whatever the weights' shapes
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be read, or holds something else than was asked for."""
+    """A checkpoint that cannot be read or does not hold what is expected."""
 
 
 def save(path: str | Path, payload: dict) -> None:
-    """Write `payload` to `path` so that a crash or a full disk leaves the old file as it was.
+    """Write a checkpoint atomically: a crash or a full disk leaves the old file unchanged.
+
+    Args:
+        path: the file to write.
+        payload: tensors and JSON-able values.
 
     Raises:
-        OSError: as `datasets.files.replacing`.
+        OSError: the file cannot be written.
     """
     with replacing(path) as file:
         torch.save({"format": FORMAT, **payload}, file)
 
 
 def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict:
-    """Read a checkpoint of ours.
+    """Content of a checkpoint in this project's format.
+
+    Args:
+        path: the file.
+        map_location: device of the tensors.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: not readable as plain tensors and values, or not of our format.
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file does not hold plain tensors and values, or has another format.
     """
     payload = read_plain(path, map_location)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
@@ -67,11 +75,15 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict:
 
 
 def read_plain(path: str | Path, map_location: str | torch.device) -> object:
-    """What a file of plain tensors and values holds, nothing in it being executed.
+    """Content of a `torch.save` file of plain tensors and values, read without executing code.
+
+    Args:
+        path: the file.
+        map_location: device of the tensors.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: not readable as such.
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is damaged, or holds pickled objects.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
@@ -89,17 +101,17 @@ def read_plain(path: str | Path, map_location: str | torch.device) -> object:
 
 
 def _check_archive(path: Path) -> None:
-    """Compare the parts of a `torch.save` with their checksums, which `torch.load` does not.
+    """Verify the checksums of a `torch.save` file, which `torch.load` does not.
 
     Raises:
-        ValueError: they differ, or the file claims to hold more than its size.
-        zipfile.BadZipFile: damaged beyond that.
+        ValueError: a checksum differs, or the file claims to hold more than its size.
+        zipfile.BadZipFile: the archive is damaged otherwise.
     """
     if not zipfile.is_zipfile(path):
-        return  # an old format, or no checkpoint at all
+        return  # an old format, or not a checkpoint
     with zipfile.ZipFile(path) as archive:
         claimed = sum(part.file_size for part in archive.infolist())
-        if claimed > path.stat().st_size:  # tensors are stored as they are
+        if claimed > path.stat().st_size:  # tensors are stored uncompressed
             raise ValueError(f"it claims {claimed} bytes in a file of {path.stat().st_size}")
         damaged = archive.testzip()
     if damaged is not None:
@@ -107,7 +119,7 @@ def _check_archive(path: Path) -> None:
 
 
 def find_latest(folder: str | Path) -> Path | None:
-    """The newest readable ``step_*.pt`` of `folder`; unreadable ones are named in a warning."""
+    """Newest readable ``step_*.pt`` of `folder`, or None; warns of unreadable ones."""
     for path in sorted(Path(folder).glob(f"step_*{SUFFIX}"), key=step_of, reverse=True):
         try:
             load(path)
@@ -119,20 +131,25 @@ def find_latest(folder: str | Path) -> Path | None:
 
 
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name, ``step_00001000.pt`` -> 1000."""
+    """Step number in a checkpoint's name, ``step_00001000.pt`` -> 1000; -1 for other names."""
     match = re.fullmatch(rf"step_(\d+){re.escape(SUFFIX)}", path.name)
     return int(match.group(1)) if match else -1
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """Load our own state dict into `net`, strictly.
+    """Load a state dict in this project's format into `net`, strictly.
+
+    Args:
+        net: the network.
+        state: its state dict.
+        source: file that the weights come from, for error messages.
 
     Raises:
         CheckpointError: a missing, extra or misshapen entry (another architecture).
     """
     try:
         net.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError) as error:  # a state of any kind
+    except (RuntimeError, TypeError, AttributeError) as error:  # `state` comes from a file
         lines = [line.strip() for line in str(error).splitlines()]
         raise CheckpointError(
             f"{source}: the checkpoint is of another architecture than the config's:\n  "
@@ -144,12 +161,12 @@ def load_averaged(net: nn.Module, name_or_path: str | Path) -> None:
     """Load a prior's averaged weights into `net`, to train it further.
 
     Args:
-        net: of the prior's architecture.
-        name_or_path: as of `load_prior`.
+        net: a network of the prior's architecture.
+        name_or_path: name of a shipped prior, a checkpoint file, or a folder of checkpoints.
 
     Raises:
-        FileNotFoundError: nothing there; the shipped names are listed.
-        CheckpointError: unreadable, or of another architecture.
+        FileNotFoundError: there is no such prior; the shipped names are listed.
+        CheckpointError: the checkpoint is unreadable or of another architecture.
     """
     path = resolve_prior(name_or_path)
     load_weights(net, _load_trained(path)[0]["ema"], path)
@@ -158,22 +175,29 @@ def load_averaged(net: nn.Module, name_or_path: str | Path) -> None:
 def import_state_dict(net: nn.Module, state: dict[str, Tensor]) -> None:
     """Load a state dict with the original code's names (``all_modules.<i>...``) into `net`.
 
-    A ``module.`` prefix and the buffer ``sigmas`` are allowed.
+    Args:
+        net: an `NCSNpp` of the same architecture.
+        state: the state dict; a ``module.`` prefix and the buffer ``sigmas`` are allowed.
 
     Raises:
-        ValueError: a missing, extra or misshapen entry; all are named.
+        ValueError: missing, extra or misshapen entries, which are named.
     """
     net.load_state_dict(translate_state(net, state), strict=True)
 
 
 def import_original(path: str | Path, out: str | Path, config: ConfigDict) -> None:
-    """Turn a checkpoint file of the original code into one of ours.
+    """Convert a checkpoint file of the original code to this project's format.
 
     Args:
         path: a `torch.save` of ``{"model": state dict, "ema": {"shadow_params": list, ...},
             "step": int}``.
         out: the file to write.
-        config: the training config of that network's size.
+        config: training config with the network's size.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is unreadable or not a checkpoint of the original code.
+        ValueError: the weights do not fit the config's network.
     """
     original = read_plain(path, "cpu")
     if not isinstance(original, dict) or not {"model", "ema"} <= original.keys():
@@ -186,7 +210,7 @@ def import_original(path: str | Path, out: str | Path, config: ConfigDict) -> No
     net = create_model(config)
     averaged = ema_state(net, state, list(average["shadow_params"]))
     config, step = config.copy_and_resolve_references(), int(original.get("step", 0))
-    config.training.num_steps = step  # of the original's training, which is over
+    config.training.num_steps = step  # the original training is finished
     payload = {
         "config": config.to_dict(),
         "model": translate_state(net, state),
@@ -205,23 +229,28 @@ def load_prior(
 ) -> Prior:
     """A trained prior, ready to sample: its score function (EMA weights) and its SDE.
 
-    The score takes real and complex images of any sides: those that the network cannot halve are
-    padded. Its attributes `symmetric` and `device` say whether it was trained with flips and
-    rotations, and where its network is. ``score, sde = load_prior(...)`` takes both apart. On a CPU
-    the process keeps the memory that it frees from then on (`models.allocator`). A warning says
-    where the prior's training is not finished.
+    The score accepts real and complex images of any size, which are padded if the network needs it.
+    Its attribute `symmetric` tells whether the prior was trained with flips and rotations, and
+    `device` where its network is. On a CPU the process keeps freed memory from then on
+    (`models.allocator`).
 
     Args:
-        name_or_path: the name of a shipped prior (``weights/NAME.pt``), a checkpoint file, a
-            folder of checkpoints, or a training run's folder (its newest readable checkpoint).
-        device: where the network runs; by default a GPU if there is one.
-        autocast: bfloat16 or float16 for the network's inner products; None for float32.
-        compiled: whether the network goes through `torch.compile`, at the first call for each
-            size of batch and image; needs a C++ compiler, on a GPU Triton.
+        name_or_path: name of a shipped prior (``weights/NAME.pt``), a checkpoint file, a folder of
+            checkpoints, or the folder of a training run (its newest readable checkpoint).
+        device: device of the network; by default a GPU if there is one.
+        autocast: bfloat16 or float16 for the layers inside the network; None for float32.
+        compiled: whether to run the network through `torch.compile`, which compiles at the first
+            call for each batch and image size; needs a C++ compiler, and Triton on a GPU.
+
+    Returns:
+        The prior, which can be unpacked: ``score, sde = load_prior(...)``.
 
     Raises:
-        FileNotFoundError: nothing there; the shipped names are listed.
-        CheckpointError: unreadable, or weights that do not fit their config.
+        FileNotFoundError: there is no such prior; the shipped names are listed.
+        CheckpointError: the checkpoint is unreadable, or its weights do not fit its config.
+
+    Warns:
+        UserWarning: the training of the prior is not finished.
     """
     path = resolve_prior(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -231,10 +260,10 @@ def load_prior(
     note = unfinished(payload)
     if note:
         warnings.warn(f"{path}: {note}", stacklevel=2)
-    # channels last: convolutions forwards are faster in it on CPUs, and tensor cores want it
+    # channels last makes convolutions faster, on CPUs and on tensor cores
     net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     fast = torch.compile(net, fullgraph=True) if compiled else net
-    # trained on images in all positions: to that prior they are alike
+    # a prior trained with flips and rotations is treated as invariant to them
     symmetric = bool(config.data.get("flip") and config.data.get("rotate"))
     score = score_function(fast, autocast=autocast, stride=net.stride, symmetric=symmetric)
     score.device = torch.device(device)
@@ -242,10 +271,10 @@ def load_prior(
 
 
 def unfinished(payload: dict) -> str:
-    """What is said of a prior whose training run has not reached its last step; "" if it has.
+    """Warning for a prior whose training has not reached its last step; "" if it has.
 
     Args:
-        payload: a checkpoint's content.
+        payload: content of a checkpoint.
     """
     config, step = payload["config"], payload.get("step", 0)
     last = config.get("training", {}).get("num_steps", 0)
@@ -257,10 +286,10 @@ def unfinished(payload: dict) -> str:
 
 
 def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE, nn.Module]:
-    """A trained prior's checkpoint, its config and SDE, and its network with the averaged weights.
+    """A prior's checkpoint, its config and SDE, and its network with the averaged weights.
 
     Raises:
-        CheckpointError: it is of something else, or weights and config do not fit.
+        CheckpointError: the checkpoint is not a prior, or its weights do not fit its config.
     """
     payload = load(path)
     if not {"config", "ema"} <= payload.keys():
@@ -274,7 +303,7 @@ def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE, nn.Module]:
         sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
         _check_size(config, payload["ema"])
         net = create_model(config)
-    except Exception as error:  # values of any kind, from a file
+    except Exception as error:  # the values come from a file and may be anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path}: expected the config and weights of a trained prior, got some that no "
@@ -285,7 +314,7 @@ def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE, nn.Module]:
 
 
 def _check_size(config: ConfigDict, state: dict[str, Tensor]) -> None:
-    """Raise a ValueError for a network far larger than its weights, before memory is asked for."""
+    """Raise a ValueError before making a network that is far larger than its weights."""
     largest = max([SMALL, len(state), *(max(w.shape, default=0) for w in state.values())])
     for name, value in config.model.items():
         numbers = value if isinstance(value, tuple | list) else [value]
@@ -294,10 +323,13 @@ def _check_size(config: ConfigDict, state: dict[str, Tensor]) -> None:
 
 
 def resolve_prior(name_or_path: str | Path) -> Path:
-    """The file that `load_prior` reads.
+    """Checkpoint file of a prior, as `load_prior` reads it.
+
+    Args:
+        name_or_path: name of a shipped prior, a checkpoint file, or a folder of checkpoints.
 
     Raises:
-        FileNotFoundError: nothing there; the shipped names are listed.
+        FileNotFoundError: there is no such prior; the shipped names are listed.
     """
     shipped = WEIGHTS / f"{name_or_path}{SUFFIX}"
     if shipped.is_file():
@@ -318,28 +350,29 @@ def resolve_prior(name_or_path: str | Path) -> Path:
 
 
 def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
-    """Write the averaged weights of a run or checkpoint, without what only training needs.
+    """Write the averaged weights and config of a prior, without the state of its training.
 
     Args:
-        run: as of `load_prior`.
-        out: the file to write, ``weights/NAME.pt`` for a prior that is loaded by its name.
-        half: store in float16; networks are loaded in float32 whatever the file holds.
+        run: name of a shipped prior, a checkpoint file, or the folder of a training run.
+        out: the file to write; ``weights/NAME.pt`` for a prior that is loaded by its name.
+        half: whether to store parameters in float16; they are loaded as float32 in any case.
 
     Raises:
-        FileNotFoundError, CheckpointError: as `load_prior`.
-        ValueError: a weight that is not finite in float16.
+        FileNotFoundError: there is no such prior; the shipped names are listed.
+        CheckpointError: the checkpoint is unreadable, or its weights do not fit its config.
+        ValueError: a weight is not finite in float16.
     """
     payload, _, _, net = _load_trained(resolve_prior(run))
     weights = payload["ema"]
     if half:
-        # buffers stay: rounded Fourier frequencies would be other frequencies
+        # buffers stay in float32: rounding would change the Fourier frequencies
         learnt = {name for name, _ in net.named_parameters()}
         weights = {name: w.half() if name in learnt else w for name, w in weights.items()}
         bad = [name for name, w in weights.items() if not torch.isfinite(w).all()]
         if bad:
             raise ValueError(f"too large for float16: {', '.join(bad)}; export without --half")
     config = dict(payload["config"])
-    # no paths of the machine it was trained on
+    # remove paths of the machine that trained it
     config["data"] = {**config["data"], "root": ""}
     training = config.get("training", {})
     config["training"] = {**training, "init": Path(training.get("init", "")).name}

@@ -6,11 +6,16 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def create_ema(net: nn.Module, decay: float) -> AveragedModel:
-    """A copy of `net` that follows it: ``w_ema <- d w_ema + (1 - d) w`` at each update.
+    """Exponential moving average of the weights of `net`.
 
-    d = min(decay, (1 + n) / (10 + n)) at update n = 1, 2, ..., as in Song et al. (ICLR 2021): the
-    first steps are forgotten quickly. Call ``ema.update_parameters(net)`` after each optimiser
-    step; ``ema.module`` is the averaged network.
+    Each update is ``w_ema <- d w_ema + (1 - d) w`` with d = min(decay, (1 + n) / (10 + n)) at
+    update n = 1, 2, ..., as in Song et al. (ICLR 2021), so that early weights are forgotten
+    quickly. Call ``ema.update_parameters(net)`` after each optimiser step; ``ema.module`` is the
+    averaged network.
+
+    Args:
+        net: the network, which is copied.
+        decay: largest d.
     """
 
     def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
@@ -18,6 +23,6 @@ def create_ema(net: nn.Module, decay: float) -> AveragedModel:
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 
     ema = AveragedModel(net, multi_avg_fn=average)
-    ema.update_parameters(net)  # counts as update 0, a plain copy: n is 1 at the first real one
+    ema.update_parameters(net)  # update 0 is a plain copy, so that n = 1 at the first real update
     ema.eval().requires_grad_(False)
     return ema

@@ -15,9 +15,9 @@ ZERO_SCALE = 1e-10  # "zero" initialisation of the layers that end a residual br
 
 
 def init_fan_avg(weight: Tensor, scale: float = 1.0) -> None:
-    """Variance scaling, fan average, uniform: DDPM's initialisation of every layer, in place.
+    """Initialise a weight in place as DDPM does: variance scaling, fan average, uniform.
 
-    A gain of sqrt(scale) makes Xavier's uniform initialisation exactly this.
+    This equals Xavier's uniform initialisation with a gain of sqrt(scale).
     """
     nn.init.xavier_uniform_(weight, gain=math.sqrt(scale if scale > 0 else ZERO_SCALE))
 
@@ -39,7 +39,11 @@ def dense(in_features: int, out_features: int, *, scale: float = 1.0) -> nn.Line
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with four channels a group, at most 32 groups."""
+    """GroupNorm with min(channels // 4, 32) groups.
+
+    Raises:
+        ValueError: the number of groups does not divide the channels.
+    """
     groups = min(channels // 4, 32)
     if groups < 1 or channels % groups:
         raise ValueError(
@@ -56,7 +60,7 @@ def full_precision(x: Tensor) -> AbstractContextManager:
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
-    """What `torch.autocast` computes convolutions of `x` in; without it the dtype of `x`."""
+    """Dtype of convolutions of `x`: that of `torch.autocast` if enabled, otherwise that of `x`."""
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -64,7 +68,12 @@ def working_dtype(x: Tensor) -> torch.dtype:
 
 
 class NoiseEmbedding(nn.Module):
-    """log sigma ``(B,)`` to features ``(B, 4 nf)``: fixed random Fourier features, then an MLP."""
+    """Embedding of log sigma: fixed random Fourier features, then an MLP.
+
+    Args:
+        nf: number of Fourier frequencies.
+        fourier_scale: standard deviation of the frequencies.
+    """
 
     def __init__(self, nf: int, fourier_scale: float):
         super().__init__()
@@ -73,16 +82,23 @@ class NoiseEmbedding(nn.Module):
         self.dense2 = dense(4 * nf, 4 * nf)
 
     def forward(self, log_sigma: Tensor) -> Tensor:
-        """``(B,)`` to ``(B, 4 nf)``."""
+        """log sigma ``(B,)`` to features ``(B, 4 nf)``."""
         angle = 2 * math.pi * log_sigma[:, None] * self.frequencies  # (B, nf)
         features = torch.cat([angle.sin(), angle.cos()], dim=1)  # (B, 2 nf)
         return self.dense2(F.silu(self.dense1(features.to(self.dense1.weight.dtype))))
 
 
 class ResidualBlock(nn.Module):
-    """BigGAN residual block with FIR resampling (`resample`: None, "down" or "up").
+    """BigGAN residual block ``(x + branch(x)) / sqrt 2`` with optional FIR resampling.
 
-    ``(x + branch(x)) / sqrt 2``; the noise features are added between the two convolutions.
+    The noise features are added between the two convolutions.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        embedding_size: number of noise features E.
+        resample: None, or "down" or "up" to resample by 2.
+        dropout: dropout probability.
     """
 
     def __init__(
@@ -102,12 +118,12 @@ class ResidualBlock(nn.Module):
         self.norm2 = group_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv(out_channels, out_channels, scale=0.0)
-        # the original has a 1x1 convolution on every resampled shortcut, too
+        # as in the original, resampled shortcuts also have a 1x1 convolution
         needs_conv = resample is not None or in_channels != out_channels
         self.shortcut = conv(in_channels, out_channels, 1) if needs_conv else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """``(B, C_in, H, W)`` and features ``(1 or B, E)`` to ``(B, C_out, H', W')``."""
+        """``(B, C_in, H, W)`` and noise features ``(1 or B, E)`` to ``(B, C_out, H', W')``."""
         h = F.silu(self.norm1(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
@@ -128,7 +144,7 @@ class AttentionBlock(nn.Module):
         self.output = conv(channels, channels, 1, scale=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
+        """Features ``(B, C, H, W)`` to ``(B, C, H, W)``."""
         h = self.norm(x)
         q, k, v = (
             layer(h).flatten(2).transpose(1, 2)[:, None]  # (B, 1, HW, C)
@@ -140,7 +156,7 @@ class AttentionBlock(nn.Module):
 
 
 class PyramidDownsample(nn.Module):
-    """The residual input pyramid: FIR low-pass, then a convolution of stride 2."""
+    """Downsampling of the residual input pyramid: FIR low-pass, then a stride-2 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -148,5 +164,5 @@ class PyramidDownsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` to ``(B, C_out, H/2, W/2)``."""
-        # a padding of 2 at the filter makes the strided convolution need none
+        # with a padding of 2 at the filter, the strided convolution needs none
         return F.conv2d(low_pass(x, padding=2), self.conv.weight, self.conv.bias, stride=2)

@@ -20,7 +20,7 @@ from models.layers import (
 
 
 class DownLevel(nn.Module):
-    """Residual blocks at one resolution, then (but at the last level) one that halves it."""
+    """Residual blocks at one resolution, then one that halves it (except at the last level)."""
 
     def __init__(self, blocks: list[ResidualBlock], downsample, pyramid):
         super().__init__()
@@ -30,7 +30,7 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """Residual blocks on the features and a skip each, then (but at the top) one that doubles."""
+    """Residual blocks, each with a skip connection, then one that doubles (except at the top)."""
 
     def __init__(self, blocks: list[ResidualBlock], upsample):
         super().__init__()
@@ -39,7 +39,7 @@ class UpLevel(nn.Module):
 
 
 class Middle(nn.Module):
-    """Two residual blocks at the lowest resolution, with attention between them if asked."""
+    """Two residual blocks at the lowest resolution, optionally with attention between them."""
 
     def __init__(self, block1: ResidualBlock, attention, block2: ResidualBlock):
         super().__init__()
@@ -49,17 +49,18 @@ class Middle(nn.Module):
 
 
 class NCSNpp(nn.Module):
-    """Score network s(x, sigma) of Song et al. (ICLR 2021): continuous NCSN++ for the VE-SDE.
+    """NCSN++ score network s(x, sigma) of Song et al. (ICLR 2021), continuous, for the VE-SDE.
 
     Args:
-        nf: channels at full resolution.
-        ch_mult: channel multiplier of each level; its length is the depth. Image sides must be
+        nf: base number of channels, which `ch_mult` multiplies.
+        ch_mult: channel multiplier of each level; its length is the depth. Image sides have to be
             multiples of 2 ** (depth - 1).
-        num_res_blocks: residual blocks a level on the way down (one more on the way up).
-        attention: whether a self-attention block stands at the bottleneck.
+        num_res_blocks: number of residual blocks per level on the way down (one more on the way
+            up).
+        attention: whether there is a self-attention block at the bottleneck.
         fourier_scale: standard deviation of the Fourier frequencies of log sigma.
-        dropout: probability inside the residual blocks.
-        num_channels: image channels.
+        dropout: dropout probability in the residual blocks.
+        num_channels: number of image channels.
     """
 
     def __init__(
@@ -121,22 +122,23 @@ class NCSNpp(nn.Module):
         self.output = conv(channels, num_channels, scale=0.0)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The score, grad_x log p_sigma(x).
+        """Score grad_x log p_sigma(x) of noisy images.
 
-        Under `torch.autocast` the first and the last convolution stay in the weights' precision.
+        Under `torch.autocast` the first and the last convolution keep the precision of the weights.
 
         Args:
-            x: ``(B, C, H, W)`` noisy images; clean ones lie in [0, 1].
+            x: ``(B, C, H, W)`` noisy images; clean images lie in [0, 1].
             sigma: ``(B,)`` noise levels, > 0.
 
         Returns:
             ``(B, C, H, W)``.
 
         Raises:
-            ValueError: another number of channels, or sides that the depth cannot divide.
+            ValueError: a wrong number of channels or noise levels, or sides that are not multiples
+                of `stride`.
         """
         self._check(x, sigma)
-        # one level for all samples, as the samplers' `level` says it: embedded once
+        # samplers expand one level to the batch (stride 0): embed it once
         levels = sigma[:1] if sigma.stride(0) == 0 else sigma
         embedding = F.silu(self.embedding(torch.log(levels)))  # (1 or B, 4 nf)
         pyramid = 2 * x - 1

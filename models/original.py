@@ -1,4 +1,4 @@
-"""Weights of the original code: its positional parameter names, translated to ours."""
+"""Conversion of the original code's weights, whose parameter names are positional."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,7 +9,7 @@ from models.ncsnpp import NCSNpp
 
 PREFIX = "all_modules"
 
-# per kind of module: original name -> ours, in the order in which the original registers them
+# for each class: original name -> name here, in the original's order of registration
 _NAMES = {
     ResidualBlock: {
         "GroupNorm_0": "norm1",
@@ -31,7 +31,7 @@ _NAMES = {
 
 
 def _modules(net: NCSNpp) -> Iterator[nn.Module | str]:
-    """The modules in the original's order of construction; its list index is the position."""
+    """The modules of `net` in the original's order of construction, which gives their index."""
     yield net.embedding  # the original's module 0 holds the frequencies only
     yield net.embedding.dense1
     yield net.embedding.dense2
@@ -54,9 +54,9 @@ def _modules(net: NCSNpp) -> Iterator[nn.Module | str]:
 
 
 def original_names(net: NCSNpp) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
-    """Original parameter name -> (our name, function that reshapes the original's tensor).
+    """Original parameter names -> (name here, function that reshapes the original tensor).
 
-    The order is that of the original's ``parameters()``, which its EMA list follows.
+    They are in the order of the original's ``parameters()``, which is also that of its EMA list.
     """
     paths = {module: path for path, module in net.named_modules()}
     names: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {}
@@ -90,13 +90,17 @@ def _matrix_to_conv(weight: Tensor) -> Tensor:
 
 
 def translate_state(net: NCSNpp, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with the original names (perhaps ``module.`` in front) as one of ours.
+    """State dict of `net` from one with the original names.
+
+    Args:
+        net: network of the same architecture.
+        state: original state dict; a ``module.`` prefix and the buffer ``sigmas`` are allowed.
 
     Raises:
-        ValueError: a missing, extra or misshapen entry; all of them are named.
+        ValueError: missing, extra or misshapen entries, which are named.
     """
     state = {name.removeprefix("module."): weight for name, weight in state.items()}
-    state.pop("sigmas", None)  # a buffer of the original that follows from its config
+    state.pop("sigmas", None)  # a buffer that the original computes from its config
     names = original_names(net)
     ours = net.state_dict()
     problems = [f"missing {name}" for name in names if name not in state]
@@ -125,15 +129,16 @@ def translate_state(net: NCSNpp, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def ema_state(net: NCSNpp, state: dict[str, Tensor], shadow_params: list[Tensor]) -> dict:
-    """The original's EMA list laid over its state dict, still with the original names.
+    """State dict with the original names whose parameters are those of the original's EMA list.
 
     Args:
-        state: the original's model state dict, which has the fixed frequencies that the list
-            does not have.
+        net: network of the same architecture.
+        state: the original model's state dict; the fixed Fourier frequencies are taken from it, as
+            the list does not have them.
         shadow_params: averaged parameters, in the order of the trainable parameters.
 
     Raises:
-        ValueError: another number of entries than trainable parameters.
+        ValueError: the list has another number of entries than there are trainable parameters.
     """
     state = {name.removeprefix("module."): weight for name, weight in state.items()}
     trainable = [name for name in original_names(net) if not name.startswith(f"{PREFIX}.0.")]

@@ -8,7 +8,7 @@ FIR_TAPS = (1.0, 3.0, 3.0, 1.0)  # binomial low-pass of NCSN++ (Song et al., ICL
 
 
 def _kernel(x: Tensor, gain: float) -> Tensor:
-    """The 2-D filter, once a channel: ``(C, 1, 4, 4)``, summing to `gain`."""
+    """The 2-D filter, repeated for each channel: ``(C, 1, 4, 4)``, with the sum `gain`."""
     taps = torch.tensor(FIR_TAPS, dtype=x.dtype, device=x.device)
     kernel = torch.outer(taps, taps)
     kernel = kernel * (gain / kernel.sum())
@@ -16,16 +16,22 @@ def _kernel(x: Tensor, gain: float) -> Tensor:
 
 
 def low_pass(x: Tensor, padding: int, stride: int = 1) -> Tensor:
-    """Filter each channel, zero-padded by `padding` on every side, keeping every `stride`-th."""
+    """Each channel low-pass filtered: ``(B, C, H, W)`` to ``(B, C, H', W')``.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        padding: pixels of zero padding on every side.
+        stride: keep every `stride`-th pixel.
+    """
     return F.conv2d(x, _kernel(x, 1.0), stride=stride, padding=padding, groups=x.shape[1])
 
 
 def downsample2(x: Tensor) -> Tensor:
-    """``(B, C, H, W)`` to ``(B, C, H/2, W/2)``: low-pass, then every second pixel."""
+    """Downsampling by 2, ``(B, C, H, W)`` to ``(B, C, H/2, W/2)``: low-pass, every second pixel."""
     return low_pass(x, padding=1, stride=2)
 
 
 def upsample2(x: Tensor) -> Tensor:
-    """``(B, C, H, W)`` to ``(B, C, 2H, 2W)``: zeros between the pixels, then low-pass."""
-    kernel = _kernel(x, 4.0)  # a gain of 4 makes up for the inserted zeros
+    """Upsampling by 2, ``(B, C, H, W)`` to ``(B, C, 2H, 2W)``: zeros inserted, then low-pass."""
+    kernel = _kernel(x, 4.0)  # a gain of 4 compensates for the inserted zeros
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])

@@ -1,4 +1,4 @@
-"""What training runs share: signals, logs that continue, the checkpoints of a run's folder."""
+"""Signals, resumable logs and checkpoints of training runs."""
 
 import csv
 import errno
@@ -19,17 +19,20 @@ from models import checkpoint
 from models.checkpoint import CheckpointError
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "temporary failure; the user is invited to retry"
-# SLURM's warning, its end, Ctrl-C, a terminal that is closed
+# SLURM's warning before its time limit, its end, Ctrl-C, a closed terminal
 ENDS = ("SIGUSR1", "SIGTERM", "SIGINT", "SIGHUP")
-READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
+READER_GONE = (errno.EPIPE, errno.EIO)  # errors of a closed pipe and of a closed terminal
 
 
 def catch_signals() -> Callable[[], bool]:
-    """Only note from now on what asks this process to end; says whether something did.
+    """Record requests to end this process instead of ending it.
 
-    These are the signals `ENDS`, and that nobody reads standard output or error any more
-    (``| head``, a closed terminal). What `nohup` or a shell's ``&`` have made the process ignore
-    stays ignored. A second Ctrl-C ends at once.
+    Requests are the signals `ENDS`, and a closed standard output or error (``| head``, a closed
+    terminal). Signals that the process already ignores, as under `nohup` or after a shell's ``&``,
+    stay ignored. A second Ctrl-C ends the process at once.
+
+    Returns:
+        A function that tells whether there was a request.
     """
     received = []
 
@@ -39,7 +42,7 @@ def catch_signals() -> Callable[[], bool]:
             signal.signal(number, signal.default_int_handler)
 
     for name in ENDS:
-        number = getattr(signal, name, None)  # Windows has not all
+        number = getattr(signal, name, None)  # Windows does not have all of them
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, note)
     sys.stdout, sys.stderr = (Lasting(s, received.append) for s in (sys.stdout, sys.stderr))
@@ -47,18 +50,23 @@ def catch_signals() -> Callable[[], bool]:
 
 
 class Lasting:
-    """A text stream that goes on, to nowhere, when nobody reads it any more, and tells it."""
+    """Text stream that discards its output once its reader is gone, and reports that.
+
+    Args:
+        stream: the wrapped stream.
+        tell: called with the error number when the reader is gone.
+    """
 
     def __init__(self, stream: TextIO, tell: Callable[[int], None]):
         self._stream, self._tell = stream, tell
 
     def write(self, text: str) -> int:
-        """As of the stream."""
+        """Write `text`; returns its length."""
         self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """As of the stream."""
+        """Flush the stream."""
         self._attempt(self._stream.flush)
 
     def _attempt(self, action: Callable[[], object]) -> None:
@@ -68,7 +76,7 @@ class Lasting:
             if error.errno not in READER_GONE:
                 raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())  # what is in its buffer goes there, too
+            os.dup2(nowhere, self._stream.fileno())  # also discards what is in its buffer
             os.close(nowhere)
             self._tell(error.errno)
 
@@ -77,14 +85,15 @@ class Lasting:
 
 
 class CsvLog:
-    """A CSV file with a row a step, to which rows are appended; the first column is "step".
+    """CSV log of a training run, to which rows are appended; one column is "step".
 
-    Rows after step `start`, or cut off by a crash, are dropped first. If other rows are damaged
-    the file is kept as ``NAME.damaged``, with a warning.
+    When it is opened, rows after step `start` and a last row cut off by a crash are dropped. If
+    other rows are damaged, they are dropped with a warning and the file is kept as
+    ``NAME.damaged``.
 
     Args:
-        path: the file; made with a header if missing.
-        columns: names.
+        path: the file; created with a header if missing.
+        columns: names of the columns.
         start: number of finished steps.
     """
 
@@ -95,15 +104,19 @@ class CsvLog:
         write_atomically(path, to_csv(kept, columns))
 
     def write(self, rows: Iterable[Mapping]) -> None:
-        """Append rows; they are in the file at once."""
+        """Append rows to the file at once.
+
+        Args:
+            rows: mappings from the columns' names to values.
+        """
         with naming(self.path), self.path.open("a", newline="") as file:
             file.write(to_csv(rows, self.columns, header=False))
 
 
 def _good_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a log that can be read; see `CsvLog`."""
+    """The readable rows of a log; see `CsvLog`."""
     text = read_text(path)
-    whole = text[: text.rfind("\n") + 1]  # a kill may have cut off the last row
+    whole = text[: text.rfind("\n") + 1]  # a crash may have cut off the last row
     try:
         rows = list(csv.DictReader(io.StringIO(whole)))
     except csv.Error:
@@ -125,26 +138,29 @@ def _is_good(row: Mapping) -> bool:
 
 
 def checkpoint_path(workdir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies."""
+    """Path of the checkpoint of `step` in the folder of a run."""
     return workdir / "checkpoints" / f"step_{step:08d}.pt"
 
 
 def checkpoints_of(workdir: Path) -> list[Path]:
-    """The checkpoints of a run, the newest last, readable or not."""
+    """Checkpoints of a run, readable or not, the newest last."""
     found = (workdir / "checkpoints").glob("step_*.pt")
     return sorted((p for p in found if checkpoint.step_of(p) >= 0), key=checkpoint.step_of)
 
 
 def find_newest(workdir: Path) -> Path | None:
-    """The newest readable checkpoint of a run that is to go on from there; None for a new run.
+    """Newest readable checkpoint to resume a run from; None for a new run.
 
-    Newer ones that are damaged are renamed to ``NAME.damaged``: they would count among those to be
-    kept. So are files that a kill left half-written removed. For the one process that holds the
-    folder.
+    Damaged newer checkpoints are renamed to ``NAME.damaged``, so that they do not count among those
+    to keep, and half-written files are removed. Only the process that holds the folder may call
+    this.
+
+    Args:
+        workdir: folder of the run.
 
     Raises:
-        CheckpointError: there are checkpoints, but none can be read: a start from the beginning
-            would throw away the run's log and the rest of them.
+        CheckpointError: there are checkpoints, but none can be read. Starting anew would discard
+            them and the log.
     """
     remove_abandoned(workdir / "checkpoints", older=0)
     there = checkpoints_of(workdir)
@@ -161,10 +177,15 @@ def find_newest(workdir: Path) -> Path | None:
 
 
 def load_state(path: Path, device: str | torch.device, entries: Iterable[str]) -> dict:
-    """A checkpoint to go on from.
+    """Content of a checkpoint to resume training from.
+
+    Args:
+        path: the checkpoint.
+        device: device of its tensors.
+        entries: names of the entries that it has to have.
 
     Raises:
-        CheckpointError: unreadable, or without one of `entries`.
+        CheckpointError: the checkpoint is unreadable or lacks one of `entries`.
     """
     state = checkpoint.load(path, device)
     missing = sorted(set(entries) - state.keys())
@@ -177,7 +198,13 @@ def load_state(path: Path, device: str | torch.device, entries: Iterable[str]) -
 
 
 def save_checkpoint(workdir: Path, payload: dict, *, keep: int) -> None:
-    """Write the checkpoint of ``payload["step"]``, then remove all but the `keep` newest ones."""
+    """Write the checkpoint of ``payload["step"]``, then remove all but the newest ones.
+
+    Args:
+        workdir: folder of the run.
+        payload: content of the checkpoint, with "step".
+        keep: number of checkpoints to keep, at least 1.
+    """
     checkpoint.save(checkpoint_path(workdir, payload["step"]), payload)
     for path in checkpoints_of(workdir)[: -max(keep, 1)]:
         path.unlink()

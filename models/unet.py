@@ -1,4 +1,4 @@
-"""The fastMRI U-Net: image in, image out. No score network, so not one of `models.NETWORKS`.
+"""The fastMRI U-Net from image to image. It is not a score network, so not in `models.NETWORKS`.
 
 Parameter names are those of the published weights (`down_sample_layers.0.layers.0.weight`,
 `up_conv.3.1.bias`, ...).
@@ -10,22 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SLOPE = 0.2  # of the leaky ReLU
-FIRST = "conv.layers.0.weight"  # one entry that every state dict of this network has
+SLOPE = 0.2  # negative slope of the leaky ReLU
+FIRST = "conv.layers.0.weight"  # an entry that every state dict of this network has
 
 
 class UNet(nn.Module):
     """U-Net with instance normalisation, average pooling and transposed convolutions.
 
-    Each level halves the resolution and doubles the channels. Sides need not be multiples of
-    2^num_pool_layers: what pooling cuts off is put back by reflection. The smallest side has to be
-    2^(num_pool_layers + 1) pixels, so that two are left to normalise over.
+    Input and output are real ``(B, 1, H, W)``. Each level halves the resolution and doubles the
+    channels. Sides need not be multiples of 2^num_pool_layers, as rows and columns lost by pooling
+    are restored by reflection. They have to be at least 2^(num_pool_layers + 1) pixels, so that two
+    remain for the normalisation.
 
     Args:
         chans: channels at full resolution.
         num_pool_layers: number of poolings.
 
-    Input and output are ``(B, 1, H, W)``, real.
+    Raises:
+        ValueError: a number below 1.
 
     Source: J. Zbontar et al., fastMRI, arXiv:1811.08839 (2018), section 5.2; O. Ronneberger, P.
     Fischer, T. Brox, MICCAI 2015.
@@ -43,15 +45,15 @@ class UNet(nn.Module):
         self.conv = _Convolutions(widths[-2], widths[-1])
         upwards = list(pairwise(reversed(widths)))  # (wide, narrow), coarse to fine
         self.up_transpose_conv = nn.ModuleList(_Upsampling(a, b) for a, b in upwards)
-        up = [_Convolutions(a, b) for a, b in upwards]  # what came up, and what was kept
+        up = [_Convolutions(a, b) for a, b in upwards]  # of upsampled and skipped features
         up[-1] = nn.Sequential(up[-1], nn.Conv2d(chans, 1, kernel_size=1))
         self.up_conv = nn.ModuleList(up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, 1, H, W)`` to the same.
+        """Output images for real images ``(B, 1, H, W)``, of the same shape.
 
         Raises:
-            ValueError: an image too small for the number of poolings.
+            ValueError: the image is too small for the number of poolings.
         """
         least = 2 ** (len(self.down_sample_layers) + 1)
         if min(x.shape[-2:]) < least:
@@ -72,7 +74,7 @@ class UNet(nn.Module):
 
 
 class _Convolutions(nn.Module):
-    """Two convolutions, each normalised and rectified; entry 3 is where dropout would be."""
+    """Two convolutions, each normalised and rectified; entry 3 takes the place of dropout."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -106,15 +108,15 @@ class _Upsampling(nn.Module):
 
 
 def unet_from_state_dict(state: dict) -> UNet:
-    """The network that a state dict is of, with its weights; its size is read off the shapes.
+    """U-Net with the weights of a state dict; its size is inferred from their shapes.
 
     Args:
-        state: name -> tensor, as published for fastMRI, or a training checkpoint in which such
-            a dict lies at any depth, its names with any prefix (``unet.``, ``module.``).
+        state: name -> tensor, as published for fastMRI, or a training checkpoint with such a dict
+            at any depth, whose names may have any prefix (``unet.``, ``module.``).
 
     Raises:
-        ValueError: no U-Net in it or more than one, or missing, extra or misshapen entries (all
-            are named).
+        ValueError: `state` holds no U-Net or more than one, or entries are missing, extra or
+            misshapen (all are named).
     """
     tensors = _flatten(state)
     prefixes = [
@@ -146,7 +148,7 @@ def unet_from_state_dict(state: dict) -> UNet:
 
 
 def net_size(net: UNet) -> str:
-    """Channels and poolings in words."""
+    """Numbers of channels and poolings in words, for messages."""
     return (
         f"{net.down_sample_layers[0].layers[0].out_channels} channels and "
         f"{len(net.down_sample_layers)} poolings"

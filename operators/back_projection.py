@@ -5,21 +5,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# (view, x, y of each pixel) -> the fractional bin that the ray through each pixel hits, and the
-# weight of each pixel in that view (None: all 1); all of them (H * W,) float64.
+# (view, x, y of the pixels) -> fractional bin that each pixel projects to, and the weight of each
+# pixel in that view (None: all 1); all are float64 (H * W,).
 BinOfPixels = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 def back_project(sinogram: Tensor, shape: tuple[int, int], bin_of_pixels: BinOfPixels) -> Tensor:
-    """Sum over the views of the sinogram, linearly interpolated where each pixel projects to.
+    """Pixel-driven back-projection: the sum over views of the linearly interpolated sinogram.
 
-    Pixels that project beyond the centres of the outermost bins get nothing from that view.
-    This is a discretisation of the adjoint, but not the transpose of a projector.
+    A view adds nothing to pixels that project beyond the centres of its outermost bins. This
+    discretises the adjoint, but is not the exact transpose of a projector.
 
     Args:
         sinogram: ``(B, 1, num_views, num_bins)`` real.
         shape: image height and width.
-        bin_of_pixels: where the pixels project to in a view.
+        bin_of_pixels: function of the view's number and the pixels' coordinates that returns the
+            fractional bin and the weight of each pixel (see `BinOfPixels`).
 
     Returns:
         ``(B, 1, H, W)``.
@@ -42,7 +43,7 @@ def back_project(sinogram: Tensor, shape: tuple[int, int], bin_of_pixels: BinOfP
 
 
 def _pixel_centres(shape: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """x (to the right) and y (upwards) of each pixel from the image's centre, ``(H * W,)``."""
+    """x (to the right) and y (upwards) of each pixel, from the image's centre: ``(H * W,)``."""
     height, width = shape
     y = (height - 1) / 2 - torch.arange(height, dtype=torch.float64, device=device)
     x = torch.arange(width, dtype=torch.float64, device=device) - (width - 1) / 2

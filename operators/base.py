@@ -21,15 +21,16 @@ class LinearOperator:
         range_shape: shape of one y without the batch axis.
         domain_complex: whether x is complex (complex64 or complex128) or real
             (float32 or float64).
-        range_complex: likewise for y.
-        batch_size: None where the same A serves every sample; else the number of samples that
-            the operator was built for (a mask or a coil map each).
-        direct_name: what the image that `direct` gives is called in tables and pictures.
+        range_complex: whether y is complex (complex64 or complex128) or real
+            (float32 or float64).
+        batch_size: None if the same A applies to every sample; otherwise the number of samples
+            that the operator was built for (with a mask or coil maps for each).
+        direct_name: name of the image that `direct` returns, for tables and figures.
 
-    What else callers ask of an operator has an answer here that fits any; a subclass that knows
-    better overrides it: `direct`, `direct_error`, `noise`, `gram_inverse`, `sampled`,
-    `acceleration`, `facts`; and `create` and `describe` for an operator that the command lines
-    simulate measurements with.
+    The other methods have defaults that are valid for any operator. A subclass overrides those it
+    can answer better: `direct`, `direct_error`, `noise`, `gram_inverse`, `sampled`,
+    `acceleration`, `facts`. It also overrides `create` and `describe` if the command lines are to
+    simulate measurements with it.
     """
 
     direct_name = "adjoint"
@@ -51,40 +52,69 @@ class LinearOperator:
 
     @property
     def H(self) -> "LinearOperator":  # noqa: N802 -- as it is written in formulas
-        """A^H as an operator: measurements to images."""
+        """The adjoint A^H as an operator, from measurements to images."""
         from operators.function import AdjointOperator  # a subclass of this one
 
         return AdjointOperator(self)
 
     def __matmul__(self, inner: "LinearOperator") -> "LinearOperator":
-        """The operator x -> A (B x), with B = `inner`; a ValueError where they do not fit."""
+        """The product A B, the operator x -> A (B x).
+
+        Args:
+            inner: B.
+
+        Raises:
+            ValueError: the range of B is not the domain of A, or their batch sizes differ.
+        """
         from operators.function import Product  # a subclass of this one
 
         return Product(self, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A x.
+        """The measurement A x of a batch of images.
 
         Args:
-            x: ``(B, *domain_shape)``.
+            x: ``(B, *domain_shape)`` images.
 
         Returns:
             ``(B, *range_shape)``, in the precision of `x`.
 
         Raises:
-            ValueError: another shape, or a batch other than `batch_size`.
-            TypeError: real where complex is expected, or the other way round.
+            ValueError: `x` has another shape or another batch size than `batch_size`.
+            TypeError: `x` is real but should be complex, or the other way round.
         """
         self._check(x, self.domain_shape, self.domain_complex, "forward")
         return self._forward(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """A^H y: ``(B, *range_shape)`` to ``(B, *domain_shape)``; errors as `forward`."""
+        """The adjoint A^H y of a batch of measurements.
+
+        Args:
+            y: ``(B, *range_shape)`` measurements.
+
+        Returns:
+            ``(B, *domain_shape)``, in the precision of `y`.
+
+        Raises:
+            ValueError: `y` has another shape or another batch size than `batch_size`.
+            TypeError: `y` is real but should be complex, or the other way round.
+        """
         self._check(y, self.range_shape, self.range_complex, "adjoint")
         return self._adjoint(y)
 
     def normal(self, x: Tensor) -> Tensor:
-        """A^H A x: ``(B, *domain_shape)`` to the same; errors as `forward`."""
+        """The normal operator applied to a batch of images, A^H A x.
+
+        Args:
+            x: ``(B, *domain_shape)`` images.
+
+        Returns:
+            ``(B, *domain_shape)``, in the precision of `x`.
+
+        Raises:
+            ValueError: `x` has another shape or another batch size than `batch_size`.
+            TypeError: `x` is real but should be complex, or the other way round.
+        """
         self._check(x, self.domain_shape, self.domain_complex, "normal")
         return self._normal(x)
 
@@ -95,12 +125,16 @@ class LinearOperator:
         projection onto {x : A x = y}: measured k-space is replaced. For CT, D = A^H A 1.
 
         Args:
-            x: ``(B, *domain_shape)``.
-            y: ``(B, *range_shape)`` measurement.
+            x: ``(B, *domain_shape)`` images; not changed in place.
+            y: ``(B, *range_shape)`` measurements.
             weight: relaxation, lambda of Chung & Ye (2022).
 
         Returns:
-            ``(B, *domain_shape)``; `x` is left as it was.
+            ``(B, *domain_shape)``.
+
+        Raises:
+            ValueError: `x` or `y` has a wrong shape, or their batch sizes differ.
+            TypeError: `x` or `y` is real but should be complex, or the other way round.
         """
         self._check(x, self.domain_shape, self.domain_complex, "correct")
         self._check(y, self.range_shape, self.range_complex, "correct")
@@ -112,100 +146,114 @@ class LinearOperator:
         return self._correct(x, y, weight)
 
     def direct(self, y: Tensor) -> Tensor:
-        """The reconstruction in one step, as a scanner would show it: zero-filled, FBP, or A^H y.
+        """Direct (non-iterative) reconstruction: zero-filled for MRI, FBP for CT, by default A^H y.
 
         Args:
-            y: ``(B, *range_shape)`` measurement.
+            y: ``(B, *range_shape)`` measurements.
 
         Returns:
-            ``(B, *domain_shape)``; errors as `forward`.
+            ``(B, *domain_shape)``.
+
+        Raises:
+            ValueError: `y` has another shape or another batch size than `batch_size`.
+            TypeError: `y` is real but should be complex, or the other way round.
         """
         self._check(y, self.range_shape, self.range_complex, "direct")
         return self._direct(y)
 
     def direct_error(self, y: Tensor) -> Tensor | None:
-        """Root mean square error of ``direct(y)``, where the measurement alone tells it.
+        """Root mean square error of ``direct(y)``, estimated from the measurement alone.
 
         Args:
-            y: ``(B, *range_shape)`` measurement.
+            y: ``(B, *range_shape)`` measurements.
 
         Returns:
-            ``(B,)`` in units of the image, of complex images the error of each part; None where
-            it has to be found in another way.
+            ``(B,)`` in units of the image (for complex images the error of the real and of the
+            imaginary part each); None if the operator has no such estimate.
         """
         return None
 
     def noise(self, y: Tensor) -> Tensor | None:
-        """Standard deviation of the noise of `y`, estimated from it.
+        """Standard deviation of the noise in `y`, estimated from `y`.
 
         Args:
-            y: ``(B, *range_shape)`` measurement.
+            y: ``(B, *range_shape)`` measurements.
 
         Returns:
-            ``(B,)`` in units of `y`, of complex numbers that of each part; None where nothing is
-            known of it.
+            ``(B,)`` in units of `y` (for complex `y` that of the real and of the imaginary part
+            each); None if the operator has no such estimate.
         """
         return None
 
     def sampled(self) -> Tensor | None:
-        """What one sample's measurement consists of, such as a mask ``(H, W)`` or angles.
+        """Sampling pattern of one sample, such as a mask ``(H, W)`` or the angles of the views.
 
-        Operators of one kind with equal values measure the same. None where there is no choice.
+        Two operators of one class with equal patterns measure the same. None if the class has no
+        sampling pattern.
         """
         return None
 
     @property
     def acceleration(self) -> float | None:
-        """Pixels over measured positions, of one sample; None where that is no measure of it."""
+        """Number of pixels divided by measured positions, of one sample; None if undefined."""
         return None
 
     def facts(self) -> dict:
-        """What one sample's measurement is, as plain values for files: ``operator`` and others."""
+        """Description of the measurement as JSON-able values; ``operator`` is the class's name."""
         return {"operator": type(self).__name__}
 
     @classmethod
     def create(
         cls, shape: tuple[int, int], *, seed: int, keys: Sequence[str], study: bool
     ) -> "LinearOperator":
-        """The operator that a config describes, to simulate measurements of real images with.
+        """Operator described by a config, to simulate measurements of real images.
 
-        A subclass adds the fields of the config that it reads as keywords of these names. An
-        operator without this method of its own is not offered by the command lines.
+        An override adds one keyword argument for each field of ``config.operator`` that it reads.
+        The command lines offer only the operators that override this method.
 
         Args:
             shape: ``(H, W)`` of the images in pixels.
-            seed: of random choices that all samples share.
-            keys: of the batch's samples, for random choices of their own.
+            seed: seed of the random choices that all samples share.
+            keys: keys of the samples in the batch, to seed random choices per sample.
             study: whether to deviate as the original study's code does.
 
         Raises:
-            ValueError: unfit fields.
+            ValueError: a field has an invalid value.
         """
         raise NotImplementedError
 
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:
-        """A config's measurement in words, and its nominal acceleration ("-": none).
+        """Short description of a config's measurement, and its nominal acceleration.
 
         Args:
-            fields: of the config's `operator`.
+            fields: the fields of ``config.operator``.
+
+        Returns:
+            Two strings such as "mri gaussian1d" and "4x"; the second is "-" if there is no
+            acceleration.
         """
         return str(fields["name"]), "-"
 
     def gram_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor] | None:
-        """About (A A^H + regularization)^-1, to speed up `operators.dual.solve_dual`.
+        """Approximation of (A A^H + regularization)^-1, the preconditioner of `solve_dual`.
 
         Args:
             regularization: ``(1,)`` or ``(B,)``, 0 or more.
 
         Returns:
-            A Hermitian, positive definite map of measurements ``(B, *range_shape)``; None where
-            there is none that is better than the identity, as for MRI.
+            A Hermitian, positive definite map on measurements ``(B, *range_shape)``; None if
+            nothing better than the identity is known, as for MRI.
         """
         return None
 
     def check_measurement(self, y: Tensor) -> None:
-        """Raise the errors of `adjoint` if `y` is not a measurement ``(B, *range_shape)``."""
+        """Raise an error if `y` is not a batch of measurements of this operator.
+
+        Raises:
+            ValueError: `y` is not ``(B, *range_shape)``, or B is not `batch_size`.
+            TypeError: `y` is real but should be complex, or the other way round.
+        """
         self._check(y, self.range_shape, self.range_complex, "check_measurement")
 
     def to(self, device: torch.device | str) -> "LinearOperator":
@@ -220,7 +268,7 @@ class LinearOperator:
         """The operator of sample `index` alone, for a batch of one.
 
         Raises:
-            IndexError: outside `batch_size`.
+            IndexError: `index` is not below `batch_size`.
         """
         if self.batch_size is None:
             return self

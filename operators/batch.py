@@ -20,28 +20,31 @@ def norm(x: Tensor) -> Tensor:
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:
-    """A ``(B,)`` value with as many trailing axes of length 1 as multiply it with ``(B, ...)``."""
+    """`value` ``(B,)`` reshaped to ``(B, 1, ...)``, to broadcast against `like` ``(B, ...)``."""
     return value.reshape(-1, *[1] * (like.ndim - 1))  # (B, 1, ...)
 
 
 def derive_seed(seed: int, *keys: str | int) -> int:
-    """A 63-bit seed that depends on `seed` and every key, the same on any machine.
+    """A 63-bit seed computed from `seed` and all `keys`, the same on every machine.
 
-    Used to give each sample (and each purpose: mask, noise, sampler) a stream of its own, so
-    that batch size, order and sharding never change a number.
+    It gives each sample and each purpose (mask, noise, sampler) its own random stream, so that
+    batch size, order and sharding do not change any number.
     """
     text = "\x1f".join([str(int(seed)), *(f"{type(k).__name__}:{k}" for k in keys)])
-    # names of files that are not UTF-8 have their bytes as surrogates
+    # a file name that is not valid UTF-8 holds its bytes as surrogates
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 class BatchGenerator:
-    """Random numbers for a batch, one torch CPU generator a sample.
+    """Random numbers for a batch, with one torch CPU generator per sample.
 
     Args:
-        seeds: one seed a sample, each given to `torch.Generator.manual_seed`.
-        keys: names of the samples, for error messages; their numbers where not given.
+        seeds: one seed per sample, passed to `torch.Generator.manual_seed`.
+        keys: names of the samples for error messages; by default "sample 0", "sample 1", ...
+
+    Raises:
+        ValueError: no seeds, or another number of keys than seeds.
     """
 
     def __init__(self, seeds: Sequence[int], keys: Sequence[str] | None = None):
@@ -58,8 +61,8 @@ class BatchGenerator:
     def normal(self, shape: Sequence[int], device: torch.device | str | None = None) -> Tensor:
         """Standard normal float32 numbers of `shape` ``(B, ...)``.
 
-        Row b is ``torch.randn(shape[1:], generator=g[b])``: drawn on the CPU, so that the same
-        seed gives the same numbers whatever the device.
+        Row b is ``torch.randn(shape[1:], generator=g[b])``, drawn on the CPU: a seed gives the
+        same numbers on every device.
 
         Raises:
             ValueError: B is not the number of generators.
@@ -69,13 +72,22 @@ class BatchGenerator:
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal numbers of the shape, dtype and device of `x`.
 
-        A complex `x` gets a real and an imaginary part of variance 1 each, the whole real part
+        If `x` is complex, real and imaginary part have variance 1 each, and the whole real part is
         drawn first.
+
+        Raises:
+            ValueError: the batch size of `x` is not the number of generators.
         """
         return self._draw_like(torch.randn, x)
 
     def uniform_like(self, x: Tensor) -> Tensor:
-        """As `normal_like`, uniform in [0, 1) (of complex numbers both parts)."""
+        """Uniform numbers in [0, 1) of the shape, dtype and device of `x`.
+
+        If `x` is complex, both parts are uniform, and the whole real part is drawn first.
+
+        Raises:
+            ValueError: the batch size of `x` is not the number of generators.
+        """
         return self._draw_like(torch.rand, x)
 
     def _draw_like(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
@@ -91,14 +103,14 @@ class BatchGenerator:
 
 
 class GroupedGenerator(BatchGenerator):
-    """Random numbers for B samples of `size` members each, as a flat batch of ``B * size`` rows.
+    """Random numbers for B samples of `size` members (coils) each: a batch of ``B * size`` rows.
 
-    The members (coils) of a sample take consecutive numbers of that sample's generator, so that
-    samples stay independent of each other.
+    The members of a sample take consecutive numbers from that sample's generator, so that samples
+    stay independent of each other.
 
     Args:
-        rng: one generator a sample.
-        size: members a sample.
+        rng: one generator per sample.
+        size: members per sample.
     """
 
     def __init__(self, rng: BatchGenerator, size: int):

@@ -1,4 +1,4 @@
-"""Operators by name, to simulate measurements with, from the fields of a config."""
+"""Operators created by name from the fields of a config, to simulate measurements."""
 
 import ast
 import inspect
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from operators import OPERATORS, LinearOperator
 
-STUDY = "study_"  # before the name of an operator that deviates as the study's code does
-GIVEN = ("seed", "keys", "study")  # keywords of `create` that are no fields
+STUDY = "study_"  # prefix of operators that deviate as the original study's code does
+GIVEN = ("seed", "keys", "study")  # keywords of `create` that are not fields of the config
 
 
 def simulated_names() -> list[str]:
-    """The operators that have a `LinearOperator.create` of their own."""
+    """Names of the operators that measurements can be simulated with: those with a `create`."""
     return [
         name
         for name, kind in OPERATORS.items()
@@ -20,10 +20,10 @@ def simulated_names() -> list[str]:
 
 
 def operator_class(name: str) -> type[LinearOperator]:
-    """The operator of a config's `operator.name`.
+    """Class of the operator called `name` in a config.
 
     Raises:
-        ValueError: unknown, or nothing can be simulated with it; the known ones are listed.
+        ValueError: the name is unknown or cannot be simulated; the known ones are listed.
     """
     if name not in simulated_names():
         raise ValueError(
@@ -33,7 +33,7 @@ def operator_class(name: str) -> type[LinearOperator]:
 
 
 def fields_of(name: str) -> list[str]:
-    """The fields of a config's `operator` that the operator `name` reads."""
+    """Names of the fields of ``config.operator`` that the operator `name` reads."""
     parameters = inspect.signature(operator_class(name).create).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in GIVEN]
 
@@ -41,19 +41,20 @@ def fields_of(name: str) -> list[str]:
 def create_operator(
     fields: Mapping, shape: tuple[int, int], *, seed: int, keys: Sequence[str], study: bool = False
 ) -> LinearOperator:
-    """The operator that a config describes, for a batch of slices.
+    """Operator described by a config, for a batch of slices.
 
     Args:
-        fields: ``name``, and what that operator reads; others are for other operators. Fields that
-            are None keep the operator's default. ``keywords``, such as "factor=2", has fields
-            without a place of their own.
+        fields: the fields of ``config.operator``: ``name`` and those that the operator reads;
+            others are ignored, and None selects the operator's default. ``keywords``, such as
+            "factor=2", holds arguments that have no field of their own.
         shape: ``(H, W)`` of the images in pixels.
-        seed: of random choices that all slices share.
-        keys: of the slices.
+        seed: seed of the random choices that all slices share.
+        keys: keys of the slices, to seed random choices per slice.
         study: whether to deviate as the original study's code does.
 
     Raises:
-        ValueError: unknown operator, field or mask (the known ones are listed), or unfit values.
+        ValueError: an unknown operator, field or mask (the known ones are listed), or an invalid
+            value.
     """
     name = fields["name"]
     known = fields_of(name)
@@ -72,10 +73,10 @@ def create_operator(
 
 
 def parse_keywords(text: str) -> dict:
-    """Keywords such as ``factor=2, kind='mean'`` as a dict of plain Python values.
+    """A text such as ``factor=2, kind='mean'`` as a dict of Python literals.
 
     Raises:
-        ValueError: anything else.
+        ValueError: the text is not a list of keywords with literal values.
     """
     try:
         call = ast.parse(f"f({text})", mode="eval").body

@@ -1,13 +1,13 @@
 """Computed tomography: line integrals along parallel or fan-shaped rays.
 
-Angles and axes. The origin is the centre of the image, x runs to the right along a row, y
-upwards against the columns, so that row 0 is at the top; lengths are in pixels. At angle theta
-the detector runs along (cos theta, sin theta) and parallel rays travel along
-(sin theta, -cos theta): at 0 degrees they sum the columns and bin j sees column j; growing
-angles turn detector and rays counter-clockwise; at 90 degrees they sum the rows, bottom row
-first. ASTRA (`parallel`, `fanflat`; its angles are in radians) is the same. `skimage.transform.
-radon` turns the same way and has the same order of bins, but puts views in columns, and the
-centre of rotation on pixel ``size // 2``: half a pixel off ours for even sizes.
+Angles and axes. The origin is the centre of the image, x points right, y points up, so that row 0
+is at the top; lengths are in pixels. At angle theta the detector runs along
+(cos theta, sin theta), and parallel rays travel along (sin theta, -cos theta): at 0 degrees they
+sum the columns and bin j sees column j; increasing angles turn detector and rays
+counter-clockwise; at 90 degrees they sum the rows, bottom row first. ASTRA (`parallel`,
+`fanflat`; angles in radians) has the same convention. `skimage.transform.radon` has the same
+direction of rotation and order of bins, but stores views in columns and rotates about pixel
+``size // 2``, which is half a pixel off for even sizes.
 """
 
 import math
@@ -30,12 +30,12 @@ _DTYPES = (torch.float32, torch.float64)
 
 
 def few_view_angles(num_views: int, end: float = 180.0) -> NDArray[np.float64]:
-    """`num_views` equally spaced angles in degrees from 0 up to, but without, `end`.
+    """Equally spaced angles in degrees from 0 to `end`, without `end` itself: ``(num_views,)``.
 
     With `end` below 180 these are the limited-angle views of a parallel beam.
 
     Raises:
-        ValueError: no views, or an `end` that is not a positive number.
+        ValueError: `num_views` is below 1, or `end` is not a positive finite number.
     """
     if num_views < 1:
         raise ValueError(f"expected at least 1 view, got {num_views}")
@@ -45,10 +45,10 @@ def few_view_angles(num_views: int, end: float = 180.0) -> NDArray[np.float64]:
 
 
 class _RayTransform(LinearOperator):
-    """y = A x, the integrals of an image along rays, as a sparse matrix.
+    """Line integrals of an image along rays, y = A x, as a sparse matrix.
 
-    The matrix is built on first use in each precision; pickles and copies to worker processes
-    carry the geometry alone and build it anew.
+    The matrix is built on first use in each precision. A pickled copy, such as that of a worker
+    process, holds only the geometry and builds it anew.
     """
 
     direct_name = "FBP"
@@ -67,10 +67,10 @@ class _RayTransform(LinearOperator):
         )
 
     def matrix(self, dtype: torch.dtype = torch.float32) -> SystemMatrix:
-        """The system matrix in `dtype` on the operator's device, built when first asked for.
+        """System matrix in `dtype` on the operator's device, built on first use.
 
         Raises:
-            TypeError: another dtype than float32 or float64.
+            TypeError: `dtype` is not float32 or float64.
         """
         if dtype not in _DTYPES:
             raise TypeError(f"{self._name}: expected float32 or float64, got {dtype}")
@@ -79,15 +79,15 @@ class _RayTransform(LinearOperator):
         return self._matrices[dtype]
 
     def row_sums(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """A 1, the length of each ray inside the image: ``(1, 1, num_views, num_bins)``.
+        """Row sums A 1, the length of each ray inside the image: ``(1, 1, num_views, num_bins)``.
 
-        With `column_sums` the normalisation of SIRT, x += C A^T R (y - A x), R = 1 / (A 1),
-        C = 1 / (A^T 1); both can be 0 where a ray or a pixel misses.
+        With `column_sums` they are the normalisation of SIRT, x += C A^T R (y - A x) with
+        R = 1 / (A 1) and C = 1 / (A^T 1). A ray that misses the image has 0.
         """
         return self.matrix(dtype).row_sums.reshape(1, *self.range_shape)
 
     def column_sums(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """A^T 1, what all rays together weigh each pixel with: ``(1, 1, H, W)``."""
+        """Column sums A^T 1: ``(1, 1, H, W)``. A pixel that no ray meets has 0."""
         return self.matrix(dtype).column_sums.reshape(1, *self.domain_shape)
 
     @property
@@ -97,31 +97,36 @@ class _RayTransform(LinearOperator):
 
     @property
     def view_weights(self) -> NDArray[np.float64]:
-        """The angle in radians, of a half turn, that each view stands for: ``(num_views,)``."""
+        """Angle in radians that each view covers of a half turn: ``(num_views,)``."""
         raise NotImplementedError
 
     @property
     def bin_weights(self) -> Tensor:
-        """What filtered back-projection weighs each bin with before its filter: ``(num_bins,)``."""
+        """Weights of the bins before the filter of filtered back-projection: ``(num_bins,)``."""
         return torch.ones(self.num_bins, dtype=torch.float64)
 
     def noise(self, y: Tensor) -> Tensor:
-        """As `LinearOperator.noise`: that of the median ray through the object."""
+        """Standard deviation of the noise of the median ray through the object: ``(B,)``.
+
+        Args:
+            y: ``(B, 1, num_views, num_bins)`` line integrals. See `operators.noise`.
+        """
         return sinogram_noise(y)
 
     def sampled(self) -> Tensor:
-        """The views' angles in degrees, float64 ``(num_views,)``."""
+        """Angles of the views in degrees: float64 ``(num_views,)``."""
         return torch.from_numpy(self.angles_deg)
 
     def facts(self) -> dict:
-        """``operator``, ``views`` and ``angles_deg``."""
+        """Description as a dict: ``operator``, ``views`` (their number) and ``angles_deg``."""
         angles = self.angles_deg.tolist()
         return {**super().facts(), "views": len(angles), "angles_deg": angles}
 
     def reach(self) -> NDArray[np.float64]:
-        """How far out each ray passes: ``(num_views, num_bins)``, 1 at the edge of the image.
+        """Factor by which the image has to be enlarged for each ray to touch it.
 
-        The factor that the image has to be larger by, to be touched by the ray.
+        Returns:
+            ``(num_views, num_bins)``; at most 1 for rays that meet the image.
         """
         points, directions = self._rays()
         normal = directions[:, ::-1] * (1, -1) / np.linalg.norm(directions, axis=1, keepdims=True)
@@ -131,15 +136,22 @@ class _RayTransform(LinearOperator):
 
     @property
     def _middle(self) -> float:
-        """The fractional bin that the centre of rotation projects to."""
+        """Fractional bin that the centre of rotation projects to."""
         return (self.num_bins - 1) / 2 + self.centre_offset
 
     def _bin_centres(self) -> NDArray[np.float64]:
-        """Place of each bin on the detector, in pixels: ``(num_bins,)``."""
+        """Position of each bin on the detector in pixels: ``(num_bins,)``."""
         return (np.arange(self.num_bins) - self._middle) * self.bin_spacing
 
     def gram_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor]:
-        """As `LinearOperator.gram_inverse`: the ramp filter at low frequencies."""
+        """Approximation of (A A^T + regularization)^-1: a ramp filter at low frequencies.
+
+        Args:
+            regularization: ``(1,)`` or ``(B,)``, 0 or more.
+
+        Returns:
+            A symmetric, positive definite map on sinograms ``(B, 1, num_views, num_bins)``.
+        """
         return gram_inverse(self._gram_spectrum, regularization)
 
     @cached_property
@@ -149,7 +161,7 @@ class _RayTransform(LinearOperator):
         return spectrum.to(self._device)
 
     def to(self, device: torch.device | str) -> "_RayTransform":
-        """A copy that computes on `device`, with the matrices built so far."""
+        """A copy on `device`, with the matrices built so far."""
         moved = super().to(device)
         moved._device = torch.device(device)
         moved._matrices = {dtype: m.to(device) for dtype, m in self._matrices.items()}
@@ -175,30 +187,32 @@ class _RayTransform(LinearOperator):
     def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         sums = self.matrix(x.dtype).normal_sums.reshape(1, *self.domain_shape)  # D
         step = self._adjoint(y - self._forward(x))
-        # Where no ray passes both are 0: the pixel stays as it was.
+        # Both are 0 where no ray passes: such a pixel does not change.
         return x + weight * torch.where(sums > 0, step / sums.clamp(min=_tiny(sums)), 0.0)
 
 
 class ParallelBeamCT(_RayTransform):
-    """y(theta, s) = integral of x along the parallel ray at angle theta and offset s.
+    """Parallel-beam CT: integrals of x along the ray at angle theta and offset s.
 
-    Joseph's method, ASTRA's `linear` convention (`operators.ct_matrix.joseph_matrix`); see the
-    module's docstring for axes and angles. x is ``(B, 1, H, W)`` and y is
-    ``(B, 1, num_views, num_bins)``, both float32 or float64; y in units of x times pixels.
-    `correct` steps by x + weight * A^T (y - A x) / (A^T A 1), and leaves pixels that no ray meets.
+    The discretisation is Joseph's method in the convention of ASTRA's `linear` projector
+    (`operators.ct_matrix.joseph_matrix`); axes and angles are described at the top of the module.
+    x is ``(B, 1, H, W)`` and y is ``(B, 1, num_views, num_bins)``, both float32 or float64; the
+    unit of y is that of x times pixels. `correct` is x + weight * A^T (y - A x) / (A^T A 1) and
+    does not change pixels that no ray meets.
 
     Args:
         size: image height and width in pixels, or one number for both.
-        angles_deg: the views' angles in degrees, any numbers in any order; `few_view_angles`
-            makes the usual ones.
-        num_bins: detector bins, centred on the image; by default as many as cover the image's
-            diagonal, ceil(hypot(H, W) / bin_spacing): 453 at 320 x 320.
-        bin_spacing: distance of neighbouring bins in pixels. Bins are lines, without a width.
-        centre_offset: bins from the detector's middle to where the centre of rotation projects.
+        angles_deg: ``(num_views,)`` angles in degrees, in any order; `few_view_angles` gives
+            equally spaced ones.
+        num_bins: number of detector bins; by default enough to cover the diagonal of the image,
+            ceil(hypot(H, W) / bin_spacing), which is 453 at 320 x 320.
+        bin_spacing: distance of neighbouring bins in pixels. A bin is a line without width.
+        centre_offset: distance in bins from the middle of the detector to the projection of the
+            centre of rotation.
 
     Raises:
-        ValueError: sizes, bins or spacing that are not positive, or angles that are not a list
-            of finite numbers.
+        ValueError: sizes, bins or spacing are not positive, `centre_offset` is not finite, or
+            the angles are not a list of finite numbers.
     """
 
     def __init__(
@@ -228,53 +242,69 @@ class ParallelBeamCT(_RayTransform):
         num_views: int = 30,
         end_angle: float = 180.0,
     ) -> "ParallelBeamCT":
-        """As `LinearOperator.create`: equally spaced views; operators of one size share a matrix.
+        """Parallel-beam CT with equally spaced views, as a config describes it.
 
-        Args: as there, but
+        Calls with equal arguments return one cached operator, so that they share its matrix.
 
-            num_views: of them.
-            end_angle: in degrees, not included; below 180: limited angle.
+        Args:
+            shape: ``(H, W)`` of the images in pixels.
+            seed: not used.
+            keys: not used.
+            study: not used; `StudyParallelBeamCT` has the original study's data consistency.
+            num_views: number of views.
+            end_angle: end of the angular range in degrees, not included; below 180 for limited
+                angle.
+
+        Raises:
+            ValueError: `num_views` is below 1, or `end_angle` is not positive and finite.
         """
         return _shared(cls, shape, num_views, end_angle)
 
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:
-        """Such as "ct 30 views of 180°" and "-"."""
+        """Operator and views of a config, and no acceleration: "ct 30 views of 180°", "-"."""
         return f"{fields['name']} {fields['num_views']} views of {fields['end_angle']:g}°", "-"
 
     def facts(self) -> dict:
-        """``operator``, ``views`` and ``angles_deg``; the study's has the same sinograms."""
+        """Description as a dict: ``operator``, ``views`` (their number) and ``angles_deg``.
+
+        `StudyParallelBeamCT` has the same ``operator``, as its sinograms are the same.
+        """
         return {**super().facts(), "operator": ParallelBeamCT.__name__}
 
     @property
     def centre_spacing(self) -> float:
-        """Distance of neighbouring rays, in pixels."""
+        """Distance of neighbouring rays in pixels."""
         return self.bin_spacing
 
     @property
     def view_weights(self) -> NDArray[np.float64]:
-        """The angle in radians that each view stands for: ``(num_views,)``."""
+        """Angle in radians that each view covers: ``(num_views,)``."""
         return angular_weights(self.angles_deg, period=180.0)
 
     def study_adjoint(self, y: Tensor) -> Tensor:
-        """The original study's back-projection: unfiltered, interpolating, times pi / (2 n).
+        """The original study's unfiltered, interpolating back-projection, times pi / (2 n).
 
         Each pixel interpolates linearly in each of the n views, as in `skimage.transform.iradon`
-        with `filter_name=None`. **Not** the adjoint of `forward`, by its scale and by its
-        weights; `adjoint` is.
+        with `filter_name=None`. Its scale and weights are **not** those of the adjoint; for that,
+        use `adjoint`.
 
         Args:
-            y: ``(B, 1, num_views, num_bins)``.
+            y: ``(B, 1, num_views, num_bins)`` sinograms.
 
         Returns:
-            ``(B, 1, H, W)``; errors as `forward`.
+            ``(B, 1, H, W)``, in the precision of `y`.
+
+        Raises:
+            ValueError: `y` has another shape.
+            TypeError: `y` is not float32 or float64.
         """
         self._check(y, self.range_shape, self.range_complex, "study_adjoint")
         total = back_project(y, self.size, self.bin_of_pixels)
         return total * (math.pi / (2 * len(self.angles_deg)))
 
     def bin_of_pixels(self, view: int, x: Tensor, y: Tensor) -> tuple[Tensor, None]:
-        """The fractional bin that points (x, y) project to in `view`; for back-projection."""
+        """Fractional bin that points (x, y) project to in `view`, and None: all weights are 1."""
         angle = math.radians(self.angles_deg[view])
         offset = x * math.cos(angle) + y * math.sin(angle)
         return offset / self.bin_spacing + self._middle, None
@@ -289,27 +319,34 @@ class ParallelBeamCT(_RayTransform):
 
 
 class FanBeamCT(_RayTransform):
-    """y(beta, j) = integral of x along the line from the source to bin j of a flat detector.
+    """Fan-beam CT: integrals of x along the lines from the source to the bins of a flat detector.
 
     At angle beta the source is at source_distance * (sin beta, -cos beta) and the detector runs
     along (cos beta, sin beta) through detector_distance * (-sin beta, cos beta), as in ASTRA's
-    `fanflat`; Joseph's method as for `ParallelBeamCT`, where ASTRA offers `line_fanflat` and
-    `strip_fanflat` alone. Shapes, units and `correct` are as there.
+    `fanflat`. The discretisation is Joseph's method, as for parallel beams; ASTRA has only
+    `line_fanflat` and `strip_fanflat`. x is ``(B, 1, H, W)`` and y is
+    ``(B, 1, num_views, num_bins)``, both float32 or float64; the unit of y is that of x times
+    pixels. `correct` is x + weight * A^T (y - A x) / (A^T A 1) and does not change pixels that no
+    ray meets.
 
     Args:
         size: image height and width in pixels, or one number for both.
-        angles_deg: the source's angles in degrees; `few_view_angles(n, end=360.0)` for a full turn.
-        source_distance: from the centre of rotation to the source, in pixels; the source must
-            be outside the image.
-        detector_distance: from the centre of rotation to the detector, in pixels; 0 for a
-            virtual detector through the centre. Rays are lines: a detector inside the image does
-            not cut them off.
-        num_bins: detector bins, centred on the line through source and centre.
-        bin_spacing: distance of neighbouring bins on the detector, in pixels.
-        centre_offset: bins from the detector's middle to where that line meets it.
+        angles_deg: ``(num_views,)`` angles of the source in degrees;
+            `few_view_angles(n, end=360.0)` for a full turn.
+        source_distance: distance in pixels from the centre of rotation to the source, which has
+            to be outside the image.
+        detector_distance: distance in pixels from the centre of rotation to the detector; 0 for a
+            virtual detector through the centre. A ray is a whole line: a detector inside the image
+            does not end it.
+        num_bins: number of detector bins.
+        bin_spacing: distance of neighbouring bins on the detector in pixels.
+        centre_offset: distance in bins from the middle of the detector to the line through source
+            and centre of rotation.
 
     Raises:
-        ValueError: as `ParallelBeamCT`, or a source inside the image.
+        ValueError: sizes, bins, spacing or distances are not positive (the detector's may be 0),
+            the source is inside the image, `centre_offset` is not finite, or the angles are not a
+            list of finite numbers.
     """
 
     def __init__(
@@ -342,7 +379,7 @@ class FanBeamCT(_RayTransform):
 
     @property
     def magnification(self) -> float:
-        """How much longer things at the centre of rotation are on the detector."""
+        """Magnification of lengths from the centre of rotation to the detector."""
         return 1 + self.detector_distance / self.source_distance
 
     @property
@@ -352,24 +389,25 @@ class FanBeamCT(_RayTransform):
 
     @property
     def view_weights(self) -> NDArray[np.float64]:
-        """The angle in radians that each view stands for: ``(num_views,)``.
+        """Angle in radians that each view covers, halved: ``(num_views,)``.
 
-        Every line is seen twice a turn.
+        A full turn measures every line twice.
         """
         return angular_weights(self.angles_deg, period=360.0) / 2
 
     @property
     def bin_weights(self) -> Tensor:
-        """The cosine of each bin's angle to the central ray: ``(num_bins,)``."""
+        """Cosine of the angle between each bin's ray and the central ray: ``(num_bins,)``."""
         offset = torch.from_numpy(self._bin_centres()) / self.magnification
         distance = torch.tensor(self.source_distance, dtype=torch.float64)
         return self.source_distance / torch.hypot(offset, distance)
 
     def bin_of_pixels(self, view: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The fractional bin that points (x, y) project to in `view`, and D^2 / U^2.
+        """Fractional bin that points (x, y) project to in `view`, and their weights D^2 / U^2.
 
-        U is the distance from the source to the point along the central ray, D that to the
-        centre: the weight of fan-beam back-projection (Kak and Slaney, section 3.4.2).
+        U is the distance from the source to the point along the central ray, D the distance to
+        the centre of rotation; the weights are those of fan-beam back-projection (Kak and Slaney,
+        section 3.4.2).
         """
         angle = math.radians(self.angles_deg[view])
         sine, cosine = math.sin(angle), math.cos(angle)

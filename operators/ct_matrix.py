@@ -1,4 +1,4 @@
-"""Sparse system matrices of ray transforms, by Joseph's method, with their transposes."""
+"""Sparse system matrices of ray transforms by Joseph's method, with their transposes."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _RAYS_PER_CHUNK = 512  # keeps the temporary arrays near 10 MB at 320 x 320
-# Entries in memory behind an array's end: MKL's AVX-512 product reads a few indices past the last
-# one and crashes where the next page is not the process's (MKL 2024.2).
+# Spare entries behind the end of each array: MKL's AVX-512 product reads a few indices past the
+# last one, and crashes if the next page is not mapped (MKL 2024.2).
 _SLACK = 64
-_MAX_INDEX = 2**31 - 1  # 32-bit indices: half the memory, and what MKL takes without a copy
+_MAX_INDEX = 2**31 - 1  # 32-bit indices take half the memory, and MKL needs no copy of them
 
 
 class Rays(NamedTuple):
-    """Lines in the plane of the image, one a row of the matrix.
+    """Lines in the plane of the image, one per row of the matrix.
 
-    The origin is the centre of the image, x runs to the right along its columns, y upwards
-    against its rows; the unit is one pixel.
+    The origin is the centre of the image, x points right and y points up; the unit is one pixel.
     """
 
     points: NDArray[np.float64]  # (R, 2), any (x, y) on each line
@@ -30,7 +29,7 @@ class Rays(NamedTuple):
 
 
 class SystemMatrix:
-    """A matrix A and its transpose, both stored by rows: each product is one sparse product.
+    """A sparse matrix A and its transpose, both in CSR format for fast products.
 
     Attributes:
         matrix: ``(M, N)`` sparse CSR.
@@ -42,15 +41,15 @@ class SystemMatrix:
         self.transposed = transposed
 
     def multiply(self, x: Tensor) -> Tensor:
-        """A x of each row of `x`: ``(B, N)`` to ``(B, M)``; autograd gets the exact adjoint."""
+        """A x for each row of `x`: ``(B, N)`` to ``(B, M)``; autograd uses the exact adjoint."""
         return _Product.apply(x, self, False)
 
     def multiply_transposed(self, y: Tensor) -> Tensor:
-        """A^T y of each row of `y`: ``(B, M)`` to ``(B, N)``."""
+        """A^T y for each row of `y`: ``(B, M)`` to ``(B, N)``."""
         return _Product.apply(y, self, True)
 
     def to(self, device: torch.device | str) -> "SystemMatrix":
-        """The same matrices on `device`."""
+        """A copy on `device`."""
         return SystemMatrix(self.matrix.to(device), self.transposed.to(device))
 
     @cached_property
@@ -73,7 +72,7 @@ class SystemMatrix:
 
 
 class _Product(torch.autograd.Function):
-    """Sparse times dense, whose derivative is the product with the stored transpose."""
+    """Sparse times dense product; its derivative is the product with the stored transpose."""
 
     @staticmethod
     def forward(x: Tensor, system: SystemMatrix, transposed: bool) -> Tensor:
@@ -89,32 +88,32 @@ class _Product(torch.autograd.Function):
 
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
-    """``(M, N)`` times each row of ``(B, N)``: ``(B, M)``."""
+    """Product of ``(M, N)`` with each row of ``(B, N)``: ``(B, M)``."""
     # MKL multiplies vectors one by one faster than a matrix of one or two columns.
     if len(x) == 1 or (len(x) == 2 and x.device.type == "cpu"):
         return torch.stack([matrix @ row for row in x])  # (B, M)
-    # One matrix entry then meets the B numbers of a pixel side by side in memory: 8x faster
-    # than the transposed layout.
+    # With the B numbers of a pixel side by side in memory, the product is 8x faster than in the
+    # transposed layout.
     columns = matrix @ x.T.contiguous()  # (M, B)
     return columns.T.contiguous()  # (B, M)
 
 
 def joseph_matrix(shape: tuple[int, int], rays: Rays, dtype: torch.dtype) -> SystemMatrix:
-    """Line integrals of an image by Joseph's method, as a sparse matrix and its transpose.
+    """System matrix of line integrals by Joseph's method, with its transpose.
 
-    A ray steps through the rows of the image (through the columns where it is closer to
-    horizontal, or at 45 degrees); on each it takes the value at its crossing, by linear
-    interpolation between the two pixel centres beside it, times the length of the ray between
-    two steps. Outside the image is zero. This is the convention of ASTRA's `linear` projector.
+    A ray steps through the rows of the image (through the columns if it is closer to horizontal or
+    at 45 degrees). Each step adds the value at the crossing, interpolated linearly between the two
+    nearest pixel centres, times the length of the ray per step. The image is zero outside. This is
+    the convention of ASTRA's `linear` projector.
 
     Args:
         shape: image height and width in pixels.
         rays: R lines.
-        dtype: of the entries, which are computed in float64.
+        dtype: dtype of the entries, which are computed in float64.
 
     Returns:
-        An ``(R, H * W)`` matrix on the CPU; entries in pixels. Its memory is at most 32 bytes a
-        ray and step in float32 (two entries of 8 bytes each, stored twice).
+        An ``(R, H * W)`` matrix on the CPU with entries in pixels. In float32 it takes at most 32
+        bytes per ray and step (two entries of 8 bytes each, stored twice).
 
     Raises:
         ValueError: the matrix could have more than 2^31 - 1 entries.
@@ -128,7 +127,7 @@ def joseph_matrix(shape: tuple[int, int], rays: Rays, dtype: torch.dtype) -> Sys
             f"expected at most {_MAX_INDEX} matrix entries, got up to {capacity} for {num_rays} "
             f"rays through {shape[0]} x {shape[1]} pixels; use fewer views or bins"
         )
-    # Memory that is never written is never taken from the system: no need to count first.
+    # Memory that is never written is never allocated by the system: no need to count first.
     columns = np.empty(capacity, np.int32)
     values = np.empty(capacity, np.float32 if dtype == torch.float32 else np.float64)
     row_ends = np.zeros(num_rays + 2, np.int32)
@@ -154,10 +153,10 @@ def _with_transpose(
     filled: int,
     size: tuple[int, int],
 ) -> SystemMatrix:
-    """The matrix from CSR arrays with a reserve behind `filled` entries and one row too many.
+    """The matrix from CSR arrays with spare space behind `filled` entries and one extra row.
 
-    `_SLACK` zeros get that row and a column of their own, which are then left out again: they are
-    last in the transpose's arrays, too, and no array is copied for them.
+    `_SLACK` zeros fill that row and an extra column, and are then excluded again. They are last in
+    the arrays of the transpose as well, and no array has to be copied.
     """
     rows, pixels = size
     columns.resize(filled + _SLACK, refcheck=False)  # in place: a slice would keep the reserve
@@ -172,7 +171,7 @@ def _with_transpose(
 
 
 def _chunks(steep: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Consecutive rays that step along the same axis, in pieces of bounded length."""
+    """Ranges of consecutive rays that step along the same axis, of bounded length."""
     changes = np.flatnonzero(steep[1:] != steep[:-1]) + 1
     bounds = np.union1d(changes, np.arange(0, len(steep), _RAYS_PER_CHUNK))
     return list(zip(bounds.tolist(), [*bounds[1:].tolist(), len(steep)], strict=True))
@@ -181,10 +180,11 @@ def _chunks(steep: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def _entries(
     shape: tuple[int, int], rays: Rays, *, through_rows: bool
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32], NDArray[np.float64]]:
-    """The two pixels and weights at each step of each ray, ``(R, steps, 2)`` each.
+    """The two pixels and their weights at each step of each ray.
 
     Returns:
-        Which ones are inside the image and not zero, their indices, their weights.
+        Whether each is inside the image and not zero, its index and its weight:
+        ``(R, steps, 2)`` each.
     """
     height, width = shape
     rows_up = (height - 1) / 2 - np.arange(height)  # y of each row
@@ -199,7 +199,7 @@ def _entries(
         position = (height - 1) / 2 - y - (columns_right - x) * (dy / dx)  # (R, W) row crossed
         length = np.hypot(dx, dy) / np.abs(dx)
         num_pixels, stride, first = height, width, np.arange(width, dtype=np.int32)
-    # Far-off crossings are clipped to where both pixels are outside, so that they fit 32 bits.
+    # Distant crossings are clipped to just outside the image, so that they fit 32 bits.
     position = np.clip(position, -2, num_pixels + 1)
     lower = np.floor(position)
     upper_weight = position - lower
@@ -210,7 +210,7 @@ def _entries(
 
 
 def _front(arrays: Sequence[NDArray], entries: int, size: tuple[int, int]) -> Tensor:
-    """CSR arrays without what is behind their first `entries`, whose indices become harmless."""
+    """CSR tensor of the first `entries` entries; the column indices behind them are set to 0."""
     row_ends, columns, values = (torch.from_numpy(array) for array in arrays)
     columns[entries:] = 0
     with warnings.catch_warnings():

@@ -6,10 +6,11 @@ from operators.ct import ParallelBeamCT
 
 
 class StudyParallelBeamCT(ParallelBeamCT):
-    """`ParallelBeamCT` whose `correct` back-projects as the original code does.
+    """Parallel-beam CT with the data consistency of the original study's code.
 
-    x + weight * B (y - A x) / (B A 1) with B = `study_adjoint`: unfiltered, interpolating, scaled
-    by pi / (2 n). `forward` and `adjoint` are the exact pair.
+    `correct` is x + weight * B (y - A x) / (B A 1) with B = `study_adjoint`, the unfiltered,
+    interpolating back-projection scaled by pi / (2 n). `forward` and `adjoint` are an exact pair.
+    Arguments and errors are those of `ParallelBeamCT`.
     """
 
     def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:

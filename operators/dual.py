@@ -1,4 +1,4 @@
-"""The proximal step of a data term by its dual problem, for operators with a good filter."""
+"""Proximal step of the data term by its dual problem, for operators with a preconditioner."""
 
 import torch
 from torch import Tensor
@@ -17,32 +17,37 @@ def solve_dual(
     max_iterations: int = 100,
     tolerance: float = 1e-6,
 ) -> Solution:
-    """argmin_x ||A x - y||^2 + regularization ||x - x0||^2, by preconditioned conjugate residuals
+    """Proximal step of the data term, by preconditioned conjugate residuals on the dual problem.
+
+    Solves argmin_x ||A x - y||^2 + regularization ||x - x0||^2, as `solve_normal_equations`
+    does, in the dual form
 
         (A A^H + regularization) u = y - A x0,    x = x0 + A^H u,
 
-    with M = `operator.gram_inverse`: the problem of `solve_normal_equations`, and its solution. In
-    front of A^H A a filter would draw x away from x0 where A does not see; here every iterate
-    differs from x0 by what A^H gives. Conjugate residuals make the M-norm of the equation's
-    residual smallest: for a measurement that no image has (more rays than pixels, noise) and no
-    regularization they go to the least squares weighted with M, where conjugate gradients
-    overshoot. A sample that has converged keeps its numbers while the others go on.
+    with the preconditioner M = `operator.gram_inverse`. Every iterate differs from x0 by an
+    element of the range of A^H; a preconditioner of A^H A would change x where A measures nothing.
+    Conjugate residuals minimise the M-norm of the residual. Without regularization, if no image
+    fits y (more rays than pixels, noise), they converge to the least-squares solution weighted
+    with M, where conjugate gradients overshoot. A sample that has converged no longer changes.
 
     Args:
         operator: A, with a `gram_inverse`.
         y: ``(B, *range_shape)`` measurement.
         x0: ``(B, *domain_shape)``, the start and the centre of the penalty.
         regularization: 0 or more, one number or ``(B,)``.
-        max_iterations: at most; each is a product with A and one with A^H.
-        tolerance: to stop at, of `Solution.residual`; at least `FLOOR` machine epsilons.
+        max_iterations: maximum number of iterations, each one product with A and one with A^H.
+        tolerance: value of `Solution.residual` at which a sample stops; at least `FLOOR` machine
+            epsilons.
 
     Returns:
-        As `conjugate_gradient`, but that `residual` is the norm of the gradient of the M-weighted
-        misfit over that at x0, before the last iteration where they ran out.
+        The solution, iterations, residual and convergence of each sample. `residual` is the norm
+        of the gradient of the M-weighted misfit relative to that at x0; if the iterations run
+        out, that before the last one.
 
     Raises:
-        ValueError: a wrong shape, a negative regularization, or an operator without the filter.
-        TypeError: real where complex is expected, or the other way round.
+        ValueError: a wrong shape, a negative regularization, or an operator without a
+            `gram_inverse`.
+        TypeError: `y` or `x0` is real but should be complex, or the other way round.
 
     Source: Y. Saad, Iterative Methods for Sparse Linear Systems (2003), algorithm 6.20.
     """

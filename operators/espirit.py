@@ -6,7 +6,7 @@ from torch import Tensor
 
 from operators.masks.sampling import center_slice
 
-FAINT = 0.01  # of the strongest coil's energy: what noise alone has, or an element that is off
+FAINT = 0.01  # of the strongest coil's energy: less may be noise or a coil that is switched off
 
 
 def espirit_maps(
@@ -17,15 +17,13 @@ def espirit_maps(
     threshold: float = 0.02,
     crop: float = 0.95,
 ) -> Tensor:
-    """Sensitivity maps, estimated from the central (ACS) square of k-space alone.
+    """Coil sensitivity maps estimated by ESPIRiT from the central (ACS) square of k-space.
 
-    At each pixel the maps are the first eigenvector of the ESPIRiT operator (Uecker et al., Magn.
-    Reson. Med. 71 (2014) 990-1001), so that sum_c |S_c|^2 = 1, and 0 where its eigenvalue is not
-    above `crop`. Their phase is relative to one coil's, which then is real and positive; an image
-    reconstructed with them carries the phase of that coil. It is the first one whose calibration
-    square holds at least `FAINT` of the strongest coil's energy: a silent coil has no phase.
-
-    Runs on the CPU.
+    At each pixel the maps are the first eigenvector of the ESPIRiT operator, so that
+    sum_c |S_c|^2 = 1; they are 0 where its eigenvalue is not above `crop`. The map of a reference
+    coil is real and positive, so that an image reconstructed with the maps has the phase of that
+    coil. The reference is the first coil with at least 1 % of the strongest coil's energy in the
+    calibration square, as a silent coil has no phase. Computed on the CPU.
 
     Args:
         kspace: complex ``(C, H, W)`` or ``(B, C, H, W)``, centred, 0 where not measured.
@@ -33,14 +31,16 @@ def espirit_maps(
         kernel_width: side of the ESPIRiT kernel, in positions of k-space.
         threshold: singular values of the calibration matrix that are kept, relative to the
             largest one.
-        crop: eigenvalue, 0 to 1, up to which a pixel counts as background.
+        crop: eigenvalue, from 0 to 1, up to which a pixel counts as background.
 
     Returns:
         complex64 maps of the shape and on the device of `kspace`.
 
     Raises:
-        ValueError: a wrong shape, or a calibration square that is not fully measured.
-        TypeError: k-space that is not complex.
+        ValueError: a wrong shape or width, or a calibration square that is not fully measured.
+        TypeError: k-space is not complex.
+
+    Source: M. Uecker et al., Magn. Reson. Med. 71 (2014) 990-1001, in sigpy's implementation.
     """
     if kspace.ndim not in (3, 4):
         raise ValueError(
@@ -62,8 +62,8 @@ def _sample_maps(
     from sigpy.mri.app import EspiritCalib  # imports numba: seconds, so only where needed
 
     first = _reference(kspace, calib_width)
-    order = [first, *(c for c in range(len(kspace)) if c != first)]  # sigpy's phase is the first's
-    # The background can have exact zeros, whose phase is undefined; it is cropped anyway.
+    order = [first, *(c for c in range(len(kspace)) if c != first)]  # sigpy refers to coil 0
+    # The background may contain exact zeros, whose phase is undefined; it is cropped anyway.
     with np.errstate(divide="ignore", invalid="ignore"):
         maps = EspiritCalib(
             kspace[order].detach().cpu().to(torch.complex64).numpy(),
@@ -78,13 +78,17 @@ def _sample_maps(
 
 
 def _reference(kspace: Tensor, calib_width: int) -> int:
-    """The first coil of ``(C, H, W)`` that is not silent in the calibration square."""
+    """Index of the first coil of ``(C, H, W)`` that is not silent in the calibration square."""
     energy = _center(kspace, calib_width).abs().double().square().sum((-2, -1))  # (C,)
     return int((energy >= FAINT * energy.max()).nonzero()[0])
 
 
 def acs_width(kspace: Tensor) -> int:
-    """Side of the largest centred square of k-space ``(C, H, W)``, ``(B, C, H, W)`` with data."""
+    """Side of the largest fully measured central square of k-space.
+
+    Args:
+        kspace: complex ``(C, H, W)`` or ``(B, C, H, W)``, 0 where not measured.
+    """
     measured = (kspace != 0).any(-3)  # (H, W) or (B, H, W)
     measured = measured.reshape(-1, *kspace.shape[-2:]).all(0)  # (H, W)
     width = 0

@@ -10,7 +10,7 @@ from operators.base import LinearOperator
 from operators.fourier import filter_rows
 from operators.ramp import padded_length
 
-# Windows on the ramp, by the frequency in cycles a bin, from 0 to 1/2.
+# Windows on the ramp as functions of frequency in cycles per bin, from 0 to 1/2.
 _WINDOWS = {
     "ramp": torch.ones_like,
     "shepp-logan": torch.sinc,
@@ -20,25 +20,25 @@ _WINDOWS = {
 
 
 def fbp(operator: LinearOperator, sinogram: Tensor, *, filter: str = "ramp") -> Tensor:
-    """Filtered back-projection: the image whose sinogram was measured at many views.
+    """Filtered back-projection of a parallel or fan beam.
 
-    Each view is convolved with the band-limited ramp (sampled in space, which keeps the mean
-    right, and zero-padded) and interpolated at each pixel; views are weighted by the angle they
-    stand for, so that unequal spacing is allowed and values are absolute. A wedge of angles
-    wider than twice the median gap counts as missing. A fan beam should cover a full turn (no
-    short-scan weights are applied).
+    Each view is zero-padded, convolved with the band-limited ramp (sampled in space, which keeps
+    the mean right) and interpolated at each pixel. Views are weighted by the angle that each
+    covers, so that they may be spaced unequally and the image has the right scale. A gap wider
+    than twice the median counts as missing data. A fan beam should cover a full turn, as no
+    short-scan weights are applied.
 
     Args:
         operator: the geometry, `ParallelBeamCT` or `FanBeamCT`.
         sinogram: ``(B, 1, num_views, num_bins)`` float32 or float64.
-        filter: "ramp", "shepp-logan", "cosine" or "hann": from sharp to smooth.
+        filter: "ramp", "shepp-logan", "cosine" or "hann", from sharp to smooth.
 
     Returns:
         ``(B, 1, H, W)``, in the precision of `sinogram`.
 
     Raises:
         ValueError: an unknown filter, or a wrong shape.
-        TypeError: an operator of another kind.
+        TypeError: an operator of another kind, or another dtype.
 
     Source: A. C. Kak, M. Slaney, Principles of Computerized Tomographic Imaging (1988), section
     3.3 (parallel), 3.4.2 (fan beam with a flat detector); the kernel is equation 3.61.
@@ -57,7 +57,7 @@ def fbp(operator: LinearOperator, sinogram: Tensor, *, filter: str = "ramp") -> 
 
 
 def _ramp_filter(sinogram: Tensor, filter: str) -> Tensor:
-    """Convolution of the views with the windowed ramp kernel for bins of unit spacing."""
+    """The views convolved with the windowed ramp kernel, for bins of unit spacing."""
     num_bins = sinogram.shape[-1]
     length = padded_length(num_bins)
     bins = torch.arange(length, dtype=torch.float64, device=sinogram.device)

@@ -11,7 +11,7 @@ _AXES = (-2, -1)
 
 
 def fft2c(x: Tensor) -> Tensor:
-    """Centred orthonormal 2-D DFT of images ``(..., H, W)`` to complex k-space."""
+    """Centred orthonormal 2-D DFT: images ``(..., H, W)`` to complex k-space."""
     return torch.fft.fftshift(fft2(torch.fft.ifftshift(x, dim=_AXES)), dim=_AXES)
 
 
@@ -21,21 +21,21 @@ def ifft2c(kspace: Tensor) -> Tensor:
 
 
 def fft2(x: Tensor) -> Tensor:
-    """Orthonormal 2-D DFT with both origins at index (0, 0); complex."""
+    """Orthonormal 2-D DFT of ``(..., H, W)``, complex, with both origins at index (0, 0)."""
     return torch.fft.fft2(x, norm="ortho")
 
 
 def ifft2(kspace: Tensor) -> Tensor:
-    """Inverse (and adjoint) of `fft2`."""
+    """Inverse (and adjoint) of `fft2`: ``(..., H, W)`` to complex ``(..., H, W)``."""
     return torch.fft.ifft2(kspace, norm="ortho")
 
 
 def centring_signs(height: int, width: int) -> tuple[Tensor, Tensor] | None:
     """Signs (s, t), float32 ``(H, W)``, with fft2c(x) = t fft2(s x) and ifft2c(k) = s ifft2(t k).
 
-    For even sides a shift by half the length is a change of sign at every other position on the
-    other side of the transform. An operator that lets t ride on its mask saves the four copies of
-    the data that fftshift makes. None where a side is odd.
+    For even sides, a shift by half the length on one side of the transform is a change of sign at
+    every other position on the other side. An operator that multiplies its mask by t saves the
+    four copies of the data that the shifts make. None if a side is odd.
     """
     if height % 2 or width % 2:
         return None
@@ -45,12 +45,12 @@ def centring_signs(height: int, width: int) -> tuple[Tensor, Tensor] | None:
 
 
 def filter_rows(x: Tensor, kernel: Tensor, window: Tensor) -> Tensor:
-    """Convolve the last axis with a filter by FFT.
+    """Convolution of the last axis with a filter, by FFT.
 
     Args:
-        x: real ``(..., N)``, padded with zeros to the kernel's length L.
-        kernel: real and even ``(L,)``, origin at index 0, L >= 2 N - 1 against wrap-around.
-        window: ``(L // 2 + 1,)`` factors on the kernel's frequency response.
+        x: real ``(..., N)``; zero-padded here to the kernel's length L.
+        kernel: real and even ``(L,)``, origin at index 0; L >= 2 N - 1 avoids wrap-around.
+        window: ``(L // 2 + 1,)`` factors that multiply the kernel's frequency response.
 
     Returns:
         ``(..., N)``.

@@ -1,4 +1,4 @@
-"""Operators out of functions and of other operators, and the check of an adjoint."""
+"""Operators made from functions or from other operators, and tests of linearity and adjoint."""
 
 from collections.abc import Callable
 
@@ -15,21 +15,23 @@ TINY = 1e-20  # in place of the norm of an operator that is 0
 
 
 class FunctionOperator(LinearOperator):
-    """A linear function as a measurement model, such as a blur of one's own.
+    """Linear operator made from a function, such as a user's own blur.
 
-    `correct` steps by A^H (y - A x) / |A|^2, with |A| from a few power iterations.
+    `correct` steps by A^H (y - A x) / |A|^2, where |A| is found by power iteration.
 
     Args:
-        forward: A, images ``(B, *domain_shape)`` to measurements ``(B, *range_shape)``; treats each
-            sample of a batch on its own.
-        adjoint: A^H; None: PyTorch derives it from `forward`, which has to be differentiable then.
-        domain_shape: of one image, ``(1, H, W)``.
-        range_shape: of one measurement; None: as `forward` gives it.
+        forward: A, from images ``(B, *domain_shape)`` to measurements ``(B, *range_shape)``; has to
+            treat each sample of a batch independently.
+        adjoint: A^H; None to derive it from `forward` by autograd, if `forward` is differentiable.
+        domain_shape: shape of one image, ``(1, H, W)``.
+        range_shape: shape of one measurement; None to take it from the output of `forward`.
         domain_complex: whether images are complex.
-        range_complex: whether measurements are; None: as `forward` gives them.
+        range_complex: whether measurements are complex; None to take it from the output of
+            `forward`.
 
     Raises:
-        ValueError: functions that are not linear, or not each other's adjoints, or other shapes.
+        ValueError: `forward` is not linear, `adjoint` is not its adjoint, or a shape or dtype is
+            not the declared one.
     """
 
     def __init__(
@@ -77,7 +79,11 @@ class FunctionOperator(LinearOperator):
 
 
 class AdjointOperator(LinearOperator):
-    """A^H of an operator A: `forward` is its adjoint and the other way round; ``A.H`` makes it."""
+    """The adjoint A^H of an operator A, as ``A.H`` returns it.
+
+    Args:
+        operator: A.
+    """
 
     def __init__(self, operator: LinearOperator):
         super().__init__(
@@ -90,7 +96,7 @@ class AdjointOperator(LinearOperator):
         self.operator = operator
 
     def to(self, device: torch.device | str) -> "AdjointOperator":
-        """A copy on `device`."""
+        """A copy whose tensors are on `device`."""
         return AdjointOperator(self.operator.to(device))
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -104,16 +110,16 @@ class AdjointOperator(LinearOperator):
 
 
 class Product(LinearOperator):
-    """x -> A (B x); ``A @ B`` makes it.
+    """The product of two operators, x -> A (B x), as ``A @ B`` returns it.
 
-    What is measured is what `outer` measures: `noise` and `sampled` are its.
+    The measurement is that of A, so that `noise`, `sampled` and `acceleration` are those of A.
 
     Args:
         outer: A.
         inner: B.
 
     Raises:
-        ValueError: what B gives is not what A takes.
+        ValueError: the range of B is not the domain of A, or their batch sizes differ.
     """
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator):
@@ -138,20 +144,20 @@ class Product(LinearOperator):
         self.outer, self.inner = outer, inner
 
     def noise(self, y: Tensor) -> Tensor | None:
-        """As `LinearOperator.noise`, by the outer operator."""
+        """Noise estimate of the outer operator, ``(B,)`` in units of `y`, or None."""
         return self.outer.noise(y)
 
     def sampled(self) -> Tensor | None:
-        """As `LinearOperator.sampled`, of the outer operator."""
+        """Sampling pattern of the outer operator, or None."""
         return self.outer.sampled()
 
     @property
     def acceleration(self) -> float | None:
-        """As `LinearOperator.acceleration`, of the outer operator."""
+        """Acceleration of the outer operator, or None."""
         return self.outer.acceleration
 
     def to(self, device: torch.device | str) -> "Product":
-        """A copy on `device`."""
+        """A copy whose tensors are on `device`."""
         return Product(self.outer.to(device), self.inner.to(device))
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -171,20 +177,20 @@ def check_adjoint(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> float:
-    """Compare Re<A x, y> with Re<x, A^H y> for random x and y.
+    """Dot-product test of an adjoint: Re<A x, y> = Re<x, A^H y> for random x and y.
 
     Args:
         operator: A.
         dtype: precision, float32 or float64.
-        tolerance: largest relative difference; None: `TOLERANCE` of the precision.
-        seed: of x and y.
+        tolerance: largest allowed relative difference; None for 1e-4 (float32) or 1e-10 (float64).
+        seed: seed of x and y.
 
     Returns:
-        The relative difference, of the worst sample.
+        The relative difference of the worst sample.
 
     Raises:
-        ValueError: it is larger than `tolerance`; or a wrong shape of what `forward` or `adjoint`
-            give.
+        ValueError: the difference is larger than `tolerance`, or `forward` or `adjoint` returns a
+            wrong shape or dtype.
     """
     tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
     x, y = _random_pair(operator, dtype, seed)
@@ -196,7 +202,7 @@ def check_adjoint(
                 f"{tuple(found.shape)} {found.dtype}"
             )
     left, right = dot(projected, y), dot(x, back)
-    # of the size that the products have before they cancel
+    # relative to the norms: the inner products themselves may cancel to about 0
     size = (norm(projected) * norm(y) + norm(x) * norm(back)).clamp(min=TINY)
     worst = float(((left - right).abs() / size).max())
     if not worst <= tolerance:
@@ -208,7 +214,7 @@ def check_adjoint(
 
 
 def check_linear(operator: LinearOperator, *, seed: int = 0) -> None:
-    """Raise a ValueError if A (2 x + z) is not 2 A x + A z for random x and z, in float32."""
+    """Raise a ValueError unless A (2 x + z) = 2 A x + A z for random x and z, in float32."""
     x, _ = _random_pair(operator, torch.float32, seed)
     z, _ = _random_pair(operator, torch.float32, seed + 1)
     expected = 2 * operator.forward(x) + operator.forward(z)
@@ -218,7 +224,7 @@ def check_linear(operator: LinearOperator, *, seed: int = 0) -> None:
 
 
 def _random_pair(operator: LinearOperator, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor]:
-    """Normal x ``(B, *domain_shape)`` and y ``(B, *range_shape)``."""
+    """Standard normal x ``(B, *domain_shape)`` and y ``(B, *range_shape)``."""
     batch = operator.batch_size or 2
     rng = BatchGenerator([seed + b for b in range(batch)])
 

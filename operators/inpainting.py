@@ -9,18 +9,18 @@ from operators.mri import check_mask
 
 
 class Inpainting(LinearOperator):
-    """y = M x: pixels outside the mask are set to zero.
+    """Inpainting, y = M x: pixels outside the mask are set to zero.
 
-    x and y are ``(B, 1, H, W)``. A A^H y = y for every measurement y = A x, so that D = 1 in
-    `correct`: a weight of 1 is the orthogonal projection onto {x : A x = y}, it puts measured
-    pixels in their places.
+    x and y are ``(B, 1, H, W)``. As A A^H y = y for every measurement y = A x, `correct` has
+    D = 1, and a weight of 1 is the orthogonal projection onto {x : A x = y}: it replaces the
+    measured pixels.
 
     Args:
         mask: ``(H, W)`` for all samples or ``(B, 1, H, W)``, True where measured.
         real: whether images are real-valued (float32, float64) or complex.
 
     Raises:
-        ValueError: a mask of another shape, of other values than 0 and 1, or empty.
+        ValueError: the mask has another shape, values other than 0 and 1, or no measured pixel.
     """
 
     direct_name = "measured pixels"
@@ -44,7 +44,7 @@ class Inpainting(LinearOperator):
 
     @property
     def acceleration(self) -> float:
-        """Pixels over measured pixels, of the first sample."""
+        """Number of pixels divided by measured pixels, of the first sample."""
         return effective_acceleration(self.sampled())
 
     def _forward(self, x: Tensor) -> Tensor:

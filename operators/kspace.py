@@ -1,4 +1,4 @@
-"""What Cartesian k-space of one coil or several says of itself, and of its sampling."""
+"""Base of the Cartesian MRI operators: masks from a config, zero-filling error, noise estimate."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,34 @@ from operators.noise import RINGS, kspace_noise, rings
 
 
 class CartesianMRI(LinearOperator):
-    """The part that operators of Cartesian k-space share; `mask` is bool ``(1 or B, 1, H, W)``."""
+    """Base class of the operators of Cartesian k-space.
+
+    Attributes:
+        mask: bool ``(1 or B, 1, H, W)``, True where measured.
+    """
 
     direct_name = "zero-filled"
     mask: Tensor
 
     def direct_error(self, y: Tensor) -> Tensor:
-        """As `LinearOperator.direct_error`: the energy of what was not measured."""
+        """Root mean square error of the zero-filled image, from the energy not measured.
+
+        Args:
+            y: complex ``(B, C, H, W)`` k-space.
+
+        Returns:
+            ``(B,)`` in units of the image; for complex images the error of the real and of the
+            imaginary part each. See `unmeasured_level`.
+        """
         parts = 2 if self.domain_complex else 1
         return unmeasured_level(self.mask, y) / math.sqrt(parts)
 
     def noise(self, y: Tensor) -> Tensor:
-        """As `LinearOperator.noise`: that of the quietest positions (`kspace_noise`)."""
+        """Standard deviation of the noise of the real and of the imaginary part: ``(B,)``.
+
+        Args:
+            y: complex ``(B, C, H, W)`` k-space. See `operators.noise.kspace_noise`.
+        """
         return kspace_noise(y)
 
     def sampled(self) -> Tensor:
@@ -33,16 +49,16 @@ class CartesianMRI(LinearOperator):
 
     @property
     def acceleration(self) -> float:
-        """Positions over measured positions, of the first sample."""
+        """Number of positions of k-space divided by measured ones, of the first sample."""
         return effective_acceleration(self.sampled())
 
     def facts(self) -> dict:
-        """``operator`` and ``measured_fraction``, of the whole batch."""
+        """Description as a dict: ``operator``, and ``measured_fraction`` of the whole batch."""
         return {**super().facts(), "measured_fraction": self.mask.float().mean().item()}
 
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:
-        """Such as "mri gaussian1d" and "4x"."""
+        """Operator and mask of a config, and its acceleration, such as "mri gaussian1d", "4x"."""
         return f"{fields['name']} {fields['mask']}", f"{fields['acceleration']:g}x"
 
 
@@ -58,13 +74,24 @@ def create_mask(
     num_spokes: int | None,
     mask_per_slice: bool,
 ) -> Tensor:
-    """The mask ``(H, W)`` bool that a config describes; ``(B, 1, H, W)``, one for each key.
+    """Sampling mask described by a config.
 
-    Args: as `operators.masks.make_mask`, but
+    Args:
+        shape: ``(H, W)`` of the images in pixels.
+        seed: seed of the mask.
+        keys: keys of the samples in the batch, used if `mask_per_slice`.
+        study: whether to draw the mask as the original study's code does.
+        mask: name of the mask, a key of `operators.masks.MASKS`.
+        acceleration: positions (1-D masks: lines) divided by measured ones.
+        center_fraction: part of each axis (1-D masks: of W) that is fully measured.
+        num_spokes: number of spokes of a radial mask, instead of `acceleration`; None otherwise.
+        mask_per_slice: whether each sample gets a mask of its own, seeded by its key.
 
-        keys: of the batch's samples.
-        mask: name of the mask.
-        mask_per_slice: whether each sample gets a mask of its own.
+    Returns:
+        bool ``(H, W)``, or ``(B, 1, H, W)`` if `mask_per_slice`.
+
+    Raises:
+        ValueError: an unknown mask, or a value that it cannot have.
     """
 
     def draw(seed: int) -> Tensor:
@@ -84,14 +111,17 @@ def create_mask(
 
 
 def unmeasured_level(mask: Tensor, kspace: Tensor) -> Tensor:
-    """Root mean square of what zero-filling misses: ``(B,)``.
+    """Root mean square error of the zero-filled image, estimated from measured k-space.
 
-    The energy density of k-space, averaged over the measured positions of a ring, is taken for that
-    of the ring's other positions. A ring without any has that of the next one inside.
+    The mean energy of the measured positions of a ring is assumed for its other positions. A ring
+    without measured positions takes that of the next ring inside.
 
     Args:
-        mask: ``(1 or B, 1, H, W)`` bool, True where measured.
+        mask: bool ``(1 or B, 1, H, W)``, True where measured.
         kspace: ``(B, C, H, W)`` centred, orthonormal, zero where not measured.
+
+    Returns:
+        ``(B,)`` in units of the image.
     """
     height, width = mask.shape[-2:]
     ring = rings(height, width).to(kspace.device)  # (H W,)
@@ -109,7 +139,7 @@ def unmeasured_level(mask: Tensor, kspace: Tensor) -> Tensor:
 
 
 def fill_forward(values: Tensor, known: Tensor) -> Tensor:
-    """Each unknown value of ``(B, N)`` becomes the last known one before it; 0 without one."""
+    """`values` ``(B, N)`` with unknown ones replaced by the last known one before, or by 0."""
     position = torch.where(known, torch.arange(values.shape[1], device=values.device), 0)
     last = position.cummax(1).values  # (B, N)
     return torch.where(known, values, 0).gather(1, last)

@@ -1,22 +1,22 @@
-"""Where k-space has its peak: at the origin, or beside it where the echo was not in the middle."""
+"""Position of the peak of k-space, which is off the origin if the echo was not centred."""
 
 import torch
 from torch import Tensor
 
-PROMINENT = 10  # times the median position: noise alone stays below 5
+PROMINENT = 10  # times the median energy; pure noise stays below 5
 
 
 def find_peak(kspace: Tensor) -> tuple[tuple[int, int], float]:
-    """Row and column of the peak of one slice, and how far it stands out.
+    """Row and column of the peak of one slice's k-space, and its prominence.
 
-    Energy is summed over coils and over 3 x 3 positions, so that no single spike decides.
+    Energy is summed over coils and over 3 x 3 positions, so that a single spike has little weight.
 
     Args:
         kspace: complex ``(C, H, W)``, 0 where not measured.
 
     Returns:
-        (row, column), and the peak's energy over that of the median measured position: from
-        `PROMINENT` on it is no chance. The centre ``(H // 2, W // 2)`` and 0 for zeros alone.
+        (row, column), and the peak's energy divided by the median over measured positions: from
+        `PROMINENT` on the peak is significant. If k-space is all zero, ``(H // 2, W // 2)`` and 0.
     """
     energy = kspace.abs().double().square().sum(0)  # (H, W)
     measured = energy > 0
@@ -28,9 +28,9 @@ def find_peak(kspace: Tensor) -> tuple[tuple[int, int], float]:
 
 
 def centre_peak(kspace: Tensor, peak: tuple[int, int]) -> Tensor:
-    """``(..., H, W)`` rolled so that `peak` comes to ``(H // 2, W // 2)``.
+    """K-space ``(..., H, W)`` rolled so that `peak` (row, column) is at ``(H // 2, W // 2)``.
 
-    In image space a phase ramp: magnitudes and the relation between coils stay as they are.
+    In image space this is a phase ramp: magnitudes and relative phases of coils do not change.
     """
     height, width = kspace.shape[-2:]
     return torch.roll(kspace, (height // 2 - peak[0], width // 2 - peak[1]), (-2, -1))

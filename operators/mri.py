@@ -10,13 +10,13 @@ from operators.kspace import CartesianMRI, create_mask
 
 
 def check_mask(mask: Tensor) -> Tensor:
-    """A sampling mask as bool ``(1, 1, H, W)`` or ``(B, 1, H, W)``.
+    """The sampling mask as bool ``(1, 1, H, W)`` or ``(B, 1, H, W)``.
 
     Args:
-        mask: bool, or numbers that are all 0 or 1, ``(H, W)`` or ``(B, 1, H, W)``.
+        mask: ``(H, W)`` or ``(B, 1, H, W)``, bool or numbers that are all 0 or 1.
 
     Raises:
-        ValueError: another shape, other values, or nothing sampled.
+        ValueError: another shape, other values, or a mask with no measured position.
     """
     mask = torch.as_tensor(mask)
     if mask.ndim == 2:
@@ -34,15 +34,19 @@ def check_mask(mask: Tensor) -> Tensor:
 
 
 class SingleCoilMRI(CartesianMRI):
-    """y = M F x: the centred orthonormal DFT, then a sampling mask.
+    """Single-coil Cartesian MRI, y = M F x: the centred orthonormal DFT, then a sampling mask.
 
-    The rows of A are orthonormal (for complex images), so `correct` with weight 1 replaces
-    measured k-space; with weight lambda it is F^-1[(1 - lambda M) F x + lambda y], the relaxed
-    consistency of Chung & Ye (2022), real part taken where images are real.
+    Images are ``(B, 1, H, W)``, measurements complex ``(B, 1, H, W)``. For complex images the rows
+    of A are orthonormal, so that `correct` with weight 1 replaces measured k-space; with weight
+    lambda it gives F^-1[(1 - lambda M) F x + lambda y], the relaxed data consistency of Chung & Ye
+    (2022). For real images the real part is taken.
 
     Args:
         mask: ``(H, W)`` for all samples or ``(B, 1, H, W)``, True where measured.
-        real: whether images are real-valued; the adjoint then is Re F^H M.
+        real: whether images are real-valued; the adjoint is then Re F^H M.
+
+    Raises:
+        ValueError: the mask has another shape, values other than 0 and 1, or no measured position.
     """
 
     def __init__(self, mask: Tensor, real: bool = True):
@@ -77,12 +81,21 @@ class SingleCoilMRI(CartesianMRI):
         num_spokes: int | None = None,
         mask_per_slice: bool = False,
     ) -> "SingleCoilMRI":
-        """As `LinearOperator.create`, with the fields of `operators.masks.make_mask`.
+        """Single-coil MRI of real images with the mask that a config describes.
 
-        Args: as there, but
-
+        Args:
+            shape: ``(H, W)`` of the images in pixels.
+            seed: seed of the mask.
+            keys: keys of the samples in the batch, used if `mask_per_slice`.
+            study: whether to draw the mask as the original study's code does.
             mask: name of the mask, a key of `operators.masks.MASKS`.
-            mask_per_slice: whether each sample gets a mask of its own, by its key.
+            acceleration: positions (1-D masks: lines) divided by measured ones.
+            center_fraction: part of each axis (1-D masks: of W) that is fully measured.
+            num_spokes: number of spokes of a radial mask, instead of `acceleration`.
+            mask_per_slice: whether each sample gets a mask of its own, seeded by its key.
+
+        Raises:
+            ValueError: an unknown mask, or a value that it cannot have.
         """
         return cls(
             create_mask(

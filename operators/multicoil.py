@@ -9,30 +9,31 @@ from operators.mri import check_mask
 
 
 def rss(x: Tensor) -> Tensor:
-    """Root sum of squares over coils, sqrt(sum_c |x_c|^2): ``(B, C, H, W)`` to ``(B, 1, H, W)``."""
+    """Root sum of squares over coils, ``(B, C, H, W)`` to real ``(B, 1, H, W)``."""
     return torch.linalg.vector_norm(x, dim=1, keepdim=True)  # (B, 1, H, W)
 
 
 class MultiCoilMRI(CartesianMRI):
-    """y_c = M F (S_c x): coil sensitivities, the centred orthonormal DFT, a sampling mask.
+    """Multi-coil Cartesian MRI (SENSE), y_c = M F (S_c x).
 
-    The adjoint is sum_c conj(S_c) F^H M y_c. Maps are expected with sum_c |S_c|^2 = 1 wherever
-    there is something to see, and 0 elsewhere, as `operators.espirit` gives them: then A has norm
-    1 at most and the step of `correct` with D = 1 cannot diverge, A^H A = 1 on the support where
-    all of k-space is measured, and |x| is the root sum of squares of the coil images. Maps of
-    another scale are divided by ``rss(sens_maps)`` first.
+    The image is multiplied by the sensitivity S_c of each coil, transformed by the centred
+    orthonormal DFT F and sampled by the mask M. The adjoint is sum_c conj(S_c) F^H M y_c. Images
+    are complex ``(B, 1, H, W)``, measurements complex ``(B, C, H, W)``.
 
-    Pruessmann et al., SENSE, Magn. Reson. Med. 42 (1999) 952-962.
+    The maps should satisfy sum_c |S_c|^2 = 1 on the object and be 0 elsewhere, as those of
+    `operators.espirit`; divide other maps by ``rss(sens_maps)`` first. Then the norm of A is at
+    most 1, so that `correct` with D = 1 cannot diverge; A^H A = 1 on the object if all of k-space
+    is measured; and |x| is the root sum of squares of the coil images.
 
     Args:
         mask: ``(H, W)`` for all samples or ``(B, 1, H, W)``, True where measured.
         sens_maps: complex ``(C, H, W)`` for all samples or ``(B, C, H, W)``.
 
-    Images are complex ``(B, 1, H, W)``, measurements complex ``(B, C, H, W)``.
-
     Raises:
-        ValueError: shapes that do not fit, or maps that are not finite.
-        TypeError: maps that are not complex.
+        ValueError: shapes do not match, the mask is invalid or empty, or maps are not finite.
+        TypeError: maps are not complex.
+
+    Source: K. P. Pruessmann et al., SENSE, Magn. Reson. Med. 42 (1999) 952-962.
     """
 
     def __init__(self, mask: Tensor, sens_maps: Tensor):
@@ -80,7 +81,7 @@ class MultiCoilMRI(CartesianMRI):
 
 
 def _check_maps(sens_maps: Tensor, shape: tuple[int, int]) -> tuple[Tensor, bool]:
-    """Maps as ``(1 or B, C, H, W)``, and whether there was one set a sample."""
+    """Maps as ``(1 or B, C, H, W)``, and whether there is one set per sample."""
     sens_maps = torch.as_tensor(sens_maps)
     if sens_maps.ndim not in (3, 4) or tuple(sens_maps.shape[-2:]) != shape:
         raise ValueError(

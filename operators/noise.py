@@ -1,4 +1,4 @@
-"""How noisy a measurement is, from the measurement alone."""
+"""Noise level of a measurement, estimated from the measurement alone."""
 
 import math
 from collections.abc import Iterator
@@ -7,47 +7,51 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-RINGS = 32  # of k-space, between its centre and its corner
-LEAST = 64  # measured positions of a ring, rays through an object
-MEDIAN_SPREAD = 1 / (2 * math.log(2))  # of n Rayleigh numbers' median: this / sqrt(n), relative
-CHANCE = 2  # standard deviations that are no difference
-AIR = 0.05  # of the largest line integral: less is next to nothing
-ORDER = 4  # of the differences along the detector
-NORMAL_MEDIAN = 0.6745  # of the magnitude of a standard normal number
-RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))  # of a complex one, parts of variance 1
+RINGS = 32  # number of rings of k-space between its centre and its corner
+LEAST = 64  # smallest number of measured positions in a ring, or of rays through an object
+# relative standard deviation of the median of n Rayleigh numbers, times sqrt(n)
+MEDIAN_SPREAD = 1 / (2 * math.log(2))
+CHANCE = 2  # standard deviations within which two levels count as equal
+AIR = 0.05  # of the largest line integral: smaller ones count as air
+ORDER = 4  # order of the differences along the detector
+NORMAL_MEDIAN = 0.6745  # median magnitude of a standard normal number
+RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))  # likewise, complex with parts of variance 1
 
 
 def rings(height: int, width: int) -> Tensor:
-    """Number of the ring that each position of centred k-space lies in: ``(H W,)`` int64."""
-    vertical = (torch.arange(height) - height // 2) / height  # cycles a pixel, (H,)
+    """Index of the ring of each position of centred k-space: int64 ``(H W,)``."""
+    vertical = (torch.arange(height) - height // 2) / height  # cycles per pixel, (H,)
     horizontal = (torch.arange(width) - width // 2) / width  # (W,)
     radius = torch.hypot(vertical[:, None], horizontal[None])  # (H, W)
     return (radius * math.sqrt(2) * RINGS).long().clamp(max=RINGS - 1).flatten()  # (H W,)
 
 
 def kspace_noise(kspace: Tensor) -> Tensor:
-    """Standard deviation of real and imaginary part: ``(B,)``, in the unit of `kspace`.
+    """Standard deviation of the noise of k-space, of the real and of the imaginary part.
 
-    That of the quietest rings of k-space, commonly the outermost, where an image has the least
-    energy: the median over their measured positions, of which outliers (edges of the image along an
-    axis) are no part, averaged over the coils that measured anything. One half of the positions
-    chooses the rings and the other half measures, and the other way round: the quietest of many
-    rings is so by chance, too, and would measure too little. What image there is counts as noise,
-    so that the estimate is too large for a measurement with less noise than that. Rings with few
-    measured positions are joined with the next ones inside; a sample with fewer than `LEAST`
-    altogether gets 0, as there is nothing to tell noise from image by.
+    The noise is measured in the quietest rings of k-space, usually the outermost, where an image
+    has the least energy. It is computed from the median magnitude over their measured positions,
+    which outliers (edges of the image along an axis) do not change, and averaged over the coils
+    that hold data. One half of the positions selects the rings and the other half measures, and
+    vice versa, as the quietest of many rings is low by chance and would bias the estimate.
 
-    White noise is meant: interpolated or filtered k-space has less where it is quietest.
+    Image energy in these rings counts as noise, so that the estimate is too large for measurements
+    with little noise. The noise is assumed to be white: interpolated or filtered k-space has less
+    of it in the outer rings. Rings with few measured positions are joined with the next ones
+    inside; a sample with fewer than 64 measured positions gets 0.
 
     Args:
         kspace: complex ``(B, C, H, W)``, centred; exactly 0 in all coils where not measured.
+
+    Returns:
+        ``(B,)`` in units of `kspace`.
     """
     ring = rings(*kspace.shape[-2:]).to(kspace.device)  # (H W,)
     return torch.stack([_quietest(sample, ring) for sample in kspace.abs().flatten(2)])
 
 
 def _quietest(size: Tensor, ring: Tensor) -> Tensor:
-    """Noise of one sample's magnitudes ``(C, H W)``."""
+    """Noise of one sample from the magnitudes ``(C, H W)`` of its k-space."""
     alive = size[(size > 0).any(1)]
     groups = list(_joined_rings((size > 0).any(0), ring))
     if not groups:
@@ -61,7 +65,7 @@ def _quietest(size: Tensor, ring: Tensor) -> Tensor:
 
 
 def _quiet(size: Tensor, groups: list[Tensor]) -> list[int]:
-    """The groups of positions that are no louder than the quietest one, but for chance."""
+    """Indices of the groups of positions that are not significantly louder than the quietest."""
     level = torch.stack([_level(size, here) for here in groups])
     count = torch.tensor([len(here) * len(size) for here in groups]).to(level)
     spread = MEDIAN_SPREAD / count.sqrt()  # relative
@@ -71,14 +75,15 @@ def _quiet(size: Tensor, groups: list[Tensor]) -> list[int]:
 
 
 def _level(size: Tensor, here: Tensor) -> Tensor:
-    """Median magnitude at some positions, the root mean square over coils, float64."""
+    """Median magnitude at the positions `here`, root mean square over coils, float64."""
     values = size[:, here]
-    middle = (values.median(1).values - (-values).median(1).values) / 2  # of an even number, too
+    # torch's median is the lower middle value; the mean of both is right for even counts as well
+    middle = (values.median(1).values - (-values).median(1).values) / 2
     return middle.double().square().mean().sqrt()
 
 
 def _joined_rings(measured: Tensor, ring: Tensor) -> Iterator[Tensor]:
-    """`LEAST` or more measured positions ``(n,)`` of neighbouring rings, from outside inwards."""
+    """Groups of at least `LEAST` measured positions ``(n,)``, ring by ring from outside inwards."""
     group = ring.new_zeros(0)
     for number in reversed(range(RINGS)):
         group = torch.cat([group, (measured & (ring == number)).nonzero()[:, 0]])
@@ -88,18 +93,21 @@ def _joined_rings(measured: Tensor, ring: Tensor) -> Iterator[Tensor]:
 
 
 def sinogram_noise(sinogram: Tensor) -> Tensor:
-    """Standard deviation of the median ray through the object: ``(B,)``, in the unit of `sinogram`.
+    """Standard deviation of the noise of the median ray through the object.
 
-    Neighbouring rays hardly differ but for noise: the median magnitude of fourth differences along
-    the detector. Photons are noisier the more are absorbed: rays through air, however many the
-    detector has, say nothing about those that the image is made of. Differences that are exactly 0
-    (padded detectors, missing views) are no measurement of it, either.
+    It is computed from the median magnitude of fourth differences along the detector, as
+    neighbouring rays differ by little but noise. Only rays through the object count, because the
+    noise of a line integral grows with the absorption. Differences that are exactly 0 (padded
+    detectors, missing views) are left out.
 
     Args:
-        sinogram: real ``(B, 1, views, bins)``.
+        sinogram: real ``(B, 1, views, bins)`` line integrals.
+
+    Returns:
+        ``(B,)`` in units of `sinogram`.
 
     Raises:
-        ValueError: fewer bins than a difference needs.
+        ValueError: fewer than 5 bins, too few for a fourth difference.
     """
     if sinogram.shape[-1] <= ORDER:
         raise ValueError(
@@ -110,12 +118,12 @@ def sinogram_noise(sinogram: Tensor) -> Tensor:
     average = F.avg_pool1d(sinogram[:, 0], ORDER + 1, stride=1)[:, None]  # of the same rays
     inside = average > AIR * average.amax((1, 2, 3), keepdim=True)
     median = torch.stack(list(map(_median_inside, size, inside)))
-    # the differences' coefficients are binomial: variance is the sum of their squares
+    # the coefficients are binomial; the sum of their squares scales the variance
     return median / (NORMAL_MEDIAN * math.sqrt(math.comb(2 * ORDER, ORDER)))
 
 
 def _median_inside(values: Tensor, inside: Tensor) -> Tensor:
-    """Of those above 0, where there are enough `inside`."""
+    """Median of the positive values `inside`; of all positive ones if there are too few inside."""
     chosen = values[inside & (values > 0)]
     positive = chosen if len(chosen) >= LEAST else values[values > 0]
     return positive.median() if len(positive) else values.new_zeros(())

@@ -1,7 +1,7 @@
-"""Measurements in a scanner's unit as inverse problems for images in [0, 1], and the way back.
+"""Inverse problems for images in [0, 1] made from measurements in a scanner's units, and back.
 
-A prior knows images in [0, 1]; measured k-space and sinograms come in any unit, and MR images with
-any phase. All of it is a change of variables: nothing is taken away from the measurement.
+Priors are trained on real images in [0, 1], whereas measured k-space and sinograms have arbitrary
+units, and MR images an arbitrary phase. The conversion is a change of variables and loses nothing.
 """
 
 import math
@@ -17,23 +17,24 @@ from operators.fourier import fft2c, ifft2c
 from operators.kspace_peak import centre_peak, find_peak
 from operators.multicoil import MultiCoilMRI, rss
 
-PEAK = 0.999  # part of the pixels that are below what counts as the image's peak
-PHASE_WIDTH = (8, 32)  # of the k-space square for the phase: at least, at most
-TINY = 1e-6  # of the largest sensitivity: no coil sees this pixel
+PEAK = 0.999  # quantile of the magnitudes that counts as the image's peak
+PHASE_WIDTH = (8, 32)  # smallest and largest width of the k-space square for the phase
+TINY = 1e-6  # of the largest sensitivity: below it no coil sees the pixel
 
 
 class Problem(NamedTuple):
-    """y = A x with x in about [0, 1], for a batch.
+    """Inverse problem y = A x with x approximately in [0, 1], for a batch.
 
     Attributes:
         operator: A.
-        y: ``(B, *range_shape)`` measurement, in the unit of x.
-        direct: ``(B, 1, H, W)`` zero-filled image or filtered back-projection.
-        scale: ``(B,)`` what 1 stands for, above what 0 stands for; 0: nothing was measured there.
-        offset: ``(B,)`` what 0 stands for.
-        noise: ``(B,)`` standard deviation of y's noise (of real and imaginary part each),
-            estimated from the measurement; 0 where it was simulated without.
-        factor: ``(B, 1, H, W)`` complex, the phase that x does not have (0 where no coil sees);
+        y: ``(B, *range_shape)`` measurement, rescaled to the intensities of x.
+        direct: ``(B, 1, H, W)`` direct reconstruction: zero-filled or filtered back-projection.
+        scale: ``(B,)`` intensity range in the unit of the image, maximum minus minimum: the image
+            is scale * x + offset. 0 if the image is constant or the measurement is zero.
+        offset: ``(B,)`` minimum intensity in the unit of the image.
+        noise: ``(B,)`` standard deviation of the noise of `y` (of real and imaginary part each);
+            0 if the measurement was simulated without noise.
+        factor: complex ``(B, 1, H, W)``, the phase removed from x (0 where no coil sees anything);
             None for real images.
     """
 
@@ -46,12 +47,19 @@ class Problem(NamedTuple):
     factor: Tensor | None = None
 
     def restore(self, x: Tensor) -> Tensor:
-        """Images x ``(B, 1, H, W)`` in the unit (and with the phase) of the measurement."""
+        """Images in the unit of the measurement and with its phase.
+
+        Args:
+            x: ``(B, 1, H, W)`` images in [0, 1].
+
+        Returns:
+            ``(B, 1, H, W)`` scale * x + offset, times `factor`.
+        """
         image = expand(self.scale, x) * x + expand(self.offset, x)
         return image if self.factor is None else image * self.factor
 
     def to(self, device: torch.device | str) -> "Problem":
-        """A copy on `device`."""
+        """A copy whose tensors are on `device`."""
         return Problem(*(None if part is None else part.to(device) for part in self))
 
 
@@ -62,21 +70,25 @@ def mri_problem(
     *,
     noise: Tensor | None = None,
 ) -> Problem:
-    """Cartesian k-space of one or several coils.
+    """Inverse problem of Cartesian k-space with one or several coils.
 
-    The image's slowly varying phase, that of k-space around its peak, is made a part of the coil
-    maps: what is left is nearly real and positive, as the images that priors are trained on. x
-    stays complex, so that a wrong phase costs nothing but that.
+    The slowly varying phase of the image, estimated from the k-space around its peak, becomes part
+    of the coil maps. The remaining image is nearly real and positive, like the images that priors
+    are trained on. x stays complex, so that an error of the phase loses no data.
 
     Args:
         kspace: complex ``(B, C, H, W)``, centred; ignored where not measured.
-        mask: bool ``(B, 1, H, W)``.
+        mask: bool ``(B, 1, H, W)``, True where measured.
         sens_maps: complex ``(B, C, H, W)`` of any scale; None for one coil of constant
             sensitivity.
-        noise: ``(B,)`` standard deviation of the noise of `kspace`; None: estimated from it.
+        noise: ``(B,)`` standard deviation of the noise of `kspace`, of real and imaginary part
+            each; None to estimate it from `kspace`.
+
+    Returns:
+        The problem, with a `MultiCoilMRI` operator.
 
     Raises:
-        ValueError: several coils without maps, or shapes that do not fit.
+        ValueError: several coils without maps, or shapes that do not match.
     """
     if sens_maps is None:
         if kspace.shape[1] != 1:
@@ -97,11 +109,13 @@ def mri_problem(
 
 
 def scaled_problem(operator: LinearOperator, measurement: Tensor) -> Problem:
-    """A measurement of real images that are 0 where nothing is, such as a sinogram, in any unit.
+    """Inverse problem of real images with background 0, such as CT, from data in any unit.
+
+    The scale is the peak of the direct reconstruction, the offset is 0.
 
     Args:
-        operator: measurement model.
-        measurement: ``(B, *range_shape)``, in the unit that A gives for images in theirs.
+        operator: measurement model A.
+        measurement: ``(B, *range_shape)``, in the unit of A applied to the image.
     """
     scale = peak(operator.direct(measurement))
     y = measurement / expand(torch.where(scale > 0, scale, 1.0), measurement)
@@ -111,11 +125,11 @@ def scaled_problem(operator: LinearOperator, measurement: Tensor) -> Problem:
 
 
 def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
-    """A simulated measurement of real images ``(B, 1, H, W)`` in any unit, scaled to [0, 1] each.
+    """Inverse problem of a simulated, noise-free measurement; each image is scaled to [0, 1].
 
     Args:
-        operator: measures images in [0, 1].
-        images: the truth; those that are constant have the scale 0.
+        operator: measurement model A, applied to the scaled images.
+        images: real ``(B, 1, H, W)`` ground truth in any unit; a constant image has scale 0.
     """
     offset = images.amin((1, 2, 3))  # (B,)
     scale = images.amax((1, 2, 3)) - offset
@@ -125,22 +139,22 @@ def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
 
 
 def peak(images: Tensor) -> Tensor:
-    """The magnitude that a part `PEAK` of each image's pixels is not above: ``(B,)``."""
+    """Peak magnitude ``(B,)`` of images ``(B, 1, H, W)``: the 0.999 quantile of the pixels."""
     pixels = images.abs().flatten(1)  # (B, N)
     return pixels.kthvalue(math.ceil(PEAK * pixels.shape[1]), dim=1).values
 
 
 def crop_readout(kspace: Tensor, mask: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Remove oversampling along the axes where every measured line is complete.
+    """K-space cropped to the wanted field of view along fully measured axes (the readout).
 
-    A scanner samples the readout more densely than the field of view needs. Where each line of
-    the mask is measured over its whole length, cropping the image along it is a linear map of the
-    measured lines alone; along other axes the image can be cropped at the end only.
+    A scanner samples the readout more densely than the field of view needs. If every measured line
+    along an axis is complete, cropping the image along it is a linear map of the measured lines.
+    Along other axes, the image can only be cropped after the reconstruction.
 
     Args:
         kspace: complex ``(..., H, W)``.
-        mask: bool ``(H, W)``, the same for all.
-        shape: of the image that is wanted; sides that are not smaller are left as they are.
+        mask: bool ``(H, W)``, the same for all samples.
+        shape: (H, W) of the wanted image; a side that is not smaller is left as it is.
 
     Returns:
         k-space ``(..., H', W')`` and its mask ``(H', W')``.
@@ -156,10 +170,10 @@ def crop_readout(kspace: Tensor, mask: Tensor, shape: tuple[int, int]) -> tuple[
 
 
 def _slow_phase(kspace: Tensor, maps: Tensor) -> Tensor:
-    """exp(i phi) ``(B, 1, H, W)`` of the coils' combination at low resolution; 1 where it is 0.
+    """exp(i phi) ``(B, 1, H, W)`` of the combined coils at low resolution; 1 where that is 0.
 
-    Low are the frequencies around the peak of k-space, wherever it lies: an echo that was not in
-    the middle is a phase ramp of the image, and part of its slow phase.
+    Low frequencies are those around the peak of k-space: the phase ramp of an echo that was not
+    centred belongs to the slow phase.
     """
     coils = ifft2c(torch.stack([around_peak(sample) for sample in kspace]))  # (B, C, H, W)
     image = (maps.conj() * coils).sum(1, keepdim=True)  # (B, 1, H, W)
@@ -168,7 +182,7 @@ def _slow_phase(kspace: Tensor, maps: Tensor) -> Tensor:
 
 
 def around_peak(kspace: Tensor) -> Tensor:
-    """k-space ``(C, H, W)``, windowed around its peak, as wide as it is measured there."""
+    """K-space ``(C, H, W)`` windowed around its peak, as wide as it is fully measured there."""
     peak, _ = find_peak(kspace)
     least, most = PHASE_WIDTH
     width = min(max(acs_width(centre_peak(kspace, peak)), least), most)
@@ -176,7 +190,7 @@ def around_peak(kspace: Tensor) -> Tensor:
 
 
 def _hann(shape: tuple[int, int], width: int, peak: tuple[int, int]) -> Tensor:
-    """A window ``(H, W)`` around `peak` that falls from 1 to 0 within `width` / 2."""
+    """Hann window ``(H, W)`` around `peak` that falls from 1 to 0 within `width` / 2."""
     distance = [
         (torch.remainder(torch.arange(n) - middle + n // 2, n) - n // 2).abs() / (width / 2)
         for n, middle in zip(shape, peak, strict=True)

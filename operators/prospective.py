@@ -1,35 +1,35 @@
-"""Data that were undersampled when they were measured: the mask from the zeros of k-space."""
+"""Sampling mask of prospectively undersampled data, from the zeros of k-space."""
 
 import warnings
 
 import torch
 from torch import Tensor
 
-COMPLETE = 0.9  # part of a line with data from which its other positions count as measured
-ONE_SIDED = 1 / 8  # part of an axis that partial Fourier imaging leaves out, at least
+COMPLETE = 0.9  # fraction of nonzero positions from which a line counts as wholly measured
+ONE_SIDED = 1 / 8  # smallest fraction of an axis that partial Fourier imaging leaves out
 
 
 def recover_mask(kspace: Tensor, *, per_sample: bool = False) -> Tensor:
-    """Where k-space was measured: where any coil (and any slice) is not exactly 0.
+    """Sampling mask of k-space: positions where any coil (and any slice) is not exactly 0.
 
-    Where sampling is by lines, a measured line that holds a few zeros counts as measured over its
-    whole length; that length ends where all lines are zero-padded. A zero-padded margin is not
-    measured, and a reconstruction fills it like any other gap; crop it where that is not wanted.
+    If whole lines were sampled, a line with a few stray zeros counts as measured over its whole
+    length, except for margins where all lines are zero. Such a zero-padded margin counts as not
+    measured, and a reconstruction fills it like any other gap; crop it beforehand to avoid that.
 
     Args:
         kspace: complex ``(C, H, W)`` or ``(B, C, H, W)``, 0 where not measured, the origin at
             ``(H // 2, W // 2)``.
-        per_sample: a mask for each of B samples, instead of one for all of them (the slices of a
-            volume share one).
+        per_sample: whether to return one mask per sample instead of one for all of them (the
+            slices of a volume share one).
 
     Returns:
         bool ``(H, W)``, or ``(B, 1, H, W)`` if `per_sample`.
 
     Raises:
-        ValueError: a wrong shape, numbers that are not finite, or nothing but zeros.
+        ValueError: a wrong shape, NaN or infinity, or only zeros.
 
     Warns:
-        UserWarning: nothing is zero, the origin is not measured, lines are zero-padded, or one
+        UserWarning: there are no zeros, the origin is not measured, lines are zero-padded, or one
             side is missing (partial Fourier).
     """
     if kspace.ndim not in (3, 4):
@@ -55,7 +55,7 @@ def recover_mask(kspace: Tensor, *, per_sample: bool = False) -> Tensor:
 
 
 def _fill_lines(measured: Tensor) -> tuple[Tensor, int | None]:
-    """The mask ``(H, W)`` without stray zeros, and the axis that lines run along, if any does."""
+    """The mask ``(H, W)`` without stray zeros, and the axis along which lines run (or None)."""
     for axis in (0, 1):
         lines = measured.any(axis, keepdim=True)
         readout = measured.any(1 - axis, keepdim=True)
@@ -68,7 +68,7 @@ def _fill_lines(measured: Tensor) -> tuple[Tensor, int | None]:
 
 
 def _doubts(mask: Tensor, readout: int | None) -> list[str]:
-    """What is unusual about a mask ``(H, W)``."""
+    """Warnings about unusual properties of a mask ``(H, W)``."""
     doubts = []
     if mask.all():
         doubts.append(

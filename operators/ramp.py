@@ -1,4 +1,4 @@
-"""The ramp filter's part in tomography: what each view stands for, and an inverse of A A^T."""
+"""Angular weights of views, and a ramp-like approximate inverse of A A^T for tomography."""
 
 import math
 from collections.abc import Callable
@@ -12,12 +12,19 @@ from operators.batch import expand
 
 
 def angular_weights(angles_deg: NDArray[np.float64], period: float) -> NDArray[np.float64]:
-    """The angle in radians that each view stands for: half the gaps to its neighbours.
+    """Angle in radians that each view covers: half the gaps to its two neighbours.
 
-    Views at the same angle (modulo `period`) share it. Gaps above twice the median are missing
-    data, not coarse steps, and count as the median.
+    Views at the same angle (modulo `period`) share their weight. A gap wider than twice the median
+    is missing data rather than a coarse step, and counts as the median.
+
+    Args:
+        angles_deg: ``(V,)`` angles of the views in degrees.
+        period: angle in degrees after which views repeat: 180 for a parallel beam, 360 for a fan.
+
+    Returns:
+        ``(V,)`` float64.
     """
-    # Rounded so that 180 degrees and 0 fall together.
+    # Rounded so that 180 and 0 degrees coincide.
     folded = np.round(np.mod(angles_deg, period), 9) % period
     angles, position, counts = np.unique(folded, return_inverse=True, return_counts=True)
     gaps = np.diff(angles, append=angles[0] + period)  # to the next angle
@@ -27,24 +34,24 @@ def angular_weights(angles_deg: NDArray[np.float64], period: float) -> NDArray[n
 
 
 def padded_length(num_bins: int) -> int:
-    """A power of 2 that leaves room for a convolution of views with `num_bins` bins."""
+    """Power of 2 to which views of `num_bins` bins are zero-padded before a convolution."""
     return 2 ** math.ceil(math.log2(max(2 * num_bins, 64)))
 
 
 def gram_spectrum(
     weights: NDArray[np.float64], spacing: float, num_bins: int, length: float
 ) -> Tensor:
-    """About the eigenvalues of A A^T by view and frequency along the detector.
+    """Approximate eigenvalues of A A^T by view and frequency f along the detector.
 
-    By the Fourier slice theorem a view of few is alone with its frequencies, where A A^T is the
-    length of the rays; near frequency 0 the views overlap and it is 1 / (w d f), which the ramp
-    filter of filtered back-projection takes away.
+    By the Fourier slice theorem, a view shares high frequencies with no other view if there are
+    few; A A^T is then the length of the rays. Near frequency 0 the views overlap, and A A^T is
+    1 / (w d f), the inverse of the ramp filter.
 
     Args:
-        weights: w, the angle in radians that each view stands for, ``(V,)``.
-        spacing: d, of the bins, in pixels at the centre of rotation.
-        num_bins: of a view.
-        length: of a ray through the image, in pixels.
+        weights: w, ``(V,)`` angle in radians that each view covers.
+        spacing: d, distance of the bins in pixels at the centre of rotation.
+        num_bins: number of bins per view.
+        length: length of a ray through the image in pixels.
 
     Returns:
         ``(V, padded_length(num_bins) // 2 + 1)`` float64, above 0.
@@ -56,17 +63,20 @@ def gram_spectrum(
 
 
 def gram_inverse(spectrum: Tensor, regularization: Tensor) -> Callable[[Tensor], Tensor]:
-    """r -> F^-1 (spectrum + regularization)^-1 F r along the detector, on zero-padded views.
+    """Preconditioner r -> F^-1 (spectrum + regularization)^-1 F r, for `operators.dual.solve_dual`.
 
-    Symmetric and positive definite.
+    F is the Fourier transform of the zero-padded views along the detector.
 
     Args:
-        spectrum: ``(V, F)`` of `gram_spectrum`.
+        spectrum: ``(V, F)`` from `gram_spectrum`.
         regularization: ``(1,)`` or ``(B,)``, 0 or more.
+
+    Returns:
+        A symmetric, positive definite map on sinograms ``(B, 1, V, R)``.
     """
 
     def apply(r: Tensor) -> Tensor:
-        """``(B, 1, V, R)`` to the same."""
+        """The filtered sinograms ``(B, 1, V, R)``."""
         size = 2 * (spectrum.shape[-1] - 1)
         gain = 1 / (spectrum.to(r) + expand(regularization, r))  # (1 or B, 1, V, F)
         return torch.fft.irfft(torch.fft.rfft(r, n=size) * gain, n=size)[..., : r.shape[-1]]

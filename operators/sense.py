@@ -1,4 +1,4 @@
-"""Reconstructions that need no prior: zero filling and CG-SENSE."""
+"""Reconstructions without a prior: zero filling and CG-SENSE."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from operators.solvers import solve_normal_equations
 
 
 def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:
-    """A^H y: what was not measured counts as 0. ``(B, *range_shape)`` to ``(B, *domain_shape)``."""
+    """Zero-filled reconstruction A^H y: ``(B, *range_shape)`` to ``(B, *domain_shape)``."""
     return operator.adjoint(y)
 
 
@@ -19,21 +19,27 @@ def cg_sense(
     max_iterations: int = 30,
     tolerance: float = 1e-4,
 ) -> Tensor:
-    """argmin_x ||A x - y||^2 + regularization ||x||^2 by conjugate gradients.
+    """CG-SENSE: argmin_x ||A x - y||^2 + regularization ||x||^2 by conjugate gradients.
 
-    Pruessmann et al., Magn. Reson. Med. 46 (2001) 638-651. Without regularization the number of
-    iterations is what keeps noise down where the coils hardly tell positions apart.
+    Without regularization, stopping early limits the noise where the coils hardly distinguish
+    positions.
 
     Args:
-        operator: `MultiCoilMRI`, or any other.
+        operator: A, usually `MultiCoilMRI`.
         y: ``(B, *range_shape)`` measurement.
-        regularization: 0 or more, one number or ``(B,)``, in units of |S|^2 (1 for maps
+        regularization: 0 or more, one number or ``(B,)``, in units of sum_c |S_c|^2 (1 for maps
             normalised as `MultiCoilMRI` expects them).
-        max_iterations: products with A^H A at most.
-        tolerance: relative residual of the normal equations at which a sample is finished.
+        max_iterations: maximum number of products with A^H A.
+        tolerance: relative residual of the normal equations at which a sample stops.
 
     Returns:
-        ``(B, *domain_shape)``. `solve_normal_equations` also says how it converged.
+        ``(B, *domain_shape)``. Use `solve_normal_equations` to also get its convergence.
+
+    Raises:
+        ValueError: a wrong shape, a negative regularization, iterations or tolerance.
+        TypeError: `y` is real but should be complex, or the other way round.
+
+    Source: K. P. Pruessmann et al., Magn. Reson. Med. 46 (2001) 638-651.
     """
     solution = solve_normal_equations(
         operator,

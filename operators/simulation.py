@@ -9,30 +9,33 @@ from torch import Tensor
 from operators.batch import BatchGenerator
 from operators.fourier import fft2c
 
-COIL_RADIUS = 1.5  # of half the field of view; sigpy's birdcage has the same
+COIL_RADIUS = 1.5  # in units of half the field of view, as in sigpy's birdcage
 
 
 class MultiCoilData(NamedTuple):
-    """A simulated acquisition of all of k-space."""
+    """Simulated acquisition of fully sampled multi-coil k-space."""
 
     kspace: Tensor  # (B, C, H, W) complex, noisy, every position measured
     sens_maps: Tensor  # (C, H, W) complex, sum_c |S_c|^2 = 1
-    image: Tensor  # (B, 1, H, W) complex, what a perfect reconstruction gives
+    image: Tensor  # (B, 1, H, W) complex ground truth
 
 
 def birdcage_maps(num_coils: int, shape: tuple[int, int]) -> Tensor:
-    """Sensitivities of coils spaced evenly on a circle around the image.
+    """Birdcage sensitivity maps: coils spaced evenly on a circle around the image.
 
-    Coil c is a straight wire through the plane at z_c = 1.5 exp(2 pi i c / C), the edges of the
-    image being at x, y = -1 and 1. By Biot and Savart its field at z = x + i y is
-    S_c ~ exp(2 pi i c / C) / (z - z_c). Normalised to sum_c |S_c|^2 = 1 at every pixel.
+    Coil c is a straight wire through the plane at z_c = 1.5 exp(2 pi i c / C), where the edges of
+    the image are at x, y = -1 and 1. By the law of Biot and Savart its field at z = x + i y is
+    S_c ~ exp(2 pi i c / C) / (z - z_c). Maps are normalised to sum_c |S_c|^2 = 1 at every pixel.
 
     Args:
-        num_coils: C.
-        shape: (H, W).
+        num_coils: number of coils C.
+        shape: (H, W) in pixels.
 
     Returns:
         complex64 ``(C, H, W)``.
+
+    Raises:
+        ValueError: fewer than 1 coil.
     """
     if num_coils < 1:
         raise ValueError(f"expected at least one coil, got {num_coils}")
@@ -45,15 +48,15 @@ def birdcage_maps(num_coils: int, shape: tuple[int, int]) -> Tensor:
 
 
 def smooth_phase(shape: tuple[int, int], *, rng: BatchGenerator, std: float = 1.0) -> Tensor:
-    """exp(i phi) with a random polynomial phi of degree 2 for each sample.
+    """Random smooth phase exp(i phi), with a polynomial phi of degree 2 for each sample.
 
-    phi(x, y) = a + b x + c y + d x^2 + e x y + f y^2 with x, y from -1 to 1: what field
-    inhomogeneity and the receive chain leave in an image.
+    phi(x, y) = a + b x + c y + d x^2 + e x y + f y^2 with x, y from -1 to 1 models the phase from
+    field inhomogeneity and the receive chain.
 
     Args:
-        shape: (H, W).
-        rng: one generator a sample; six numbers are drawn from each.
-        std: of the coefficients, in radians.
+        shape: (H, W) in pixels.
+        rng: one generator per sample; six numbers are drawn from each.
+        std: standard deviation of the coefficients in radians.
 
     Returns:
         complex64 ``(B, 1, H, W)``, modulus 1.
@@ -68,21 +71,26 @@ def smooth_phase(shape: tuple[int, int], *, rng: BatchGenerator, std: float = 1.
 def simulate_multicoil(
     image: Tensor, *, num_coils: int, noise_std: float, rng: BatchGenerator
 ) -> MultiCoilData:
-    """y_c = F (S_c x) + noise, with birdcage maps, for all of k-space.
+    """Simulated multi-coil acquisition y_c = F (S_c x) + noise of all of k-space.
 
-    A real image is given a random smooth phase first; a complex one is taken as it is. A sample's
-    numbers come from its own generator: phase (if any), then the noise, real part first.
+    The maps are `birdcage_maps`. A real image is first multiplied by a random smooth phase, a
+    complex one is used as it is. Each sample draws its phase (if any), then its noise, real part
+    first, from its own generator.
 
     Args:
         image: ``(B, 1, H, W)``, real or complex.
-        num_coils: C.
+        num_coils: number of coils C.
         noise_std: standard deviation of the white Gaussian noise of each coil, of the real and of
             the imaginary part each, in units of the image (the DFT is orthonormal).
-        rng: one generator a sample.
+        rng: one generator per sample.
 
     Returns:
-        K-space, maps and the complex image, on the device of `image`. Undersample by multiplying
-        k-space with a mask.
+        K-space, maps and the complex image, on the device of `image`. To undersample, multiply
+        k-space by a mask.
+
+    Raises:
+        ValueError: a wrong shape, a negative `noise_std`, fewer than 1 coil, or another number of
+            generators than samples.
     """
     if image.ndim != 4 or image.shape[1] != 1:
         raise ValueError(f"expected an image of shape (B, 1, H, W), got {tuple(image.shape)}")
@@ -99,6 +107,6 @@ def simulate_multicoil(
 
 
 def _coordinates(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """y ``(H, 1)`` and x ``(1, W)``, 0 at the origin ``n // 2`` and -1 at the first pixel."""
+    """Coordinates y ``(H, 1)`` and x ``(1, W)``: 0 at the origin ``n // 2``, -1 at pixel 0."""
     y, x = ((torch.arange(n, dtype=torch.float64) - n // 2) / max(n // 2, 1) for n in shape)
     return y[:, None], x[None]

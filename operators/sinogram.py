@@ -1,4 +1,4 @@
-"""What a sinogram says about its geometry and unit, before anything is reconstructed."""
+"""Checks of a sinogram before reconstruction: unit, truncation, size and centre of rotation."""
 
 import math
 from collections.abc import Callable
@@ -12,24 +12,25 @@ from scipy.ndimage import minimum_filter1d, uniform_filter1d
 
 from operators.noise import sinogram_noise
 
-SMOOTH = 5  # neighbouring bins that are averaged to see what is weak
-FAINT, CLEAR = 0.03, 5.0  # of the largest value, of the average's noise: less is taken for air
-GROUPS = 8  # of neighbouring views that are averaged, too, where noise of single ones is large
-SURE = 1e-6  # probability of a shift that is as clear, of a centred object
-LEAST_SHIFT = 0.25  # bins; less is left as it is
-EDGE = 2  # bins at each end
-VIEWS_CUT = 0.05  # of the views
-STEADY = 0.05  # relative differences of what the ends see, from view to view and end to end
-BRIGHTER = 1.02  # than the ends: hardly a ray of intensities is
+SMOOTH = 5  # number of neighbouring bins averaged to detect weak attenuation
+# below 0.03 of the largest value, or 5 standard deviations of the averaged noise, a ray is air
+FAINT, CLEAR = 0.03, 5.0
+GROUPS = 8  # number of groups of neighbouring views that are averaged against noise
+SURE = 1e-6  # significance level of a shift
+LEAST_SHIFT = 0.25  # bins; smaller shifts are not corrected
+EDGE = 2  # number of bins at each end of the detector
+VIEWS_CUT = 0.05  # fraction of views that may be truncated
+STEADY = 0.05  # relative spread of the ends of the detector that still counts as constant
+BRIGHTER = 1.02  # factor above the ends that intensities hardly ever reach
 
 
 class Shift(NamedTuple):
-    """Of the centre of rotation from the middle of the detector, in bins.
+    """Offset of the projected centre of rotation from the middle of the detector.
 
     Attributes:
-        bins: the estimate.
-        error: its standard error.
-        is_clear: whether it is too large, and too sure, to be left out.
+        bins: estimated offset in bins.
+        error: its standard error in bins.
+        is_clear: whether it is significant and large enough to need a correction.
     """
 
     bins: float
@@ -38,36 +39,44 @@ class Shift(NamedTuple):
 
 
 def is_seen(sinogram: NDArray) -> NDArray[np.bool_]:
-    """Where something attenuates, ``(views, bins)``: more than faintly, and more than noise."""
+    """Rays that the object attenuates clearly more than noise: bool ``(views, bins)``.
+
+    Args:
+        sinogram: ``(views, bins)`` line integrals.
+    """
     average = _along_bins(sinogram, uniform_filter1d)
     return average > _least_signal(sinogram, SMOOTH)
 
 
 def is_cut_off(sinogram: NDArray) -> bool:
-    """Whether the object goes on beyond an end of the detector, in more than single views."""
+    """Whether the object extends beyond the detector in more than a few views (truncation).
+
+    Args:
+        sinogram: ``(views, bins)`` line integrals.
+    """
     ends = np.stack([sinogram[:, :EDGE].mean(1), sinogram[:, -EDGE:].mean(1)])  # (2, views)
     views = (ends > _least_signal(sinogram, EDGE)).any(0)
     return bool(views.sum() > max(1, VIEWS_CUT * len(views)))
 
 
 def _least_signal(sinogram: NDArray, count: int) -> float:
-    """What the average of `count` neighbouring bins has to be above, to be more than air."""
+    """Threshold above which the average of `count` neighbouring bins is more than air."""
     values = torch.from_numpy(np.ascontiguousarray(sinogram, np.float64))
     noise = float(sinogram_noise(values[None, None]))
     return max(FAINT * float(values.max()), CLEAR * noise / math.sqrt(count))
 
 
 def needed_factor(sinogram: NDArray, reach: NDArray) -> float:
-    """How much larger an image has to be, for every ray that something attenuates to meet it.
+    """Factor by which an image has to be enlarged so that every attenuated ray crosses it.
 
     Args:
-        sinogram: ``(views, bins)``.
-        reach: of the rays, from the `reach` of the image's operator.
+        sinogram: ``(views, bins)`` line integrals.
+        reach: ``(views, bins)``, the `reach` of the image's operator.
 
     Returns:
-        1 or less where it is large enough.
+        The factor, at most 1 if the image is large enough.
     """
-    # of the rays in an average that shows something, one at least has met it
+    # an average above the threshold means that at least one of its rays meets the object
     return float((_along_bins(reach, minimum_filter1d) * is_seen(sinogram)).max())
 
 
@@ -76,26 +85,26 @@ def _along_bins(sinogram: NDArray, filter1d: Callable) -> NDArray[np.float64]:
 
 
 def find_shift(sinogram: NDArray, angles_deg: ArrayLike, *, full_turn: bool) -> Shift | None:
-    """How far the axis of rotation projects from the middle of the detector.
+    """Offset of the projected axis of rotation from the middle of the detector.
 
-    The centre of gravity of a parallel view is that of the object, projected: x cos + y sin, and
-    the shift. In the mean over a full turn, of a fan beam, too, each line is seen from both ends,
-    so that the mean is symmetric about the axis.
+    The centre of gravity of a parallel view is the projected one of the object, x cos + y sin,
+    plus the offset. In the mean over a full turn, of a parallel or fan beam, each line is seen
+    from both ends, so that the mean is symmetric about the axis.
 
     Args:
-        sinogram: ``(views, bins)`` line integrals of an object that no view cuts off.
-        angles_deg: of the views, degrees.
-        full_turn: whether they are a full turn, evenly.
+        sinogram: ``(views, bins)`` line integrals of an object that no view truncates.
+        angles_deg: ``(views,)`` angles in degrees.
+        full_turn: whether the views cover a full turn evenly.
 
     Returns:
-        None where it cannot be told: too few views, or nothing positive to see.
+        The shift; None if there are too few views, or a view whose sum is not positive.
 
     Source: Helgason-Ludwig conditions of orders 0 and 1, F. Natterer, The Mathematics of
     Computerized Tomography (1986), theorem 4.2.
     """
     angles, bins = np.deg2rad(np.asarray(angles_deg)), sinogram.shape[1]
     waves = [np.cos(angles), np.sin(angles), np.ones_like(angles)]
-    if full_turn:  # of a fan beam: the distance to the source changes
+    if full_turn:  # a fan beam adds second harmonics, as the distance to the source changes
         waves += [np.cos(2 * angles), np.sin(2 * angles)]
     basis = np.stack(waves, axis=1)  # (views, waves)
     freedom = len(angles) - np.linalg.matrix_rank(basis)
@@ -114,10 +123,13 @@ def find_shift(sinogram: NDArray, angles_deg: ArrayLike, *, full_turn: bool) -> 
 
 
 def find_unit_fault(sinogram: NDArray) -> str:
-    """What the numbers are instead of line integrals; "" if nothing speaks against them.
+    """Description of what a sinogram holds instead of line integrals, with the remedy, or "".
 
-    Logarithms of the wrong sign are below 0; of intensities the largest are those that nothing has
-    weakened, at both ends of the detector and alike in all views.
+    Logarithms of the wrong sign are mostly negative. Intensities are largest where nothing
+    attenuates, at both ends of the detector, and equal there in all views.
+
+    Args:
+        sinogram: ``(views, bins)``.
     """
     if sinogram.sum(dtype=np.float64) < 0:
         return "logarithms of the wrong sign, log(I / I0): most are below 0; change the sign"

@@ -9,15 +9,15 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, dot, expand, norm
 
-FLOOR = 20  # machine epsilons of relative residual or curvature: what FFTs and sums leave
+FLOOR = 20  # machine epsilons: relative rounding error left by FFTs and sums
 
 
 class Solution(NamedTuple):
-    """What `conjugate_gradient` found, and how, for each sample."""
+    """Solution of an iterative solver, with its convergence per sample."""
 
     x: Tensor  # (B, ...)
-    iterations: Tensor  # (B,) int64, how often x was changed
-    residual: Tensor  # (B,) ||rhs - N x|| / ||rhs|| by the recursion; the absolute one for rhs 0
+    iterations: Tensor  # (B,) int64, number of updates of x
+    residual: Tensor  # (B,) ||rhs - N x|| / ||rhs|| by the recursion; absolute if rhs is 0
     converged: Tensor  # (B,) bool, residual <= tolerance
 
 
@@ -29,27 +29,27 @@ def conjugate_gradient(
     max_iterations: int = 100,
     tolerance: float = 1e-6,
 ) -> Solution:
-    """Solve N x = rhs for each sample by conjugate gradients.
+    """Conjugate gradients for N x = rhs, on each sample of a batch independently.
 
-    A sample stops when ||rhs - N x|| <= tolerance * ||rhs||, and from then on keeps its numbers
-    while the others go on: what it gets does not depend on the batch.
+    A sample stops when ||rhs - N x|| <= tolerance * ||rhs|| and no longer changes while the others
+    go on, so that its solution does not depend on the batch.
 
     Args:
-        normal: x -> N x, ``(B, ...)`` to the same; Hermitian and positive (semi-)definite in
-            each sample, and treating each on its own. With a semi-definite N, rhs has to be in
-            its range (A^H y is in that of A^H A).
+        normal: x -> N x, ``(B, ...)`` to ``(B, ...)``; Hermitian and positive (semi-)definite,
+            and acting on each sample independently. If N is semi-definite, `rhs` has to be in its
+            range (A^H y is in the range of A^H A).
         rhs: ``(B, ...)``, real or complex. Inner products are Re<., .>.
-        x0: where to start, ``(B, ...)``; zero by default.
-        max_iterations: products with N at most, 0 or more.
-        tolerance: relative residual to stop at; at least `FLOOR` machine epsilons are taken, as
-            below them there is nothing but rounding, which a semi-definite N would let grow.
+        x0: ``(B, ...)`` start; zero by default.
+        max_iterations: maximum number of products with N, 0 or more.
+        tolerance: relative residual at which a sample stops; at least `FLOOR` machine epsilons,
+            as smaller residuals are rounding errors, which grow if N is semi-definite.
 
     Returns:
         The solution, iterations, relative residual and convergence of each sample. Running out
-        of iterations is no error: look at `converged`.
+        of iterations raises no error; check `converged`.
 
     Raises:
-        ValueError: a wrong shape, negative iterations or tolerance.
+        ValueError: a wrong shape, or negative `max_iterations` or `tolerance`.
 
     Source: M. R. Hestenes, E. Stiefel, J. Res. Natl. Bur. Stand. 49 (1952) 409-436.
     """
@@ -63,7 +63,7 @@ def conjugate_gradient(
     scale = norm(rhs)
     scale = torch.where(scale > 0, scale, 1.0)
     iterations = torch.zeros(rhs.shape[0], dtype=torch.int64, device=rhs.device)
-    largest = torch.zeros_like(scale)  # eigenvalue of N met so far, (B,)
+    largest = torch.zeros_like(scale)  # largest Rayleigh quotient of N so far, (B,)
 
     active = square.sqrt() > tolerance * scale  # (B,)
     for _ in range(max_iterations):
@@ -71,7 +71,7 @@ def conjugate_gradient(
             break
         product = normal(direction)
         curvature = dot(direction, product)
-        # of relative size epsilon: the direction is outside the range of N, but for rounding
+        # a curvature of rounding size means that the direction is outside the range of N
         size = dot(direction, direction)
         largest = torch.maximum(largest, frozen_ratio(curvature, size, active))
         active = active & (curvature > FLOOR * epsilon * largest * size)
@@ -97,30 +97,33 @@ def solve_normal_equations(
     max_iterations: int = 100,
     tolerance: float = 1e-6,
 ) -> Solution:
-    """argmin_x ||A x - y||^2 + regularization ||x - x0||^2, by CG on its normal equations
+    """Regularised least squares by conjugate gradients on the normal equations.
+
+    Solves argmin_x ||A x - y||^2 + regularization ||x - x0||^2, that is
 
         (A^H A + regularization) x = A^H y + regularization x0.
 
-    With y - A x0 in place of y this solves for x - x0, so that the iteration starts at x0. For
-    MRI with coil maps this is CG-SENSE; with x0 the image from a prior it is the proximal step
-    of its data term.
+    The unknown is x - x0 and the measurement y - A x0, so that the iteration starts at x0. For
+    multi-coil MRI this is CG-SENSE; with x0 from a prior it is the proximal step of the data term.
 
     Args:
         operator: A.
         y: ``(B, *range_shape)`` measurement.
         regularization: 0 or more, one number or ``(B,)``. At 0 the result is the least-squares
-            solution that is nearest to x0.
+            solution nearest to x0.
         x0: ``(B, *domain_shape)``, the start of the iteration and the centre of the penalty; zero
             by default.
-        max_iterations: as in `conjugate_gradient`.
-        tolerance: as there, relative to A^H (y - A x0).
+        max_iterations: maximum number of products with A^H A, 0 or more.
+        tolerance: residual of the normal equations, relative to A^H (y - A x0), at which a sample
+            stops; at least `FLOOR` machine epsilons.
 
     Returns:
-        As `conjugate_gradient`.
+        The solution, iterations, relative residual and convergence of each sample. Running out
+        of iterations raises no error; check `converged`.
 
     Raises:
-        ValueError: a wrong shape, or a negative regularization.
-        TypeError: real where complex is expected, or the other way round.
+        ValueError: a wrong shape, or a negative regularization, `max_iterations` or `tolerance`.
+        TypeError: `y` or `x0` is real but should be complex, or the other way round.
     """
     if x0 is not None:
         y = y - operator.forward(x0)
@@ -139,7 +142,7 @@ def regularization_weight(regularization: float | Tensor, like: Tensor) -> Tenso
     """`regularization` in the precision and on the device of a batch: ``(1,)`` or ``(B,)``.
 
     Raises:
-        ValueError: a wrong shape, or below 0.
+        ValueError: a wrong shape, or a negative value.
     """
     weight = torch.as_tensor(regularization, dtype=like.real.dtype, device=like.device)
     if weight.ndim > 1 or (weight.ndim == 1 and weight.shape[0] != like.shape[0]):
@@ -161,24 +164,25 @@ def power_method(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """The operator norm ||A||, the largest singular value, by power iteration on A^H A.
+    """Operator norm ||A||, the largest singular value, by power iteration on A^H A.
 
-    Converges from below.
+    The estimate converges from below.
 
     Args:
         operator: A.
-        metric: M, Hermitian and positive definite, on measurements, whose length then is
-            sqrt(<r, M r>); None: 1.
-        num_iterations: products with A^H M A, 1 or more.
-        seed: of the start, the same for each sample, so that op[i] alone gives the same number.
-        dtype: precision, float32 or float64; also where images are complex.
-        device: where the operator is.
+        metric: Hermitian, positive definite map M on measurements, whose norm is then
+            sqrt(<r, M r>); None for the Euclidean norm.
+        num_iterations: number of products with A^H M A, 1 or more.
+        seed: seed of the start vector, the same for each sample, so that ``operator[i]`` gives the
+            same number.
+        dtype: precision, float32 or float64, also for complex images.
+        device: device of the operator.
 
     Returns:
-        ``(B,)`` with the operator's `batch_size`, ``(1,)`` where the same A serves all samples.
+        ``(B,)`` if the operator has a `batch_size`, otherwise ``(1,)``.
 
     Raises:
-        ValueError: no iterations.
+        ValueError: `num_iterations` is below 1.
     """
     if num_iterations < 1:
         raise ValueError(f"expected at least 1 iteration, got {num_iterations}")
@@ -196,12 +200,12 @@ def power_method(
 
 
 def frozen_ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
-    """numerator / denominator in active samples, 0 in the others."""
+    """numerator / denominator ``(B,)`` in active samples, 0 in the others."""
     return torch.where(active, numerator / torch.where(active, denominator, 1.0), 0.0)
 
 
 def frozen_update(base: Tensor, step: Tensor, direction: Tensor, active: Tensor) -> Tensor:
-    """base + step * direction in active samples, base as it was in the others."""
+    """base + step * direction in active samples, base in the others: ``(B, ...)``."""
     return torch.where(expand(active, base), base + expand(step, base) * direction, base)
 
 

@@ -8,11 +8,11 @@ from operators.base import LinearOperator
 
 
 class SuperResolution(LinearOperator):
-    """y = the mean of each block of factor x factor pixels.
+    """Super-resolution: y is the mean of each block of factor x factor pixels.
 
-    x is ``(B, 1, H, W)``, y is ``(B, 1, H / factor, W / factor)``. A A^T = 1 / factor^2, so that
-    with D = 1 / factor^2 `correct` adds ``weight`` times the residual to every pixel of its
-    block: a weight of 1 is the orthogonal projection onto {x : A x = y}.
+    x is ``(B, 1, H, W)``, y is ``(B, 1, H / factor, W / factor)``. As A A^T = 1 / factor^2,
+    `correct` has D = 1 / factor^2 and adds `weight` times the residual to every pixel of its
+    block; a weight of 1 is the orthogonal projection onto {x : A x = y}.
 
     Args:
         shape: image height and width in pixels, multiples of `factor`.
@@ -52,7 +52,18 @@ class SuperResolution(LinearOperator):
         study: bool,
         factor: int = 2,
     ) -> "SuperResolution":
-        """As `LinearOperator.create`; `factor` is the side of a block in pixels."""
+        """Super-resolution operator that a config describes.
+
+        Args:
+            shape: ``(H, W)`` of the images in pixels, multiples of `factor`.
+            seed: not used.
+            keys: not used.
+            study: not used.
+            factor: side of a block in pixels.
+
+        Raises:
+            ValueError: a factor below 1, or one that does not divide the shape.
+        """
         return cls(shape, factor)
 
     def _direct(self, y: Tensor) -> Tensor:

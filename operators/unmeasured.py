@@ -1,4 +1,4 @@
-"""No measurement at all: turns a posterior sampler into a sampler of the prior."""
+"""The operator without measurements: it makes a posterior sampler a sampler of the prior."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,13 @@ from operators.base import LinearOperator, Shape
 
 
 class Unmeasured(LinearOperator):
-    """A: images to the empty measurement ``(B, 0)``; its adjoint is zero, `correct` does nothing.
+    """Operator from images to the empty measurement ``(B, 0)``.
 
-    ``operator.nothing(batch)`` is the measurement to sample the prior with.
+    Its adjoint is zero and `correct` changes nothing. With the measurement
+    ``operator.nothing(batch)``, a posterior sampler samples the prior.
 
     Args:
-        domain_shape: of an image, ``(1, H, W)``.
+        domain_shape: shape of one image, ``(1, H, W)``.
         real: whether images are real-valued.
     """
 
@@ -20,7 +21,7 @@ class Unmeasured(LinearOperator):
         super().__init__(domain_shape, (0,), domain_complex=not real, range_complex=not real)
 
     def nothing(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        """The measurement of `batch` images: float32 or complex64 ``(B, 0)``."""
+        """The empty measurement of `batch` images: float32 or complex64 ``(B, 0)``."""
         dtype = torch.complex64 if self.range_complex else torch.float32
         return torch.empty((batch, 0), dtype=dtype, device=device)
 
@@ -29,7 +30,7 @@ class Unmeasured(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         zeros = y.new_zeros((y.shape[0], *self.domain_shape))
-        return zeros + y.sum(1).reshape(-1, *[1] * len(self.domain_shape))  # keeps the gradient
+        return zeros + y.sum(1).reshape(-1, *[1] * len(self.domain_shape))  # keeps autograd's graph
 
     def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         return x

@@ -2,11 +2,11 @@
 
     from score_priors import reconstruct, Prior, load_prior, operators, samplers
 
-Installed as `score_priors`, beside packages of other people that are called `datasets`, `models` or
-`evaluation`, too: `score_priors.models` is the checkout's folder ``models``. The files there import
-each other as ``models`` and the like; here, that means `score_priors.models`. Nothing but
-``score_priors`` and what begins with ``score_priors.`` is put into `sys.modules`, and nothing into
-`sys.path`.
+The package is installed as `score_priors`, next to other packages that may also be called
+`datasets`, `models` or `evaluation`: `score_priors.models` is the folder ``models`` of the
+checkout. Its files import each other as ``models`` and the like, which here means
+`score_priors.models`. Only ``score_priors`` and ``score_priors.NAME`` are added to `sys.modules`,
+and nothing to `sys.path`.
 """
 
 import builtins
@@ -39,22 +39,22 @@ if not (ROOT / "operators" / "__init__.py").is_file():
 
 
 class Loader(SourceFileLoader):
-    """Loads a file of the checkout; what it imports by one of `NAMES` is `score_priors`' own."""
+    """Loader of a file of the checkout, whose imports of `NAMES` mean those of `score_priors`."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run it with an ``__import__`` of its own, which stays with its functions."""
+        """Run the module with its own ``__import__``, which its functions keep."""
         module.__builtins__ = _BUILTINS
         super().exec_module(module)
 
 
 class Finder:
-    """Finds `score_priors.NAME` in the checkout; knows no other module."""
+    """Finder of the modules `score_priors.NAME` in the checkout."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As `importlib.abc.MetaPathFinder.find_spec`."""
+        """Spec of a module `score_priors.NAME`; None for all others (see `MetaPathFinder`)."""
         package, _, rest = name.partition(".")
         if package != __name__ or rest.partition(".")[0] not in NAMES:
             return None
@@ -71,7 +71,7 @@ def _import(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    """`builtins.__import__`, for which `NAMES` are modules of this package."""
+    """Replacement of `builtins.__import__` for which `NAMES` are modules of this package."""
     top = name.partition(".")[0]
     if level or top not in NAMES:
         return builtins.__import__(name, globals, locals, fromlist, level)

@@ -1,6 +1,6 @@
 """The commands of the project, from any folder: ``score-priors reconstruct --input=... --out=...``.
 
-Relative paths are meant from the folder that it is called in.
+Relative paths are relative to the current working directory.
 """
 
 import runpy
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that the first argument names, as ``python -m`` in the checkout does."""
+    """Run the command named by the first argument, like ``python -m`` in the checkout."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name not in COMMANDS:
         text = f"usage: score-priors {'|'.join(COMMANDS)} ...\n(score-priors COMMAND --help)"

@@ -1,6 +1,6 @@
-"""Make the embedded brain and head-CT samples from two freely redistributable Debian packages.
+"""Make the embedded brain and head CT samples from two freely redistributable Debian packages.
 
-Get the sources (no root needed), then run from the top of the checkout::
+Download the sources (no root needed), then run from the top of the checkout::
 
     apt-get download mricron-data invesalius-examples
     for deb in *.deb; do dpkg -x "$deb" extracted; done
@@ -8,7 +8,7 @@ Get the sources (no root needed), then run from the top of the checkout::
         --brain extracted/usr/share/mricron/templates/ch2.nii.gz \
         --head extracted/usr/share/doc/invesalius-examples/examples/Cranium.inv3
 
-Needs nibabel (the `io` extra). The result depends on the sources only; README.md beside this file
+Needs nibabel (the extra `io`). The result depends only on the sources; README.md in this folder
 describes it.
 """
 
@@ -74,16 +74,16 @@ HEADER = """<?xml version="1.0" encoding="utf-8"?>
 
 
 def quantise(x: np.ndarray, step: float) -> np.ndarray:
-    """`x` rounded to multiples of `step`: fewer distinct mantissas, so that gzip can work."""
+    """`x` rounded to multiples of `step`, which makes it compressible."""
     if np.iscomplexobj(x):
         return quantise(x.real, step) + 1j * quantise(x.imag, step)
     return np.round(x / step) * step
 
 
 def brain_slice(volume: np.ndarray, index: int) -> np.ndarray:
-    """Axial slice of a (right, anterior, superior) volume as radiologists see it, (256, 256).
+    """Axial slice of a (right, anterior, superior) volume in radiological view: (256, 256).
 
-    Anterior is up and the patient's right is on the image's left. Padded, not resampled.
+    Anterior is up, the patient's right is on the left. The slice is padded, not resampled.
     """
     image = volume[::-1, ::-1, index].T  # (anterior to posterior, right to left)
     rows, columns = ((BRAIN_SIZE - n) // 2 for n in image.shape)
@@ -93,20 +93,20 @@ def brain_slice(volume: np.ndarray, index: int) -> np.ndarray:
 
 
 def smooth_phase(size: int, index: int) -> np.ndarray:
-    """A second-order polynomial phase in radians, (size, size), that drifts with the slice."""
+    """Second-order polynomial phase in radians that drifts with the slice: (size, size)."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     return 0.02 * index + 1.1 * x - 0.8 * y + 0.9 * x * y + 0.7 * y**2 - 0.4 * x**2
 
 
 def simulate_kspace(image: np.ndarray, index: int) -> np.ndarray:
-    """Noise-free single-coil k-space of a magnitude image given a smooth phase, complex64."""
+    """Noise-free single-coil k-space of a magnitude image with a smooth phase, complex64."""
     signal = image * np.exp(1j * smooth_phase(image.shape[0], index))
     kspace = fft2c(torch.from_numpy(signal)).numpy()
     return (quantise(kspace, KSPACE_STEP) * BRAIN_UNIT).astype(np.complex64)
 
 
 def write_dataset(file: h5py.File, name: str, data: np.ndarray) -> None:
-    """One chunk a slice, as a slice is what readers ask for."""
+    """Write a compressed data set with one chunk per slice, as readers read slices."""
     file.create_dataset(
         name,
         data=data,
@@ -118,7 +118,7 @@ def write_dataset(file: h5py.File, name: str, data: np.ndarray) -> None:
 
 
 def write_brain(path: Path, volume: np.ndarray, slices: tuple[int, ...], kspace: bool) -> None:
-    """One fastMRI-style file: `reconstruction_rss`, header, attributes and perhaps `kspace`."""
+    """Write a fastMRI-style file: `reconstruction_rss`, header, attributes, optionally `kspace`."""
     images = np.stack([brain_slice(volume, index) for index in slices])  # (n, 256, 256)
     rss = (images * BRAIN_UNIT).astype(np.float32)
     header = HEADER.format(n=BRAIN_SIZE, last=BRAIN_SIZE - 1, centre=BRAIN_SIZE // 2)
@@ -149,21 +149,21 @@ def read_head(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
 
 
 def head_slice(volume: np.ndarray, spacing: tuple[float, ...], index: int) -> np.ndarray:
-    """Axial slice in LoDoPaB's scale, field of view and orientation, (362, 362) in [0, 1].
+    """Axial slice in LoDoPaB's scale, field of view and orientation: (362, 362) in [0, 1].
 
-    InVesalius stores rows from posterior to anterior, DICOM the other way round, and LoDoPaB the
-    transpose of DICOM's: after its readers' rotation by -90 degrees the nose is up.
+    InVesalius stores rows from posterior to anterior, DICOM from anterior to posterior, and LoDoPaB
+    the transpose of DICOM's, so that the nose is up after the reader's rotation by -90 degrees.
     """
     hu = volume[index, ::-1].astype(np.float64)  # as in DICOM
     mu = np.clip((hu * (MU_WATER - MU_AIR) / 1000 + MU_WATER) / MU_MAX, 0, 1)
     shape = tuple(round(n * spacing[0] / LODOPAB_PIXEL) for n in mu.shape)
-    mu = resize(mu, shape, order=3)  # to smaller pixels, so there is nothing to alias
+    mu = resize(mu, shape, order=3)  # to smaller pixels, so that aliasing cannot occur
     pad = [((LODOPAB_SIZE - n) // 2, (LODOPAB_SIZE - n + 1) // 2) for n in shape]
     return quantise(np.clip(np.pad(mu, pad), 0, 1), HEAD_STEP).T
 
 
 def write_head(path: Path, volume: np.ndarray, spacing: tuple, slices: tuple[int, ...]) -> None:
-    """One LoDoPaB-style file: `data` (n, 362, 362) float32."""
+    """Write a LoDoPaB-style file: `data` (n, 362, 362) float32."""
     data = np.stack([head_slice(volume, spacing, index) for index in slices])
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w", track_order=True) as file:
@@ -173,7 +173,7 @@ def write_head(path: Path, volume: np.ndarray, spacing: tuple, slices: tuple[int
 
 
 def main() -> None:
-    """Write whichever of the two sets a source is given for."""
+    """Write the sets whose sources are given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -19,7 +19,7 @@ BASELINES = {
     "unet": unet,
 }
 
-# keywords with which a baseline is the study's
+# keywords that turn a baseline into the study's
 STUDY = {"tv": {"num_iterations": 200}}
 
 __all__ = ["BASELINES", "STUDY", "direct", "fbp", "zero_filled"]

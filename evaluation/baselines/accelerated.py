@@ -1,4 +1,4 @@
-"""Accelerated proximal gradients, for each sample of a batch on its own."""
+"""Accelerated proximal gradient method, for each sample of a batch independently."""
 
 import logging
 import math
@@ -14,20 +14,20 @@ from operators.solvers import power_method
 
 log = logging.getLogger(__name__)
 
-REFRESH = 20  # iterations after which A x is computed anew, before rounding adds up
-SLACK = 1e-3  # relative, of the step that backtracking finds: rounding must not refuse it again
-CONTINUATION = 10.0  # the ratio of successive weights
-COARSE = 10.0  # larger weights than the last are solved for to so many times the tolerance
+REFRESH = 20  # iterations after which A x is recomputed to limit rounding errors
+SLACK = 1e-3  # relative tolerance of backtracking, so that rounding does not reject its own step
+CONTINUATION = 10.0  # ratio of successive weights
+COARSE = 10.0  # factor on the tolerance for all weights but the last
 
 
 class Objective(NamedTuple):
-    """F(x) = 1/2 |A x - y|^2 + R(x) + G(x) on ``(B, ...)``, and the metric P to descend in.
+    """Objective F(x) = 1/2 |A x - y|^2 + R(x) + G(x) on ``(B, ...)``, with a metric P for steps.
 
     Attributes:
         forward: x -> A x.
         adjoint: r -> A^H r.
         y: the measurement.
-        smooth: z -> the gradient of R at z, and d -> ``(B,)``, a number that is at least
+        smooth: z -> the gradient of R at z, and a function d -> ``(B,)`` that is an upper bound of
             2 [R(z + d) - R(z) - <grad R(z), d>].
         prox: (v, step ``(B,)``) -> argmin_x G(x) + |x - v|_P^2 / (2 step).
         metric: d -> P d, positive definite.
@@ -44,7 +44,7 @@ class Objective(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """What `minimise` found, and how, for each sample."""
+    """Result of `minimise`, with its convergence per sample."""
 
     x: Tensor  # (B, ...)
     iterations: Tensor  # (B,) int64
@@ -55,24 +55,24 @@ class Minimum(NamedTuple):
 def minimise(
     objective: Objective, start: Tensor, *, max_iterations: int, tolerance: float
 ) -> Minimum:
-    """argmin F by accelerated proximal gradients with backtracking and adaptive restart.
+    """FISTA: accelerated proximal gradients with backtracking and adaptive restart.
 
-    A sample stops when the step from its extrapolated point is at most tolerance * |x|, and keeps
-    its numbers from then on. Momentum is dropped when it points uphill (the gradient scheme).
-    Steps only shrink between restarts, as momentum needs; a restart doubles them.
+    A sample stops when the step from its extrapolated point is at most tolerance * |x|, and no
+    longer changes. Momentum is reset when it points uphill (the gradient scheme). Between restarts
+    the step size only shrinks, as momentum requires; a restart doubles it.
 
     Args:
         objective: F.
-        start: ``(B, ...)``.
-        max_iterations: 0 or more.
-        tolerance: 0 or more; 0 runs all iterations.
+        start: ``(B, ...)`` start.
+        max_iterations: maximum number of iterations, 0 or more.
+        tolerance: relative length of the step at which a sample stops; 0 runs all iterations.
 
     Returns:
-        The minimiser and how it converged. Running out of iterations is no error: look at
+        The minimiser and its convergence. Running out of iterations raises no error; check
         `converged`.
 
     Raises:
-        ValueError: negative iterations or tolerance.
+        ValueError: negative `max_iterations` or `tolerance`.
 
     Source: A. Beck, M. Teboulle, SIAM J. Imaging Sci. 2 (2009) 183-202, section 4 (FISTA with
     backtracking); B. O'Donoghue, E. Candes, Found. Comput. Math. 15 (2015) 715-732 (restart).
@@ -124,24 +124,25 @@ def minimise_from_above(
     max_iterations: int,
     tolerance: float,
 ) -> Minimum:
-    """The minimum for a small weight of the penalty, reached through those for larger ones.
+    """Minimum for a small weight of the penalty, by continuation from larger weights.
 
-    Each weight is `CONTINUATION` times smaller than the one before, whose minimum it starts from;
-    all but the last are solved coarsely.
+    Each weight is `CONTINUATION` times smaller than the previous one, from whose minimum it starts;
+    all but the last are solved with a coarser tolerance.
 
     Args:
         objective: weight -> F.
-        start: ``(B, ...)``.
-        weight: above 0.
-        first: the largest weight is at most this, or `weight` alone.
-        max_iterations: for each weight.
-        tolerance: of the last one.
+        start: ``(B, ...)`` start for the largest weight.
+        weight: the final weight, above 0.
+        first: upper bound of the largest weight; if it is below 10 times `weight`, there is only
+            `weight`.
+        max_iterations: maximum number of iterations for each weight.
+        tolerance: relative length of the step at which a sample stops, for the final weight.
 
     Returns:
-        As `minimise`; `iterations` counts those of all weights.
+        The minimiser and its convergence; `iterations` is the sum over all weights.
 
     Raises:
-        ValueError: a weight that is not positive, or what `minimise` raises.
+        ValueError: `weight` is not positive, or `max_iterations` or `tolerance` is negative.
     """
     if not (math.isfinite(weight) and weight > 0):
         raise ValueError(f"expected a positive weight, got {weight}")
@@ -161,7 +162,7 @@ def minimise_from_above(
 
 
 def warn_of_late(name: str, found: Minimum) -> None:
-    """Log how many samples had not converged when the iterations ran out."""
+    """Log a warning if samples had not converged when the iterations ran out."""
     late = int((~found.converged).sum())
     if late:
         log.warning(
@@ -176,10 +177,10 @@ def warn_of_late(name: str, found: Minimum) -> None:
 def _descend(
     objective: Objective, z: Tensor, Az: Tensor, step: Tensor, active: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A proximal gradient step d from z, A d, P d, and its length after backtracking.
+    """Proximal gradient step d from z, with A d, P d, and the step size after backtracking.
 
-    With q(d) at least the curvature of 1/2 |A x - y|^2 + R along d, a step may be as long as
-    step * q(d) <= |d|_P^2; a longer one is cut to where its own direction would have allowed it.
+    With an upper bound q(d) of the curvature of 1/2 |A x - y|^2 + R along d, a step is accepted if
+    step * q(d) <= |d|_P^2; otherwise the step size becomes |d|_P^2 / q(d).
     """
     gradient, curvature = objective.smooth(z)
     direction = objective.inverse_metric(gradient + objective.adjoint(Az - objective.y))
@@ -195,18 +196,22 @@ def _descend(
 
 
 def squared_norm(operator: LinearOperator, y: Tensor) -> Tensor:
-    """|A|^2, the largest eigenvalue of A^H A, for each sample of `y`: ``(B,)`` real.
+    """Squared operator norm |A|^2, the largest eigenvalue of A^H A: real ``(B,)``.
 
-    Weights of penalties are given in its units, so that they do not depend on the scale of A.
+    It is the unit of penalty weights, so that these do not depend on the scale of A.
+
+    Args:
+        operator: A.
+        y: ``(B, *range_shape)`` measurement, for batch size, precision and device.
     """
     norms = power_method(operator, dtype=y.real.dtype, device=y.device)  # (1 or B,)
     return norms.square().clamp(min=_tiny(norms)).expand(len(y))
 
 
 def fitted(operator: LinearOperator, y: Tensor, image: Tensor) -> Tensor:
-    """`image` times the real number that brings A x nearest to `y`, for each sample.
+    """`image` scaled by the real factor per sample that brings A x nearest to `y`.
 
-    A start of the right size whatever the scale of A, which A^H y has not.
+    Unlike A^H y, such a start has the right intensity for any scale of A.
     """
     projected = operator.forward(image)
     factor = dot(projected, y) / dot(projected, projected).clamp(min=_tiny(y.real))  # (B,)

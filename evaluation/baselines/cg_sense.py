@@ -14,20 +14,26 @@ def cg_sense(
     max_iterations: int = 30,
     tolerance: float = 1e-4,
 ) -> Tensor:
-    """argmin_x |A x - y|^2 + weight |A|^2 |x|^2; CG-SENSE where the operator has coils.
+    """CG-SENSE: argmin_x |A x - y|^2 + weight |A|^2 |x|^2 by conjugate gradients.
 
-    Pruessmann et al., Magn. Reson. Med. 46 (2001) 638-651. Where A A^H = 1 (single-coil Cartesian
-    MRI of complex images) this is zero filling over 1 + weight.
+    If A A^H = 1 (single-coil Cartesian MRI of complex images) this is the zero-filled image divided
+    by 1 + weight.
 
     Args:
-        operator: measurement model.
+        operator: measurement operator A.
         y: ``(B, *range_shape)`` measurement.
-        weight: 0 or more, in units of |A|^2. At 0, ending early is what keeps noise down.
-        max_iterations: products with A^H A at most.
-        tolerance: relative residual of the normal equations at which a sample is finished.
+        weight: weight of the penalty in units of |A|^2, 0 or more. At 0, stopping early limits the
+            noise.
+        max_iterations: maximum number of products with A^H A.
+        tolerance: relative residual of the normal equations at which a sample stops.
 
     Returns:
         ``(B, *domain_shape)``.
+
+    Raises:
+        ValueError: a wrong shape, or a negative `weight`, `max_iterations` or `tolerance`.
+
+    Source: K. P. Pruessmann et al., Magn. Reson. Med. 46 (2001) 638-651.
     """
     regularization = weight * squared_norm(operator, y) if weight else 0.0
     return sense.cg_sense(

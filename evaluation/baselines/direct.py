@@ -1,4 +1,4 @@
-"""Reconstructions in one step: zero filling and filtered back-projection."""
+"""Direct (non-iterative) reconstructions: zero filling and filtered back-projection."""
 
 from torch import Tensor
 
@@ -10,14 +10,14 @@ def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
     """Filtered back-projection with the ramp filter (`operators.fbp`).
 
     Args:
-        operator: measurement model.
+        operator: `ParallelBeamCT` or `FanBeamCT`.
         y: ``(B, *range_shape)`` measurement.
 
     Returns:
         ``(B, *domain_shape)`` images.
 
     Raises:
-        ValueError: not a CT operator.
+        ValueError: the operator is not one of CT.
     """
     if operator.direct_name != "FBP":
         raise ValueError(f"expected a CT operator for fbp, got {type(operator).__name__}")
@@ -25,5 +25,13 @@ def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
 
 
 def direct(operator: LinearOperator, y: Tensor) -> Tensor:
-    """What a scanner would show (`LinearOperator.direct`); where warm starts begin."""
+    """Direct reconstruction of an operator, the initial image of warm starts.
+
+    Args:
+        operator: measurement operator.
+        y: ``(B, *range_shape)`` measurement.
+
+    Returns:
+        ``(B, *domain_shape)``; see `LinearOperator.direct`.
+    """
     return operator.direct(y)

@@ -1,4 +1,4 @@
-"""Total variation, smoothed by Charbonnier's function, minimised until it converges."""
+"""Total variation, smoothed by Charbonnier's function, minimised to convergence."""
 
 import math
 
@@ -19,11 +19,11 @@ from operators import LinearOperator
 from operators.batch import expand
 from operators.fourier import fft2, ifft2
 
-# The metric: how much of the penalty's largest curvature, weight / smoothing, it counts on, and
-# the smallest eigenvalue, relative to |A|^2. Both only change how fast the iteration is.
+# Fraction of the penalty's largest curvature, weight / smoothing, in the metric, and smallest
+# eigenvalue of the metric relative to |A|^2. Both change only the speed of convergence.
 FLAT_PART = 0.3
 FLOOR = 1e-3
-FIRST_WEIGHT = 3e-4  # smaller ones are reached from about this
+FIRST_WEIGHT = 3e-4  # smaller weights are reached by continuation from about this one
 
 
 def tv(
@@ -36,30 +36,32 @@ def tv(
     max_iterations: int = 3000,
     tolerance: float = 5e-7,
 ) -> Tensor:
-    """argmin_x 1/2 |A x - y|^2 + weight |A|^2 sum_p sqrt(|grad x(p)|^2 + smoothing^2).
+    """Reconstruction with smoothed total variation.
 
-    Isotropic: |grad x(p)|^2 sums over both directions, and over real and imaginary parts. A
-    warning names how many samples had not converged when the iterations ran out.
+    It minimises 1/2 |A x - y|^2 + weight |A|^2 sum_p sqrt(|grad x(p)|^2 + smoothing^2) over x. The
+    penalty is isotropic: |grad x(p)|^2 sums over both directions, and over real and imaginary
+    parts. A logged warning gives the number of samples that had not converged when the iterations
+    ran out.
 
     Args:
-        operator: measurement model.
+        operator: measurement operator A.
         y: ``(B, *range_shape)`` measurement.
-        weight: above 0, in units of |A|^2, of images in [0, 1].
-        smoothing: above 0, in units of the image a pixel: gradients below it are not penalised
-            as edges. 0 would be total variation itself.
-        num_iterations: run exactly so many (the study: 200); None: until the
-            samples have converged, each on its own.
-        max_iterations: for each weight on the way.
+        weight: weight of the penalty in units of |A|^2, above 0, for images in [0, 1].
+        smoothing: smoothing in image units per pixel, above 0: smaller gradients are not
+            penalised as edges. The limit 0 is total variation itself.
+        num_iterations: exact number of iterations (the study: 200); None to iterate until each
+            sample has converged.
+        max_iterations: maximum number of iterations for each weight of the continuation.
         tolerance: length of a step relative to the image at which a sample has converged.
 
     Returns:
         ``(B, *domain_shape)``.
 
     Raises:
-        ValueError: a weight, smoothing, tolerance or number of iterations that is not possible.
+        ValueError: an invalid weight, smoothing, tolerance or number of iterations.
 
     Source: L. Rudin, S. Osher, E. Fatemi, Physica D 60 (1992) 259-268; P. Charbonnier et al., IEEE
-    Trans. Image Process. 6 (1997) 298-311. `docs/baselines.md` says what makes it fast.
+    Trans. Image Process. 6 (1997) 298-311. `docs/baselines.md` describes the algorithm.
     """
     if num_iterations is not None:
         start, scale = _start(operator, y), squared_norm(operator, y)
@@ -86,7 +88,7 @@ def tv_minimum(
     max_iterations: int,
     tolerance: float,
 ) -> Minimum:
-    """What `tv` returns, and how it converged."""
+    """Total-variation reconstruction with its convergence; the arguments are those of `tv`."""
     scale = squared_norm(operator, y)
     return minimise_from_above(
         lambda stage: tv_objective(operator, y, stage * scale, smoothing),
@@ -105,17 +107,20 @@ def _start(operator: LinearOperator, y: Tensor) -> Tensor:
 def tv_objective(
     operator: LinearOperator, y: Tensor, weight: Tensor, smoothing: float
 ) -> Objective:
-    """1/2 |A x - y|^2 + weight sum sqrt(|grad x|^2 + smoothing^2), and a metric to descend in.
+    """Objective 1/2 |A x - y|^2 + weight sum sqrt(|grad x|^2 + smoothing^2), with a metric.
 
-    The metric is diagonal in Fourier space: the part of A^H A that is a convolution (all of it for
-    single-coil MRI, nearly all for a parallel beam), plus the penalty's Hessian where gradients are
-    small, a Laplacian.
+    The metric is diagonal in Fourier space: the convolution part of A^H A (all of it for
+    single-coil MRI, nearly all for a parallel beam) plus a Laplacian, which is the Hessian of the
+    penalty for small gradients.
 
     Args:
         operator: A.
-        y: ``(B, *range_shape)``.
+        y: ``(B, *range_shape)`` measurement.
         weight: ``(B,)``, above 0.
         smoothing: above 0.
+
+    Raises:
+        ValueError: `smoothing` is not positive.
     """
     if not (math.isfinite(smoothing) and smoothing > 0):
         raise ValueError(f"expected a positive smoothing, got {smoothing}")
@@ -123,7 +128,7 @@ def tv_objective(
     floor = FLOOR * spectrum.amax(dim=(1, 2, 3), keepdim=True)
     laplacian = _laplacian(operator.domain_shape[-2:], spectrum)  # (H, W)
     flat = expand(weight, spectrum) * FLAT_PART / smoothing
-    # where the response to a point is no guide (it may be zero), the penalty sets the scale
+    # if the response to a point is tiny or zero, the penalty sets the scale
     floor = torch.maximum(floor, FLOOR * flat)
     eigenvalues = spectrum.clamp(min=0) + floor + flat * laplacian  # (B, 1, H, W)
 
@@ -134,7 +139,7 @@ def tv_objective(
     def smooth(z: Tensor):
         size = _smoothed_magnitude(gradient(z), smoothing)  # (B, 1, H, W)
 
-        # The square root is concave in |grad x|^2: its tangent lies above.
+        # The square root is concave in |grad x|^2, so that its tangent is an upper bound.
         def curvature(d: Tensor) -> Tensor:
             return weight * (gradient(d).abs().square() / size).flatten(1).sum(1)
 
@@ -152,9 +157,9 @@ def tv_objective(
 
 
 def gradient(x: Tensor) -> Tensor:
-    """Differences to the right and to the lower neighbour, 0 at the border.
+    """Image gradient, ``(B, 1, H, W)`` to ``(B, 2, H, W)``.
 
-    ``(B, 1, H, W)`` to ``(B, 2, H, W)``.
+    The components are differences to the right and to the lower neighbour, 0 at the border.
     """
     right, down = torch.zeros_like(x), torch.zeros_like(x)
     right[..., :-1] = x[..., 1:] - x[..., :-1]
@@ -163,7 +168,7 @@ def gradient(x: Tensor) -> Tensor:
 
 
 def gradient_adjoint(field: Tensor) -> Tensor:
-    """The adjoint of `gradient`, the negative divergence: ``(B, 2, H, W)`` to ``(B, 1, H, W)``."""
+    """Adjoint of `gradient`, the negative divergence: ``(B, 2, H, W)`` to ``(B, 1, H, W)``."""
     right, down = field[:, :1, :, :-1], field[:, 1:, :-1, :]
     x = torch.zeros_like(field[:, :1])
     x[..., :-1] -= right
@@ -174,7 +179,7 @@ def gradient_adjoint(field: Tensor) -> Tensor:
 
 
 def total_variation(x: Tensor, smoothing: float) -> Tensor:
-    """sum_p sqrt(|grad x(p)|^2 + smoothing^2) of each sample: ``(B, 1, H, W)`` to ``(B,)``."""
+    """Smoothed total variation sum_p sqrt(|grad x(p)|^2 + smoothing^2) of each sample: ``(B,)``."""
     return _smoothed_magnitude(gradient(x), smoothing).flatten(1).sum(1)
 
 
@@ -184,9 +189,9 @@ def _smoothed_magnitude(field: Tensor, smoothing: float) -> Tensor:
 
 
 def _spectrum(operator: LinearOperator, y: Tensor) -> Tensor:
-    """Eigenvalues of the convolution that A^H A is near the image's centre, ``(1 or B, 1, H, W)``.
+    """Eigenvalues of the convolution that approximates A^H A: ``(1 or B, 1, H, W)``.
 
-    That is, the transform of its response to a point there.
+    They are the Fourier transform of its response to a point at the centre of the image.
     """
     height, width = operator.domain_shape[-2:]
     dtype = y.real.dtype.to_complex() if operator.domain_complex else y.real.dtype
@@ -198,7 +203,7 @@ def _spectrum(operator: LinearOperator, y: Tensor) -> Tensor:
 
 
 def _laplacian(shape: tuple[int, int], like: Tensor) -> Tensor:
-    """Eigenvalues of `gradient_adjoint` after `gradient` on a torus, ``(H, W)``."""
+    """Eigenvalues of `gradient_adjoint` after `gradient` with periodic boundaries: ``(H, W)``."""
     rows, columns = (
         2 - 2 * torch.cos(2 * math.pi * torch.arange(n, dtype=torch.float64) / n) for n in shape
     )

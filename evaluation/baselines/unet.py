@@ -14,30 +14,35 @@ from models.unet import UNet, unet_from_state_dict
 from operators import LinearOperator
 from operators.batch import expand
 
-LIMIT = 6.0  # standard deviations: inputs beyond are clipped, as fastMRI does
-FRACTION_TOLERANCE = 0.02  # of the measured part of k-space, before it counts as another
+LIMIT = 6.0  # standard deviations at which inputs are clipped, as in fastMRI
+FRACTION_TOLERANCE = 0.02  # accepted difference of the measured fraction of k-space
 
 
 def unet(operator: LinearOperator, y: Tensor, *, checkpoint: str) -> Tensor:
-    """The U-Net applied to the zero-filled image or FBP, `direct`.
+    """U-Net applied to the direct reconstruction (zero-filled image or FBP).
 
-    The input is the magnitude, less its mean, over its standard deviation, per slice; the output
-    is scaled back. Zbontar et al., arXiv:1811.08839 (2018).
+    The input is the magnitude, normalised to mean 0 and standard deviation 1 per slice; the output
+    is scaled back.
 
     Args:
-        operator: measurement model. A checkpoint of `evaluation.train_unet` says what it was
-            trained for: another kind of operator is an error, another part of k-space or other
-            views are a warning. Published weights do not say.
+        operator: measurement operator.
         y: ``(B, *range_shape)`` measurement.
-        checkpoint: a file of ours or of published weights, or a training run's folder.
+        checkpoint: a checkpoint of `evaluation.train_unet`, a file of published weights, or the
+            folder of a training run.
 
     Returns:
-        ``(B, 1, H, W)`` real images; magnitudes where images are complex.
+        ``(B, 1, H, W)`` real images; magnitudes for complex images.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: not readable, or not of a U-Net.
-        ValueError: trained for another kind of operator.
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is unreadable, or not of a U-Net.
+        ValueError: the network was trained for another kind of operator.
+
+    Warns:
+        UserWarning: the network was trained for another fraction of k-space or other views.
+            Published weights do not contain this information.
+
+    Source: J. Zbontar et al., fastMRI, arXiv:1811.08839 (2018).
     """
     net, trained_for = load_unet(checkpoint)
     compare_measurements(trained_for, operator.facts(), checkpoint)
@@ -46,16 +51,21 @@ def unet(operator: LinearOperator, y: Tensor, *, checkpoint: str) -> Tensor:
 
 
 def apply_unet(net: UNet, images: Tensor) -> Tensor:
-    """Normalise, apply, scale back: ``(B, 1, H, W)``, real or complex, to the same, real."""
+    """Output of a U-Net, ``(B, 1, H, W)`` real, for real or complex images ``(B, 1, H, W)``."""
     images, mean, deviation = normalise(images)
     output = net(images)
     return output * expand(deviation, output) + expand(mean, output)  # (B, 1, H, W)
 
 
 def normalise(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Magnitudes with mean 0 and standard deviation 1 each, clipped; the mean and deviation.
+    """Images normalised to mean 0 and standard deviation 1, and clipped, as in fastMRI.
 
-    Real images keep their sign.
+    Args:
+        images: ``(B, 1, H, W)``; of complex images the magnitude is taken, real ones keep their
+            sign.
+
+    Returns:
+        The normalised images, means ``(B,)`` and standard deviations ``(B,)``.
     """
     images = images.abs() if images.is_complex() else images
     mean = images.flatten(1).mean(1)  # (B,)
@@ -65,14 +75,14 @@ def normalise(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def load_unet(name: str | Path) -> tuple[UNet, dict]:
-    """A trained U-Net, and what it was trained for ({} where the file does not say).
+    """A trained U-Net, and the description of its measurement ({} if the file has none).
 
     Args:
         name: a checkpoint file, or the folder of a run.
 
     Raises:
-        FileNotFoundError: no such file, or a folder without a checkpoint.
-        CheckpointError: not readable as plain tensors, or not of a U-Net.
+        FileNotFoundError: there is no such file, or the folder has no checkpoint.
+        CheckpointError: the file does not hold plain tensors, or not a U-Net.
     """
     path = Path(name)
     if path.is_dir():
@@ -87,8 +97,8 @@ def load_unet(name: str | Path) -> tuple[UNet, dict]:
 
 @lru_cache(maxsize=1)
 def _load(path: Path, _changed: int) -> tuple[UNet, dict]:
-    """Kept, so that batches of one evaluation share the network."""
-    payload = checkpoints.read_plain(path, "cpu")  # foreign files, too
+    """The last U-Net is cached, so that the batches of one evaluation share it."""
+    payload = checkpoints.read_plain(path, "cpu")  # also reads other formats
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path}: expected a state dict, got {type(payload).__name__}")
     ours = payload.get("format") == checkpoints.FORMAT
@@ -100,7 +110,19 @@ def _load(path: Path, _changed: int) -> tuple[UNet, dict]:
 
 
 def compare_measurements(trained: dict, present: dict, source: str | Path) -> None:
-    """Raise or warn where a network meets another measurement than it was trained for."""
+    """Compare a measurement with the one that a network was trained for.
+
+    Args:
+        trained: `LinearOperator.facts` in training; {} if unknown.
+        present: `LinearOperator.facts` of the measurement.
+        source: file of the network, for messages.
+
+    Raises:
+        ValueError: another kind of operator.
+
+    Warns:
+        UserWarning: other views, or another fraction of k-space.
+    """
     if not trained:
         return
     if trained["operator"] != present["operator"]:

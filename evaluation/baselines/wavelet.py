@@ -1,4 +1,4 @@
-"""Sparsity in a wavelet frame (sigpy's), by accelerated proximal gradients."""
+"""Sparsity in a wavelet frame, by accelerated proximal gradients."""
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from evaluation.baselines.direct import direct
 from operators import BatchGenerator, LinearOperator
 from operators.batch import expand, norm
 
-FIRST_WEIGHT = 3e-3  # smaller ones are reached from about this
-BAND_ITERATIONS = 5  # of the power method: the metric may be rough
-FLOOR = 1e-3  # of the metric, relative to |A|^2
+FIRST_WEIGHT = 3e-3  # smaller weights are reached by continuation from about this one
+BAND_ITERATIONS = 5  # iterations of the power method; the metric need not be accurate
+FLOOR = 1e-3  # smallest eigenvalue of the metric, relative to |A|^2
 
 
 def l1_wavelet(
@@ -30,19 +30,19 @@ def l1_wavelet(
     max_iterations: int = 3000,
     tolerance: float = 3e-6,
 ) -> Tensor:
-    """W^H c with c = argmin_c 1/2 |A W^H c - y|^2 + weight |A|^2 sum |c|.
+    """Reconstruction with an L1 penalty on wavelet coefficients (synthesis form).
 
-    W is `sigpy.linop.Wavelet`, all levels, zeros beyond the image: W^H W = 1, with more
-    coefficients than pixels, so that W^H c stands for x and W W^H is no identity. Lustig, Donoho,
-    Pauly, Magn. Reson. Med. 58 (2007) 1182-1195. A warning names how many samples had not
-    converged. The transform runs on the CPU.
+    The image is x = W^H c with c = argmin_c 1/2 |A W^H c - y|^2 + weight |A|^2 sum |c|. W is
+    `sigpy.linop.Wavelet` with all levels and zeros outside the image. It has W^H W = 1, but more
+    coefficients than pixels, so that W W^H is not the identity. A logged warning gives the number
+    of samples that had not converged. The transform runs on the CPU.
 
     Args:
-        operator: measurement model.
+        operator: measurement operator A.
         y: ``(B, *range_shape)`` measurement.
-        weight: above 0, in units of |A|^2, of images in [0, 1].
-        wavelet: a name of PyWavelets' orthogonal families ("haar", "db4", "sym8").
-        max_iterations: 0 or more.
+        weight: weight of the penalty in units of |A|^2, above 0, for images in [0, 1].
+        wavelet: name of an orthogonal wavelet of PyWavelets ("haar", "db4", "sym8").
+        max_iterations: maximum number of iterations for each weight of the continuation.
         tolerance: length of a step relative to c at which a sample has converged.
 
     Returns:
@@ -50,6 +50,8 @@ def l1_wavelet(
 
     Raises:
         ValueError: a weight that is not positive, or an unknown wavelet.
+
+    Source: M. Lustig, D. Donoho, J. M. Pauly, Magn. Reson. Med. 58 (2007) 1182-1195.
     """
     found = wavelet_minimum(
         operator,
@@ -72,7 +74,7 @@ def wavelet_minimum(
     max_iterations: int,
     tolerance: float,
 ) -> Minimum:
-    """What `l1_wavelet` returns, and how it converged."""
+    """L1-wavelet reconstruction with its convergence; the arguments are those of `l1_wavelet`."""
     frame = Frame(operator.domain_shape[-2:], wavelet)
     scale = squared_norm(operator, y)  # (B,)
     eigenvalues = band_norms(operator, frame, y)  # (B, 1, H', W')
@@ -101,14 +103,14 @@ def wavelet_minimum(
 
 
 class Frame:
-    """A Parseval frame of wavelets: analysis W and its adjoint W^H, with W^H W = 1.
+    """Parseval frame of wavelets: analysis W and its adjoint, the synthesis W^H, with W^H W = 1.
 
     Args:
-        shape: ``(H, W)`` of the images.
-        wavelet: name of an orthogonal wavelet.
+        shape: ``(H, W)`` of the images in pixels.
+        wavelet: name of an orthogonal wavelet of PyWavelets.
 
     Raises:
-        ValueError: unknown, or not orthogonal.
+        ValueError: the wavelet is unknown or not orthogonal.
     """
 
     def __init__(self, shape: tuple[int, int], wavelet: str):
@@ -121,25 +123,25 @@ class Frame:
         for level, details in enumerate(slices[1:], start=1):
             for where in details.values():
                 levels[where] = level
-        self.levels = torch.from_numpy(levels)  # (H', W'), 0: the approximation, then to finer
+        self.levels = torch.from_numpy(levels)  # (H', W'), from 0 (approximation) to fine
         probe = torch.ones(1, 1, *shape, dtype=torch.float64)
         if not torch.allclose(norm(self.analysis(probe)), norm(probe)):
             raise ValueError(f"expected an orthogonal wavelet such as db4, got {wavelet!r}")
 
     def analysis(self, x: Tensor) -> Tensor:
-        """W x: ``(B, 1, H, W)`` to ``(B, 1, H', W')``."""
+        """Analysis W x: ``(B, 1, H, W)`` to ``(B, 1, H', W')``."""
         return _each(self._transform, x)
 
     def synthesis(self, c: Tensor) -> Tensor:
-        """W^H c: ``(B, 1, H', W')`` to ``(B, 1, H, W)``."""
+        """Synthesis W^H c: ``(B, 1, H', W')`` to ``(B, 1, H, W)``."""
         return _each(self._transform.H, c)
 
 
 def band_norms(operator: LinearOperator, frame: Frame, y: Tensor) -> Tensor:
-    """|A W^H|^2 on the coefficients of each level alone, as ``(B, 1, H', W')``.
+    """Squared norm |A W^H|^2 on the coefficients of each level alone: ``(B, 1, H', W')``.
 
-    What tomography measures of an image shrinks with frequency, by about the inverse: steps of
-    the same length for all levels would be far too short for the fine ones.
+    In tomography the eigenvalues of A^H A fall about inversely with frequency, so that a common
+    step size for all levels would be far too small for the fine ones.
     """
     dtype = y.real.dtype.to_complex() if operator.domain_complex else y.real.dtype
     like = torch.empty(len(y), 1, *frame.levels.shape, dtype=dtype, device=y.device)
@@ -163,6 +165,6 @@ def _each(function, batch: Tensor) -> Tensor:
 
 
 def soft_threshold(v: Tensor, threshold: Tensor) -> Tensor:
-    """v with its magnitude lowered by `threshold`, 0 where it is smaller; real or complex."""
+    """Soft thresholding of a real or complex `v`: the magnitude is lowered by `threshold`, or 0."""
     size = v.abs()
     return v * ((size - threshold).clamp(min=0) / size.clamp(min=torch.finfo(size.dtype).tiny))

@@ -1,1 +1,1 @@
-"""The folder of a run: written slice by slice, sealed, and read again."""
+"""The results folder of a run: writing slice by slice, checksums, and reading."""

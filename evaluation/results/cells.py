@@ -1,4 +1,4 @@
-"""One results folder as a cell of the study's grid: labels from its path, values by slice.
+"""Results folders as cells of the study's grid, with labels from their paths and values by slice.
 
 A grid is ROOT/DATA/MEASUREMENT/METHOD, such as results/mri/pd/gaussian1d_4x/natural_1_pc.
 """
@@ -17,7 +17,7 @@ from operators.create import operator_class
 
 
 class Metric(NamedTuple):
-    """How a column of `metrics.csv` is shown; `better` is max or min."""
+    """Presentation of a column of `metrics.csv`: title, decimal digits; `better` is max or min."""
 
     title: str
     digits: int
@@ -71,7 +71,7 @@ LABELS = {
 
 
 class MethodName(NamedTuple):
-    """What a method's name says; a method without a prior is all `sampler`."""
+    """Parts of a method's folder name; a method without a prior has only `sampler`."""
 
     sampler: str
     prior: str = ""
@@ -80,17 +80,17 @@ class MethodName(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A results folder.
+    """Results folder of one method for one measurement of one data set.
 
     Attributes:
-        folder: where it lies.
-        data: label, the name of the folder above the measurement's.
-        measurement: label, the name of the folder above.
-        method: what the folder's name says.
-        config: of the evaluation.
-        info: what the evaluation found out, such as `effective_acceleration`.
-        rows: values by column, by key of the slice (or by volume).
-        measured: hash of the measurement by key of the slice; equal ones mean equal data.
+        folder: path of the results folder DATA/MEASUREMENT/METHOD.
+        data: name of the folder DATA.
+        measurement: name of the folder MEASUREMENT.
+        method: parts of the name of the folder METHOD.
+        config: config of the evaluation.
+        info: content of ``info.json``, such as `effective_acceleration`.
+        rows: key of the slice (or volume) -> column -> value.
+        measured: key of the slice -> hash of its measurement; equal hashes mean equal data.
     """
 
     folder: Path
@@ -103,14 +103,14 @@ class Cell(NamedTuple):
     measured: Mapping[str, str]
 
     def unit(self, key: str) -> str:
-        """What a slice counts to in intervals: its person, where that is known, else its volume."""
+        """Independent unit of a slice in intervals: its person if known, otherwise its volume."""
         return self.info.get("people", {}).get(key) or volume_of(key)
 
     def values(self, metric: str) -> dict[str, float]:
-        """A metric by key.
+        """Values of a metric by key of the slice.
 
         Raises:
-            ValueError: there is no such column; names those there are.
+            ValueError: there is no such column; the known ones are listed.
         """
         columns = sorted({name for row in self.rows.values() for name in row})
         if metric not in columns:
@@ -121,7 +121,9 @@ class Cell(NamedTuple):
 
 
 def parse_method(name: str) -> MethodName:
-    """``{prior}_{size}_{sampler}[_lambda_{weight}]``, or the name of a method without a prior.
+    """Parts of a method's name ``{prior}_{size}_{sampler}[_lambda_{weight}]``.
+
+    Any other name is that of a method without a prior.
 
     >>> parse_method("knee_4_attention_jalal")
     MethodName(sampler='jalal', prior='knee', size='4_attention', weight=None)
@@ -134,12 +136,12 @@ def parse_method(name: str) -> MethodName:
 
 
 def label(name: str) -> str:
-    """A name of a folder or method in words."""
+    """Name of a folder or method in words."""
     return LABELS.get(name) or SAMPLER_LABELS.get(name) or name.replace("_", " ")
 
 
 def method_label(method: MethodName) -> str:
-    """Such as "natural 1, PC" or "TV"."""
+    """Name of a method in words, such as "natural 1, PC" or "TV"."""
     if not method.prior:
         return label(method.sampler)
     weight = "" if method.weight is None else f", λ = {method.weight:g}"
@@ -147,7 +149,11 @@ def method_label(method: MethodName) -> str:
 
 
 def titles(cells: Sequence[Cell]) -> list[str]:
-    """A title for each: its method; where that repeats, with measurement and data, or the path."""
+    """Distinct titles of cells: the method, with measurement and data, or the path, if needed.
+
+    Raises:
+        ValueError: a folder appears twice.
+    """
     parts = [
         lambda cell: method_label(cell.method),
         lambda cell: f"{label(cell.measurement)}, {method_label(cell.method)}",
@@ -162,7 +168,7 @@ def titles(cells: Sequence[Cell]) -> list[str]:
 
 
 def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
-    """Measurement and acceleration, nominal and effective, in words."""
+    """Measurement, and nominal and effective acceleration, in words."""
     operator = config["operator"]
     what, acceleration = operator_class(operator["name"]).describe(operator)
     if acceleration != "-" and "effective_acceleration" in info:
@@ -171,14 +177,14 @@ def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
 
 
 def read_cell(folder: Path, *, per: str = "slice") -> Cell:
-    """A results folder of `evaluation.evaluate`, finished or not.
+    """Cell of a results folder of `evaluation.evaluate`, finished or not.
 
     Args:
-        folder: its last three names are data, measurement and method.
-        per: "slice", or "volume" for fastMRI's metrics over whole volumes.
+        folder: path whose last three names are data, measurement and method.
+        per: "slice", or "volume" for fastMRI's metrics of whole volumes.
 
     Raises:
-        ValueError: not a results folder, or a damaged one.
+        ValueError: it is not a results folder, or a file is damaged.
     """
     folder = folder.absolute()
     if not (folder / "config.json").is_file():
@@ -200,10 +206,14 @@ def read_cell(folder: Path, *, per: str = "slice") -> Cell:
 
 
 def read_grid(roots: Sequence[Path], *, per: str = "slice") -> list[Cell]:
-    """All results folders ROOT/DATA/MEASUREMENT/METHOD, sorted by data and measurement.
+    """Cells of all results folders ROOT/DATA/MEASUREMENT/METHOD, sorted by path within each root.
+
+    Args:
+        roots: root folders of grids.
+        per: "slice", or "volume" for fastMRI's metrics of whole volumes.
 
     Raises:
-        ValueError: there is none below one of the roots.
+        ValueError: a root has no results folders, or a file is damaged.
     """
     cells = []
     for root in roots:
@@ -215,7 +225,7 @@ def read_grid(roots: Sequence[Path], *, per: str = "slice") -> list[Cell]:
 
 
 def _below(root: Path, depth: int) -> list[Path]:
-    """The folders `depth` levels below; unreadable ones are an error, unlike in `Path.glob`."""
+    """Folders `depth` levels below `root`; unlike `Path.glob`, unreadable ones raise an error."""
     if not depth or not root.is_dir():
         return [] if depth else [root]
     inside = sorted(path for path in root.iterdir() if path.is_dir())
@@ -233,7 +243,7 @@ def _volumes(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _numbers(row: Mapping[str, str], path: Path) -> dict[str, float]:
-    """The columns that tables know, those that are filled."""
+    """The nonempty values of the columns in `METRICS`."""
     try:
         return {name: float(row[name]) for name in METRICS if row.get(name)}
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Text files of a results folder: CSV, JSON, and the checksums that a finished folder has."""
+"""Text files of a results folder: CSV, JSON, and the checksums of a finished folder."""
 
 import csv
 import hashlib
@@ -9,8 +9,8 @@ from pathlib import Path
 from configs import ConfigError
 from datasets.files import read_text, write_atomically
 
-SUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
-# small files that have a line in it; recon.h5 has checksums inside
+SUMS = "SHA256SUMS"  # in the format of `sha256sum`
+# files listed in it; recon.h5 has its own checksums
 SEALED = (
     "config.json",
     "info.json",
@@ -23,13 +23,13 @@ SEALED = (
 
 
 def write_sums(folder: Path) -> None:
-    """Write the checksums of the text files of a results folder that nobody writes to."""
+    """Write the checksums of the text files of a results folder that no process works on."""
     there = [name for name in SEALED if (folder / name).is_file()]
     write_atomically(folder / SUMS, "".join(f"{_sha256(folder / n)}  {n}\n" for n in there))
 
 
 def check_sums(folder: Path) -> None:
-    """Compare the text files of a results folder with their checksums, if it has some.
+    """Verify the checksums of the text files of a results folder, if there are any.
 
     Raises:
         ConfigError: a file was damaged or edited.
@@ -42,7 +42,7 @@ def check_sums(folder: Path) -> None:
     for line in text.splitlines():
         digest, _, name = line.partition("  ")
         if name not in SEALED or _sha256(folder / name) != digest:
-            if not path.is_file():  # a process has begun to write there meanwhile
+            if not path.is_file():  # meanwhile a process has started to write to the folder
                 return
             file = name if name in SEALED else SUMS
             raise ConfigError(
@@ -52,7 +52,7 @@ def check_sums(folder: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    """The checksum of a file, or "" where there is none."""
+    """SHA-256 of a file; "" if there is no such file."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
@@ -60,10 +60,10 @@ def _sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """The object in a JSON file.
+    """Content of a JSON file with one object.
 
     Raises:
-        ConfigError: damaged.
+        ConfigError: the file is damaged.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -78,14 +78,14 @@ def read_json(path: Path) -> dict:
 
 
 def read_csv(path: Path, *, growing: bool = False) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header.
+    """Rows of a CSV file with a header.
 
     Args:
         path: the file.
-        growing: it is being written to: rows that a kill has cut short are left out.
+        growing: whether rows are still appended; incomplete rows are then left out.
 
     Raises:
-        ConfigError: damaged.
+        ConfigError: the file is damaged.
     """
     text = read_text(path)
     whole = text[: text.rfind("\n") + 1] if growing else text

@@ -1,25 +1,25 @@
-"""A results folder: what `evaluation.evaluate` writes, and how it is read.
+"""The results folder of `evaluation.evaluate`: its files, writing and reading.
 
 ==============  ===================================================================================
 config.json     the resolved config
 info.json       device and versions: ``device, python, torch, cuda, numpy, version, commit, dirty``
-                (the last two in a git checkout); ``earlier``, those of earlier runs into the folder
-                that differed; ``prior``, its path and SHA-256; ``skipped``, what ``data.skip_bad``
-                left out; ``effective_acceleration`` of the first slice's mask; ``people``, whom
-                slices show, numbered, by key, where the data set knows
-keys.txt        the keys of the slices in the data set's order, one a line; those with a line break
-                or the like, or not in Unicode, as a JSON string
+                (the last two in a git checkout); ``earlier``: those of earlier runs that differ;
+                ``prior``: its path and SHA-256; ``skipped``: files and slices that
+                ``data.skip_bad`` left out; ``effective_acceleration`` of the first slice's mask;
+                ``people``: a numbered person by key, if the data set knows whom slices show
+keys.txt        the keys of the slices in the order of the data set, one per line; keys with a line
+                break, a control character or invalid Unicode are JSON strings
 files.csv       ``file,bytes,digest`` of the files of the data (`datasets.identity`)
-metrics.csv     one row a slice, see below
-failures.csv    ``key,error`` of the slices that failed; the next run tries them again; not there
-                where none did
-volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.results.volumes`); once every slice
-                was tried
+metrics.csv     one row per slice, see below
+failures.csv    ``key,error`` of the slices that failed, which the next run tries again; missing if
+                no slice failed
+volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.results.volumes`); written when every
+                slice was tried
 recon.h5        ``key``, ``reconstruction`` and, with ``sampler.num_samples`` above 1, ``std``
-                (`evaluation.results.recon_file`); once every slice was tried
-parts/          until then: each tried slice's outcome, and its image if it has one
+                (`evaluation.results.recon_file`); written when every slice was tried
+parts/          until then: the outcome of each tried slice, and its image if it has one
 SHA256SUMS      checksums of the text files above, while no process works on the folder
-.lock           held by the processes that work on the folder, where the file system has locks
+.lock           held by the processes that work on the folder, if the file system has locks
 .lock.write     held while settings are compared or recon.h5 is written
 panels/         target, direct reconstruction, reconstruction and error as PNG
 ==============  ===================================================================================
@@ -31,27 +31,27 @@ key               volume and slice, such as ``file1000001.h5:12``
 psnr              dB, data range 1
 ssim              uniform 7 x 7 windows, data range 1
 nmse              |target - image|^2 / |target|^2; over |image|^2 with ``protocol=study``
-seconds           of measurement to image, the batch's divided by its slices
-nfe               calls of the network
+seconds           time from measurement to image: that of the batch divided by its slices
+nfe               number of network calls
 residual          |A x - y| / |y| of the image x and the measurement y
 acceleration      positions of k-space divided by measured ones; empty without a mask
 mask_hash         `provenance.fingerprint` of the sampling: bool mask (H, W), or CT angles
-measurement_hash  `provenance.fingerprint` of the measurement y: equal hashes, equal data
-memory_mib        MiB, peak: allocated on the GPU for the batch; without one, of the whole process
+measurement_hash  `provenance.fingerprint` of the measurement y: equal hashes mean equal data
+memory_mib        peak memory in MiB: of the batch on a GPU, on a CPU of the whole process
 ================  =================================================================================
 
-Everything but `seconds` and `memory_mib` is the same, to the bit, however often a run was killed or
-how many slices were asked for at first: batches form as in a run that was not, and of a batch that
-was begun all slices are done again. Another batch size or number of processes makes other batches,
-and a network's kernels may then give other last digits; baselines do not. Measurements are
-simulated on the CPU, so that their hashes do not depend on the GPU; another version or processor
-may change last digits, and with them the hash.
+Except for `seconds` and `memory_mib`, results are equal to the bit, no matter how often a run was
+killed or how many slices were requested at first: batches are those of an uninterrupted run, and
+all slices of an unfinished batch are repeated. Another batch size or number of processes gives
+other batches, for which the kernels of a network may change the last digits; baselines do not
+depend on it. Measurements are simulated on the CPU, so that their hashes do not depend on the GPU;
+another version or processor may change the last digits and thus the hash.
 
-How it survives kills and many processes, on a shared file system without locks, too: a slice's
-outcome is one small file, written under another name and renamed after its image, and nobody
-appends to what another process writes. metrics.csv and failures.csv are made of those; a process
-that is alone also appends each row as its slice finishes. Of several processes the one that
-finishes last gathers all images in recon.h5; running the command again does it, too.
+Kills and many processes are safe, also on a shared file system without locks: the outcome of a
+slice is one small file, written under another name and renamed after its image is stored, and no
+process appends to a file of another one. metrics.csv and failures.csv are made from these files; a
+single process also appends each row as its slice finishes. The last process to finish gathers all
+images in recon.h5; running the command again does that as well.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ from evaluation.results.recon_file import rewrite, stored_keys
 log = logging.getLogger(__name__)
 
 WRITE_LOCK = ".lock.write"
-LONGEST_NAME = 200  # bytes of a picture's name: file systems take 255
+LONGEST_NAME = 200  # bytes of a panel's file name; file systems allow 255
 
 COLUMNS = (
     "key",
@@ -99,10 +99,10 @@ COLUMNS = (
 
 
 def read_keys(folder: Path) -> list[str]:
-    """The keys of ``keys.txt``, in the data set's order.
+    """Keys of ``keys.txt`` in the order of the data set; none if there is no such file.
 
     Raises:
-        ConfigError: it is damaged.
+        ConfigError: the file is damaged.
     """
     path = folder / "keys.txt"
     if not path.is_file():
@@ -121,8 +121,8 @@ def _line(key: str) -> str:
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
-    """The rows of all finished slices, in the data set's order, whichever process did them."""
-    # outcomes first: they are dropped only after their rows stand in metrics.csv
+    """Rows of all finished slices of all processes, in the order of the data set."""
+    # outcomes first, as they are removed only after their rows are in metrics.csv
     outcomes = _read_outcomes(folder)
     rows = {row["key"]: row for row in _read_metrics(folder)}
     rows |= {key: outcome["row"] for key, outcome in outcomes.items() if "row" in outcome}
@@ -131,7 +131,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
 
 
 def read_failures(folder: Path) -> dict[str, str]:
-    """What went wrong with the slices that failed, by key, in the data set's order."""
+    """Error messages of the failed slices by key, in the order of the data set."""
     outcomes = _read_outcomes(folder)
     finished = {row["key"] for row in _read_metrics(folder)}  # perhaps by another process
     errors = {key: outcome["error"] for key, outcome in outcomes.items() if "error" in outcome}
@@ -140,24 +140,24 @@ def read_failures(folder: Path) -> dict[str, str]:
 
 
 def _read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The whole rows of metrics.csv; a line that a kill cut short is not one."""
+    """The complete rows of metrics.csv."""
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
-    rows = read_csv(path, growing=(folder / "parts").is_dir())  # where all rows are, too
+    rows = read_csv(path, growing=(folder / "parts").is_dir())  # parts/ then also has all rows
     if rows and "key" not in rows[0]:
         raise ConfigError(f"{path}: expected a column 'key'; damaged, bring it back")
     return rows
 
 
 def _read_outcomes(folder: Path) -> dict[str, dict]:
-    """Of parts/, by key: ``{"key", "row"}`` of a finished slice, ``{"key", "error"}`` otherwise."""
+    """Outcomes in parts/ by key: ``{"key", "row"}`` if finished, ``{"key", "error"}`` if failed."""
     outcomes = {}
     for path in (folder / "parts").glob("[!.]*.json"):
         try:
             outcome = json.loads(path.read_bytes())
             checksum = outcome.pop("checksum", None)
-            if checksum not in (None, _checksum(outcome)):  # older versions wrote none
+            if checksum not in (None, _checksum(outcome)):  # older versions wrote no checksum
                 raise ValueError("its checksum")
         except FileNotFoundError:  # another process has just gathered it
             continue
@@ -173,17 +173,17 @@ def _checksum(outcome: Mapping) -> int:
 
 
 class Results:
-    """Writes a results folder; made again on the same folder, it continues.
+    """Writer of a results folder, which continues an existing one.
 
     Args:
-        folder: made if missing.
+        folder: results folder, created if missing.
         config_json: the resolved config.
-        keys: of the slices that are wanted, in the data set's order.
-        alone: no other process is meant to write to the folder meanwhile: metrics.csv can grow row
-            by row.
+        keys: keys of the requested slices, in the order of the data set.
+        alone: whether this is the only process that writes to the folder, so that it can append
+            rows to metrics.csv.
 
     Attributes:
-        finished: keys of the slices that are done, as far as this process knows.
+        finished: keys of the finished slices known to this process.
 
     Raises:
         ConfigError: the folder was made with other slices.
@@ -194,13 +194,13 @@ class Results:
     ):
         self.folder, self.keys, self.alone = folder, list(keys), alone
         self.parts = folder / "parts"
-        # some systems take names that differ in capitals alone for one
+        # some file systems do not distinguish capital and small letters
         self._flat_names = Counter(_flat(key).lower() for key in self.keys)
         known = read_keys(folder)
         _check_keys(folder, known, self.keys)
         (folder / "panels").mkdir(parents=True, exist_ok=True)
         self.parts.mkdir(exist_ok=True)
-        (folder / SUMS).unlink(missing_ok=True)  # from now on files change
+        (folder / SUMS).unlink(missing_ok=True)  # the files are about to change
         for place in (folder, self.parts, folder / "panels"):
             remove_abandoned(place)
         write_atomically(folder / "config.json", config_json)
@@ -215,12 +215,12 @@ class Results:
         self.publish()
 
     def add(self, key: str, image: np.ndarray, row: Mapping, std: np.ndarray | None = None) -> None:
-        """Store one slice: the images first, then the row that says they are there.
+        """Store a finished slice: its images first, then its row.
 
         Args:
-            key: of the slice.
-            image: ``(H, W)``.
-            row: values of `COLUMNS`; missing ones stay empty.
+            key: key of the slice.
+            image: ``(H, W)`` reconstruction.
+            row: values by column of `COLUMNS`; missing ones stay empty.
             std: ``(H, W)`` standard deviation over posterior samples.
         """
         content = io.BytesIO()
@@ -236,7 +236,7 @@ class Results:
         self.finished.add(key)
 
     def fail(self, key: str, error: str) -> None:
-        """Store that a slice could not be done."""
+        """Store the error message of a failed slice."""
         self._write_outcome(key, {"key": key, "error": error})
 
     def write_info(self, info: dict) -> None:
@@ -244,7 +244,7 @@ class Results:
         write_atomically(self.folder / "info.json", json.dumps(info, indent=2) + "\n")
 
     def publish(self) -> None:
-        """Write metrics.csv and failures.csv anew, of what all processes have done so far."""
+        """Rewrite metrics.csv and failures.csv from the outcomes of all processes so far."""
         failures = read_failures(self.folder)
         rows = to_csv(read_rows(self.folder), COLUMNS)
         write_atomically(self.folder / "metrics.csv", rows)
@@ -256,10 +256,10 @@ class Results:
             path.unlink(missing_ok=True)
 
     def gather(self) -> None:
-        """Put all images into `recon.h5`, once every wanted slice was tried.
+        """Gather all images in `recon.h5` if every requested slice was tried.
 
-        Where there is something new volumes.csv is removed, to be made anew. Harmless to repeat,
-        to interrupt, and to do in several processes at once.
+        If there are new images, the outdated volumes.csv is removed. The call may be repeated,
+        interrupted, and made by several processes at once.
         """
         with locked(self.folder / WRITE_LOCK):
             outcomes = _read_outcomes(self.folder)
@@ -277,12 +277,12 @@ class Results:
                 self.parts.rmdir()
 
     def _part_images(self, key: str) -> dict[str, np.ndarray] | None:
-        """The new images of a slice; None where there are none, or damaged ones."""
+        """New images of a slice in parts/; None if there are none, or they are damaged."""
         path = self._part(key, ".npz")
         try:
             with np.load(path, allow_pickle=False) as file:
                 return dict(file)
-        except FileNotFoundError:  # gathered before, or by another process just now
+        except FileNotFoundError:  # already gathered, perhaps by another process
             return None
         except Exception as error:  # damaged files raise anything
             log.warning("%s: damaged, and left out (%s)", path, error)
@@ -296,7 +296,7 @@ class Results:
         return self.parts / f"{_digest(key, 12)}{suffix}"
 
     def panel(self, key: str) -> Path:
-        """Where the picture of a slice lies."""
+        """Path of the panel of a slice."""
         name = _flat(key)
         if len(_bytes(name)) > LONGEST_NAME:
             name = f"{name[: LONGEST_NAME // 4]}_{_digest(key, 8)}"
@@ -306,7 +306,7 @@ class Results:
 
 
 def _flat(key: str) -> str:
-    """A key without what divides paths, or cannot be seen in names."""
+    """A key with path separators and control characters replaced by underscores."""
     return re.sub(r"[/:\x00-\x1f]", "_", key)
 
 
@@ -315,11 +315,11 @@ def _digest(key: str, size: int) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # as names of files that are not UTF-8
+    return text.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
 
 
 def _check_keys(folder: Path, known: Sequence[str], keys: Sequence[str]) -> None:
-    """A folder may go on with more or fewer of the same slices, not with others."""
+    """Raise a ConfigError for other slices; more or fewer of the same slices are allowed."""
     for i, (old, new) in enumerate(zip(known, keys, strict=False)):
         if old != new:
             raise ConfigError(

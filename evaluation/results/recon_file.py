@@ -1,10 +1,10 @@
 """``recon.h5``: the images of a results folder.
 
-``key`` (n,) str; ``reconstruction`` (n, H, W) float32, or complex64 where images are complex;
-``std`` (n, H, W) float32 with several posterior samples; ``shape`` (n, 2), for images of different
-sizes are padded with zeros at the end of each axis; ``digest`` (n, 8) bytes, BLAKE2b of each
-slice's key and images, which is compared when they are read. HDF5's own checksums (fletcher32) are
-there for other programs; they do not cover where things lie in the file.
+It has the data sets ``key`` (n,) str; ``reconstruction`` (n, H, W) float32, or complex64 for
+complex images; ``std`` (n, H, W) float32, if there are several posterior samples; ``shape`` (n, 2),
+as smaller images are zero-padded at the end of each axis; and ``digest`` (n, 8) bytes, the BLAKE2b
+of each slice's key and images, which is verified on reading. HDF5's own checksums (fletcher32) are
+for other programs; they do not cover the structure of the file.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ DIGEST_BYTES = 8
 
 
 class Images(Mapping[str, np.ndarray]):
-    """The images ``(H, W)`` of an open file by key, each read when it is asked for."""
+    """Images ``(H, W)`` of an open file by key, read on access."""
 
     def __init__(self, file: h5py.File, name: str):
         self.file, self.name = file, name
@@ -41,7 +41,7 @@ class Images(Mapping[str, np.ndarray]):
         return len(self.places)
 
     def all(self, key: str) -> dict[str, np.ndarray]:
-        """One slice's images by their names, without padding."""
+        """All images of a slice by name, without padding."""
         place = self.places[key]
         with _intact(self.file.filename):
             height, width = self.file["shape"][place]
@@ -54,7 +54,7 @@ class Images(Mapping[str, np.ndarray]):
 
 @contextmanager
 def _intact(path: str) -> Iterator[None]:
-    """A ``with`` block that reads the file; what goes wrong in it becomes a ConfigError."""
+    """Context that turns any error of reading a file into a ConfigError."""
     try:
         yield
     except Exception as error:  # h5py raises anything on damaged bytes
@@ -74,20 +74,20 @@ def _digest(key: str, images: Mapping[str, np.ndarray]) -> bytes:
 
 @contextmanager
 def open_reconstructions(folder: Path, name: str = "reconstruction") -> Iterator[Images]:
-    """A ``with`` block's `Images` of a results folder.
+    """Context manager with the `Images` of a results folder.
 
     Args:
-        folder: the results.
+        folder: results folder.
         name: "reconstruction" or "std".
 
     Raises:
-        FileNotFoundError: no recon.h5, for not every slice was tried yet.
-        ConfigError: it is damaged, at opening or while reading.
+        FileNotFoundError: there is no recon.h5, as not every slice was tried yet.
+        ConfigError: the file is damaged; raised on opening or on reading an image.
     """
     path = folder / "recon.h5"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there yet; run evaluation.evaluate to its end")
-    # no locks: the file is only ever replaced as a whole
+    # no locks are needed, as the file is only replaced as a whole
     with _intact(str(path)):
         file = h5py.File(path, locking=False)
     with file:
@@ -95,13 +95,22 @@ def open_reconstructions(folder: Path, name: str = "reconstruction") -> Iterator
 
 
 def read_images(folder: Path, name: str = "reconstruction") -> dict[str, np.ndarray]:
-    """All images ``(H, W)`` by key; arguments and errors as `open_reconstructions`."""
+    """All images ``(H, W)`` of a results folder by key.
+
+    Args:
+        folder: results folder.
+        name: "reconstruction" or "std".
+
+    Raises:
+        FileNotFoundError: there is no recon.h5, as not every slice was tried yet.
+        ConfigError: the file is damaged.
+    """
     with open_reconstructions(folder, name) as images:
         return dict(images)
 
 
 def stored_keys(folder: Path) -> set[str]:
-    """The keys of the images; none where there is no file."""
+    """Keys of the images in recon.h5; none if there is no such file."""
     if not (folder / "recon.h5").is_file():
         return set()
     with open_reconstructions(folder) as images:
@@ -111,17 +120,17 @@ def stored_keys(folder: Path) -> set[str]:
 def rewrite(
     folder: Path, keys: Sequence[str], load: Callable[[str], dict[str, np.ndarray] | None]
 ) -> None:
-    """Replace a results folder's file by one with the images of `keys`, in that order.
+    """Replace recon.h5 by a file with the images of `keys`, in that order.
 
     Args:
-        folder: the results.
-        keys: of the slices.
-        load: new images of a slice by name; None: those that the file has. One slice at a time is
-            in memory.
+        folder: results folder.
+        keys: keys of the slices.
+        load: function of a key that returns new images by name, or None to keep those of the
+            file. Only one slice at a time is in memory.
     """
     path = folder / "recon.h5"
     with replacing(path) as target, ExitStack() as stack:
-        # open throughout: another process may put a newer one in its place
+        # stays open, as another process may replace it by a newer one
         old = stack.enter_context(open_reconstructions(folder)) if path.is_file() else None
 
         def images(key: str) -> dict[str, np.ndarray]:
@@ -146,7 +155,7 @@ def rewrite(
 
 
 def _append(file: h5py.File, i: int, images: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-    """Write the images of slice i; the data sets grow with them. Returns their shape."""
+    """Append the images of slice i to the data sets, which grow; returns their shape."""
     for name, image in images.items():
         if name not in file:
             file.create_dataset(

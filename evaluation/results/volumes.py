@@ -1,10 +1,10 @@
-"""Image quality of whole volumes, as fastMRI's leaderboard measures it: ``volumes.csv``.
+"""Image quality of whole volumes as on fastMRI's leaderboard: ``volumes.csv``.
 
-A volume is what comes before the last colon of its slices' keys: for fastMRI a scan, for LoDoPaB a
-file of up to 128 slices, for pictures a picture. It is measured on the slices that were evaluated.
-Where each slice is scaled to [0, 1] by itself (``data.normalize=slice``, the study's way) the
-volume's maximum is that of the scaled slices, 1, and the numbers are not those of a leaderboard;
-``data.normalize=volume`` keeps the slices' relation to each other.
+The name of a volume is the part of a slice's key before the last colon: a scan in fastMRI, a file
+of up to 128 slices in LoDoPaB, or a single picture. Metrics are of the slices that were evaluated.
+If each slice is scaled to [0, 1] (``data.normalize=slice``, as in the study), the maximum of every
+volume is 1 and the numbers are not comparable to a leaderboard; ``data.normalize=volume`` keeps the
+relative intensities of the slices.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ COLUMNS = ("volume", "slices", "psnr", "ssim", "nmse")
 
 
 def volume_of(key: str) -> str:
-    """The volume in a slice's key: ``file1000001.h5:12`` -> ``file1000001.h5``."""
+    """Volume of a slice's key, ``file1000001.h5:12`` -> ``file1000001.h5``."""
     volume, colon, number = key.rpartition(":")
     return volume if colon and number.isdecimal() else key
 
 
 def write_volumes(folder: Path, dataset: Dataset, keys: Sequence[str]) -> None:
-    """Write ``volumes.csv``: one row for each volume all of whose slices are finished.
+    """Write ``volumes.csv`` with one row for each volume whose requested slices are all finished.
 
     Args:
-        folder: results with a ``recon.h5``.
-        dataset: gives the targets; its first items have the `keys`.
-        keys: of the slices that were wanted, in the data set's order.
+        folder: results folder with a ``recon.h5``.
+        dataset: data set of the targets, whose first items have the `keys`.
+        keys: keys of the requested slices, in the order of the data set.
     """
     volumes: dict[str, list[int]] = {}
     for i, key in enumerate(keys):

@@ -1,1 +1,1 @@
-"""From slices to rows: forward model, methods, batches, shards, and what a run was made with."""
+"""From slices to rows of results: forward model, methods, batches, shards, provenance."""

@@ -1,4 +1,4 @@
-"""Work on items in batches: smaller ones where memory does not suffice, one by one past a fault."""
+"""Processing of items in batches, which shrink when memory runs out or an item fails."""
 
 import logging
 from collections import deque
@@ -9,8 +9,8 @@ import torch
 
 from configs import is_out_of_memory
 
-CPU_BATCH, GPU_BATCH = 4, 64  # slices at a time by default; halved where memory does not suffice
-ALIKE = 3  # slices that fail with one and the same text, before any success, speak for all
+CPU_BATCH, GPU_BATCH = 4, 64  # default batch sizes, halved when memory runs out
+ALIKE = 3  # number of first slices with the same error that stops the run
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -18,10 +18,10 @@ Result = TypeVar("Result")
 
 
 def choose_size(asked: int, device: str) -> int:
-    """Slices at a time: `asked`, or for 0 what suits `device`.
+    """Batch size: `asked`, or, if that is 0, the default for `device`.
 
     Raises:
-        ValueError: below 0.
+        ValueError: `asked` is negative.
     """
     if asked < 0:
         raise ValueError(f"expected batch_size of at least 0, got {asked}")
@@ -29,10 +29,10 @@ def choose_size(asked: int, device: str) -> int:
 
 
 def unfinished(items: Sequence[Item], size: int, is_finished: Callable[[Item], bool]) -> list[Item]:
-    """The items of all batches of `size` that are not finished as a whole.
+    """The items of all batches of `size` that are not completely finished.
 
-    The kernels of a network choose by the size of a batch, and so do its last digits: what is left
-    of a batch is done in that batch again, and comes out as in a run that was never interrupted.
+    The kernels of a network, and with them the last digits, depend on the batch size. Repeating a
+    whole batch therefore gives the same numbers as a run that was not interrupted.
     """
     batches = [items[i : i + size] for i in range(0, len(items), size)]
     return [item for batch in batches if not all(map(is_finished, batch)) for item in batch]
@@ -41,23 +41,23 @@ def unfinished(items: Sequence[Item], size: int, is_finished: Callable[[Item], b
 def in_batches(
     items: Sequence[Item], size: int, work: Callable[[list[Item]], Result]
 ) -> Iterator[tuple[list[Item], Result | Exception]]:
-    """``work(batch)`` on batches of at most `size` items, in their order.
+    """Results of ``work(batch)`` on batches of at most `size` items, in their order.
 
-    Out of memory, the batch is halved, and stays so for the rest. After any other exception the
-    items of that batch are tried one by one, so that only the faulty ones are lost: items have to
-    be independent of the batch that they are in.
+    If memory runs out, the batch size is halved, also for later batches. After any other exception
+    the items of the batch are tried one by one, so that only the faulty ones are lost. Results of
+    items must not depend on their batch.
 
     Yields:
-        the items of a batch and what `work` gave; for an item that failed alone, the exception
+        The items of a batch and the result of `work`; for an item that failed alone, the exception
         (without its traceback, whose frames would keep tensors alive).
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: `size` is below 1.
     """
     if size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {size}")
     pending = deque(items)
-    suspects = 0  # at the front of the queue, tried one by one
+    suspects = 0  # number of items at the front of the queue to try one by one
     while pending:
         batch = [pending.popleft() for _ in range(1 if suspects else min(size, len(pending)))]
         result = _attempt(work, batch)
@@ -74,13 +74,13 @@ def in_batches(
 
 
 def check_alike(texts: Collection[str]) -> None:
-    """Stop where nothing has succeeded yet and it is no single item's fault.
+    """Raise an error if the first slices all failed for the same reason.
 
     Args:
-        texts: what went wrong, of all items so far.
+        texts: error messages of all slices so far, none of which succeeded.
 
     Raises:
-        ValueError: `ALIKE` of them or more, and all the same.
+        ValueError: there are at least `ALIKE` messages, and all are equal.
     """
     if len(texts) >= ALIKE and len(set(texts)) == 1:
         raise ValueError(
@@ -92,10 +92,10 @@ def check_alike(texts: Collection[str]) -> None:
 def _attempt(work: Callable[[list[Item]], Result], batch: list[Item]) -> Result | Exception:
     try:
         return work(batch)
-    except Exception as error:  # whatever a slice does to a method, the others go on
+    except Exception as error:  # any error of a slice must not stop the others
         log.debug("failed: %s", batch, exc_info=True)
         problem = error.with_traceback(None)
-        problem.__context__ = problem.__cause__ = None  # their frames hold tensors, too
+        problem.__context__ = problem.__cause__ = None  # their frames also hold tensors
     if is_out_of_memory(problem) and torch.cuda.is_available():
         torch.cuda.empty_cache()
     return problem

@@ -1,4 +1,4 @@
-"""Fields of an evaluation that have no effect in the chosen setting."""
+"""Fields of an evaluation config that have no effect with the other values."""
 
 from ml_collections import ConfigDict
 
@@ -11,10 +11,13 @@ UNSEEDED = ("regular", "radial", "radial_golden", "outer")  # masks without rand
 
 
 def idle_fields(config: ConfigDict) -> dict[str, str]:
-    """The fields of an evaluation's config that nothing reads, and why.
+    """Fields of a config that have no effect with its other values, with the reasons.
 
     Args:
-        config: as configs/evaluate.py, or configs/unet.py.
+        config: a config with the fields of configs/evaluate.py or configs/unet.py.
+
+    Returns:
+        Dotted name -> reason.
     """
     found = idle_data(config.data)
     o = config.operator

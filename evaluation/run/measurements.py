@@ -1,4 +1,4 @@
-"""The measurement that a config describes, as an operator for a batch of slices."""
+"""The operator of a batch of slices that a config describes."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from operators.create import create_operator
 def build_operator(
     config: ConfigDict, shape: tuple[int, int], keys: Sequence[str]
 ) -> LinearOperator:
-    """The forward model of a batch.
+    """Measurement operator of a batch of slices.
 
     Args:
         config: an evaluation config; its `operator`, `seed` and `protocol` are read.
         shape: ``(H, W)`` of the images in pixels.
-        keys: of the slices, in the order of the batch.
+        keys: keys of the slices, in the order of the batch.
 
     Raises:
-        ValueError: unknown operator or mask (the known ones are listed), or unfit parameters.
+        ValueError: an unknown operator or mask (the known ones are listed), or an invalid value.
     """
     study = config.protocol == "study"
     fields = config.operator.to_dict()

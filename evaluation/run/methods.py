@@ -1,4 +1,4 @@
-"""The baseline or sampler that a config names, as one function of operator and measurement."""
+"""The baseline or sampler of a config, as a function of operator and measurement."""
 
 import functools
 import inspect
@@ -33,13 +33,13 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 
 class Reconstruction(NamedTuple):
-    """Of a batch.
+    """Reconstructed images of a batch.
 
     Attributes:
-        images: ``(B, *domain_shape)``; with several posterior samples their mean.
-        calls: of the network, each for the whole batch.
-        failures: what went wrong, by key; these images are not usable.
-        std: ``(B, *domain_shape)`` standard deviation over posterior samples; None for one.
+        images: ``(B, *domain_shape)``; the mean if there are several posterior samples.
+        calls: number of network calls, each for the whole batch.
+        failures: error messages by key; the images of these slices are not usable.
+        std: ``(B, *domain_shape)`` standard deviation over posterior samples; None for one sample.
     """
 
     images: Tensor
@@ -52,11 +52,12 @@ Reconstructor = Callable[[LinearOperator, Tensor, tuple[str, ...]], Reconstructi
 
 
 def prior_file(config: ConfigDict) -> Path | None:
-    """The checkpoint that `config.prior` means; None for a baseline, which needs none.
+    """Checkpoint file of `config.prior`; None for a baseline, which needs no prior.
 
     Raises:
-        ValueError: unknown name of a method (the known ones are listed), or no prior given.
-        FileNotFoundError: no such prior.
+        ValueError: `config.sampler.name` is unknown (the known ones are listed), or a sampler has
+            no prior.
+        FileNotFoundError: there is no such prior.
     """
     name = config.sampler.name
     if name in BASELINES:
@@ -70,9 +71,12 @@ def prior_file(config: ConfigDict) -> Path | None:
 
 
 def weights_file(config: ConfigDict) -> Path | None:
-    """What the result depends on beside config and data: the prior's file, or a baseline's.
+    """File of the weights that a result depends on: the prior's, a baseline's, or None.
 
-    Raises: as `prior_file`.
+    Raises:
+        ValueError: `config.sampler.name` is unknown (the known ones are listed), or a sampler has
+            no prior.
+        FileNotFoundError: there is no such file.
     """
     if config.sampler.name in BASELINES and config.sampler.checkpoint:
         return resolve_prior(config.sampler.checkpoint)
@@ -82,16 +86,20 @@ def weights_file(config: ConfigDict) -> Path | None:
 def create_reconstructor(
     config: ConfigDict, device: str, on_call: Callable[[], None] = lambda: None
 ) -> Reconstructor:
-    """The baseline or sampler of `config.sampler`, its keywords checked.
+    """Reconstruction function of the baseline or sampler in `config.sampler`.
 
     Args:
         config: an evaluation config.
-        device: where networks run.
-        on_call: called at each call of the network, by a baseline after each slice.
+        device: device of the networks.
+        on_call: called at each call of the network, or by a baseline after each slice.
+
+    Returns:
+        A function ``(operator, y, keys) -> Reconstruction``.
 
     Raises:
-        ValueError: unknown name or keyword (the known ones are listed), or an unfit value.
-        FileNotFoundError, CheckpointError: no such prior, or an unreadable one.
+        ValueError: an unknown name or keyword (the known ones are listed), or an invalid value.
+        FileNotFoundError: there is no such prior.
+        CheckpointError: the prior is unreadable.
     """
     options = {k: v for k, v in config.sampler.items() if v is not None}
     name = options.pop("name")
@@ -141,9 +149,9 @@ def create_reconstructor(
 
 
 def counted(score: Score, on_call: Callable[[], None]) -> Score:
-    """`score`, with ``on_call()`` before each of its calls."""
+    """`score` with a call of ``on_call()`` before each of its calls."""
 
-    @functools.wraps(score)  # its attributes, too
+    @functools.wraps(score)  # also copies its attributes
     def call(x: Tensor, sigma: Tensor) -> Tensor:
         on_call()
         return score(x, sigma)
@@ -152,11 +160,11 @@ def counted(score: Score, on_call: Callable[[], None]) -> Score:
 
 
 def expected_calls(name: str, num_steps: int, num_samples: int, options: dict) -> int:
-    """About how many calls of the network a slice takes, for a progress bar; 0 for a baseline."""
+    """Approximate number of network calls per slice, for a progress bar; 0 for a baseline."""
     if name in BASELINES:
         return 0
     parameters = inspect.signature(SAMPLERS[name]).parameters
-    repeated = {"corrector_steps": 1, "inner_steps": 0}  # beside one predictor step, or none
+    repeated = {"corrector_steps": 1, "inner_steps": 0}  # in addition to so many predictor steps
     calls = 1
     for keyword, beside in repeated.items():
         if keyword in parameters:
@@ -178,25 +186,25 @@ def draw_samples(
     initial: Tensor | None,
     options: dict,
 ) -> tuple[Posterior, dict[str, str]]:
-    """Moments over posterior samples of a batch by `samplers.SAMPLERS[name]`, with a progress bar.
+    """Mean and standard deviation over posterior samples of a batch, with a progress bar.
 
-    Random numbers follow from `seed`, each slice's key and the sample's number.
+    Random numbers are seeded by `seed`, the key of the slice and the number of the sample.
 
     Args:
         name: a key of `SAMPLERS`.
-        score: the prior's, on the device of `y`.
-        sde: its noise schedule.
-        operator: measurement model.
+        score: score of the prior, on the device of `y`.
+        sde: SDE of the prior.
+        operator: measurement operator.
         y: ``(B, *range_shape)`` measurement.
-        num_steps: of the sampler.
-        num_samples: that the mean is taken over.
-        seed: of the whole run.
-        keys: of the slices.
-        initial: ``(B, *domain_shape)`` images to start from; None: the sampler's own start.
+        num_steps: number of steps of the sampler.
+        num_samples: number of posterior samples per slice.
+        seed: seed of the whole run.
+        keys: keys of the slices.
+        initial: ``(B, *domain_shape)`` images to start from; None for the sampler's own start.
         options: further keywords of the sampler.
 
     Returns:
-        The moments, and what went wrong by key; the images of these slices are not usable.
+        The moments, and error messages by key; the images of these slices are not usable.
     """
     failures: dict[str, str] = {}
     start = {} if initial is None else {"initial": initial}
@@ -216,7 +224,7 @@ def draw_samples(
                     **options,
                     **start,
                 )
-        except NonFiniteError as error:  # the other slices of the batch are as good as ever
+        except NonFiniteError as error:  # the other slices of the batch are valid
             for index, _, step, sigma in error.failures:
                 failures[keys[index]] = f"not finite at step {step}, sigma {sigma:.4g}"
             nothing = torch.full_like(blank(operator, y), torch.nan)
@@ -228,22 +236,19 @@ def draw_samples(
 
 def starts_warm(name: str, options: dict) -> bool:
     """Whether a sampler with the keywords `options` starts from the direct reconstruction."""
-    # the predictor-corrector starts from the prior unless a level says otherwise
+    # the predictor-corrector starts from the prior unless a start level is given
     cold = name == "predictor_corrector" and not {"start_level", "start_sigma"} & options.keys()
     return takes(name, "initial") and not cold
 
 
 def uses_noise(name: str, options: dict) -> bool:
-    """Whether a sampler with the keywords `options` takes the measurement's noise into account."""
+    """Whether a sampler with the keywords `options` uses the noise level of the measurement."""
     ignored = name == "annealed_langevin" and options.get("likelihood") != "gaussian"
     return takes(name, "sigma_y") and not ignored
 
 
 def check_num_samples(name: str, num_samples: int) -> None:
-    """Raise a ValueError for fewer than one sample, or several of what has no random number in it.
-
-    Copies of one image have neither a mean of their own nor a standard deviation.
-    """
+    """Raise a ValueError for fewer than one sample, or for several of a deterministic method."""
     if num_samples < 1:
         raise ValueError(f"expected sampler.num_samples of at least 1, got {num_samples}")
     if num_samples > 1 and (name in POINT_ESTIMATES or name in BASELINES):
@@ -255,7 +260,7 @@ def check_num_samples(name: str, num_samples: int) -> None:
 
 
 def check_noise(name: str, options: dict) -> None:
-    """Raise a ValueError for a noise level that is not finite, below 0, or not taken notice of."""
+    """Raise a ValueError for a noise level that is negative, not finite, or not used."""
     if "sigma_y" not in options:
         return
     if not 0 <= options["sigma_y"] < math.inf:
@@ -265,14 +270,15 @@ def check_noise(name: str, options: dict) -> None:
 
 
 def takes(name: str, keyword: str) -> bool:
-    """Whether the sampler `name` has that keyword."""
+    """Whether the sampler `name` has the keyword `keyword`."""
     return keyword in inspect.signature(SAMPLERS[name]).parameters
 
 
 def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -> Reconstructor:
-    """A baseline on one slice after the other: the batch size then changes no bit of the result.
+    """Reconstruction function that applies a baseline to one slice at a time.
 
-    (A product of a sparse matrix with several vectors sums in another order than with one.)
+    The result then does not depend on the batch size, not even in rounding: the product of a sparse
+    matrix with several vectors sums in another order than with one.
     """
 
     def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
@@ -286,7 +292,7 @@ def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -
 
 
 def check_options(function: Callable, options: dict) -> None:
-    """Raise a ValueError for a keyword that `function` does not have; lists the ones it has."""
+    """Raise a ValueError, which lists the known keywords, if `function` lacks one of `options`."""
     taken = {"rng", "num_steps", "callback", "initial", "after_step"}
     parameters = inspect.signature(function).parameters.values()
     known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - taken

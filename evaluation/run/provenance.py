@@ -1,4 +1,4 @@
-"""What computed a number, and from what: versions of the code, hashes of weights and data."""
+"""Provenance of results: versions of the code, hashes of weights and data, peak memory."""
 
 import hashlib
 import platform
@@ -16,19 +16,20 @@ from evaluation.results.files import read_json
 from operators import LinearOperator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DIGEST_BYTES = 8  # of a fingerprint: among a million slices, two are mistaken with chance 3e-8
+DIGEST_BYTES = 8  # size of a fingerprint: a collision among a million slices has probability 3e-8
 
 
 def code_version(root: Path = ROOT) -> dict[str, str | bool]:
-    """The package's version and, in a git checkout, the commit and whether files differ from it.
+    """Version of the package and state of its git checkout.
 
     Returns:
-        "version"; in a checkout "commit" (40 hex digits) and "dirty", too.
+        "version"; in a git checkout also "commit" (40 hex digits) and "dirty" (whether tracked
+        files differ from the commit).
     """
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = _git(root, "rev-parse", "HEAD")
-    # a copy without its own history may lie in somebody else's repository
+    # a copy without its own history may be inside another repository
     if not top or not commit or Path(top).resolve() != root.resolve():
         return {"version": version}
     changes = _git(root, "status", "--porcelain", "--untracked-files=no")
@@ -36,7 +37,7 @@ def code_version(root: Path = ROOT) -> dict[str, str | bool]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints; None where there is no git, or it refuses."""
+    """Output of a git command; None if git is missing or fails."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
@@ -47,7 +48,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def environment(device: str) -> dict[str, str | bool]:
-    """The device and the versions that numbers may depend on in their last digits."""
+    """Device and software versions, on which the last digits of results may depend."""
     on_gpu = torch.device(device).type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "cpu",
@@ -68,10 +69,10 @@ def fingerprint(array: torch.Tensor | np.ndarray) -> str:
 
 
 def sampling(operator: LinearOperator) -> dict[str, str | float]:
-    """`mask_hash` of what one slice's operator samples, and `acceleration` where it has a mask.
+    """Sampling of one slice's operator: `mask_hash`, and `acceleration` if it is defined.
 
-    The hash is the `fingerprint` of `LinearOperator.sampled`: the mask as bool ``(H, W)``, a CT
-    operator's angles in degrees as float64; empty for operators that have neither.
+    The hash is the `fingerprint` of `LinearOperator.sampled`, such as a mask, bool ``(H, W)``, or
+    angles in degrees, float64. Operators without a sampling pattern have no `mask_hash`.
     """
     sampled, acceleration = operator.sampled(), operator.acceleration
     found = {} if acceleration is None else {"acceleration": acceleration}
@@ -87,12 +88,16 @@ def describe_prior(path: Path | None) -> dict[str, str] | None:
 
 
 def check_prior(folder: Path, prior: dict[str, str] | None) -> None:
-    """Compare the prior that a results folder was made with with `prior`; no folder is fine.
+    """Raise an error if a results folder was made with another prior.
 
-    The path may differ, the weights may not.
+    Only the hashes of the weights are compared, not the paths.
+
+    Args:
+        folder: results folder, which may be missing.
+        prior: from `describe_prior`.
 
     Raises:
-        ConfigError: they differ; names both.
+        ConfigError: the weights differ; both priors are named.
     """
     path = folder / "info.json"
     if not path.is_file():
@@ -112,14 +117,14 @@ def _name(prior: dict[str, str] | None) -> str:
 def describe(
     folder: Path, *, operator: LinearOperator, prior: dict | None, skipped: list[str], device: str
 ) -> dict:
-    """The content of ``info.json``; what earlier runs into `folder` said of themselves is kept.
+    """Content of ``info.json``: provenance of this run, and of earlier ones into `folder`.
 
     Args:
-        folder: the results.
-        operator: of the first slice.
+        folder: results folder.
+        operator: operator of the first slice.
         prior: from `describe_prior`.
-        skipped: what the data set left out, with the reasons.
-        device: where the networks run.
+        skipped: files and slices that the data set skipped, with the reasons.
+        device: device of the networks.
     """
     now = environment(device)
     path = folder / "info.json"
@@ -139,13 +144,13 @@ def _distinct(items: list[dict]) -> list[dict]:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Start a new measurement on a GPU; a process's own peak cannot be reset."""
+    """Reset the peak memory of a GPU; that of the process cannot be reset."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: str) -> float:
-    """MiB: allocated on the GPU since `reset_peak_memory`; on a CPU the process's peak so far."""
+    """Peak memory in MiB: on a GPU since `reset_peak_memory`, on a CPU that of the process."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes

@@ -1,13 +1,13 @@
-"""Which slices are this process's, where several work on one results folder.
+"""Division of slices among several processes that work on one results folder.
 
-Shard RANK of WORLD does the slices ``keys[RANK::WORLD]``. The flag ``--shard`` says which it is:
+Shard RANK of WORLD has the slices ``keys[RANK::WORLD]``. The flag ``--shard`` selects it:
 
-    auto         torchrun's RANK and WORLD_SIZE where both are set, else everything (default)
-    RANK/WORLD   such as 2/8, whatever the environment says
-    slurm        the place of this task in its SLURM array; with torchrun in each task, both
+    auto         from torchrun's RANK and WORLD_SIZE if both are set, otherwise all (default)
+    RANK/WORLD   such as 2/8, regardless of the environment
+    slurm        from this task's place in its SLURM array, combined with torchrun if in use
 
-A SLURM array is never taken unless asked for: scripts use arrays to choose what to evaluate, too,
-and a task that quietly did an eighth of its slices would look finished.
+A SLURM array is used only on request, as scripts also use arrays to choose what to evaluate; a task
+that silently did an eighth of its slices would look finished.
 """
 
 import re
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 class Shard(NamedTuple):
-    """One process of several that share the work: `rank` out of 0 ... `world` - 1."""
+    """One of `world` processes that share the work, with `rank` from 0 to `world` - 1."""
 
     rank: int
     world: int
 
     def part(self, items: Sequence[T]) -> Sequence[T]:
-        """Every `world`-th item, from `rank` on."""
+        """The items of this shard: every `world`-th item, starting at `rank`."""
         return items[self.rank :: self.world]
 
 
@@ -32,15 +32,15 @@ WHOLE = Shard(0, 1)
 
 
 def find_shard(choice: str, environment: Mapping[str, str]) -> Shard:
-    """The shard that ``--shard=CHOICE`` means.
+    """Shard selected by ``--shard=CHOICE``.
 
     Args:
         choice: "auto", "slurm" or "RANK/WORLD".
-        environment: variables, such as ``os.environ``.
+        environment: environment variables, such as ``os.environ``.
 
     Raises:
-        ValueError: another choice, a rank outside the world, no SLURM array, or one whose task
-            numbers are not evenly spaced.
+        ValueError: another choice, a rank that is not below the world size, no SLURM array, or one
+            whose task numbers are not evenly spaced.
     """
     if choice == "auto":
         return _torchrun(environment)

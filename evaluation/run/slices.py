@@ -1,4 +1,4 @@
-"""From slices to rows: simulate the measurements of a batch, reconstruct, measure the quality."""
+"""From slices to rows of results: simulate measurements, reconstruct, compute metrics."""
 
 import time
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from evaluation.run.provenance import fingerprint, peak_memory, reset_peak_memor
 from operators import LinearOperator
 from operators.batch import norm
 
-ERROR_LENGTH = 500  # characters of an exception's text that are kept
+ERROR_LENGTH = 500  # largest number of characters kept of an exception's text
 
 
 class Outcome(NamedTuple):
-    """What became of one slice: `row` and images ``(H, W)``, or an `error`."""
+    """Result of one slice: `row` and images ``(H, W)``, or an `error` message."""
 
     key: str
     error: str = ""
@@ -41,7 +41,18 @@ def run_slices(
     with_panel: set[str],
     device: str,
 ) -> list[Outcome]:
-    """Measure and reconstruct some slices of one size, and measure the quality."""
+    """Simulate measurements of slices of one size, reconstruct them and compute metrics.
+
+    Args:
+        config: an evaluation config.
+        method: from `create_reconstructor`.
+        samples: the slices.
+        with_panel: keys of the slices that get a panel, and so need their direct reconstruction.
+        device: device of the reconstruction.
+
+    Raises:
+        ValueError: a measurement is not finite.
+    """
     batch = collate(samples)
     keys = batch.key
     operator = build_operator(config, tuple(batch.image.shape[-2:]), keys)
@@ -86,12 +97,12 @@ def run_slices(
 
 
 def measure(operator: LinearOperator, image: Tensor) -> Tensor:
-    """A x of images ``(B, 1, H, W)``, each slice alone and on the CPU: bits never depend on B."""
+    """Measurement of images ``(B, 1, H, W)``, of each slice alone, so that no bit depends on B."""
     return torch.cat([operator[b].forward(image[b : b + 1]) for b in range(len(image))])
 
 
 def measurement_hash(config: ConfigDict, sample: Sample) -> str:
-    """The `fingerprint` of a slice's measurement, made again."""
+    """`fingerprint` of the simulated measurement of a slice."""
     operator = build_operator(config, tuple(sample.image.shape[-2:]), [sample.key])
     return fingerprint(measure(operator, sample.image[None]))
 
@@ -104,7 +115,7 @@ def check_finite(value: Tensor, keys: tuple[str, ...]) -> None:
 
 
 def describe_error(error: Exception) -> str:
-    """An exception of one slice, on one line."""
+    """Text of an exception of one slice, on one line."""
     text = " ".join(str(error).split())[:ERROR_LENGTH]
     if is_out_of_memory(error):
         return f"out of memory with one slice at a time: {text}"

@@ -1,1 +1,1 @@
-"""What is made of finished results: tables, plots, panels, intervals, pages."""
+"""Presentation of finished results: tables, plots, panels, intervals, reports."""

@@ -1,4 +1,4 @@
-"""The images behind a results folder: targets, reconstructions, and what a scanner would show."""
+"""Images of a results folder: targets, reconstructions and direct reconstructions."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,14 @@ from evaluation.run.slices import measure, measurement_hash
 
 
 class CellImages:
-    """Images of a results folder by key, ``(H, W)`` float32; of complex ones the magnitude.
+    """Images of a results folder by key: float32 ``(H, W)``, of complex images the magnitude.
 
     Args:
-        cell: a results folder; its config says where the targets are.
+        cell: cell of the results folder; its config locates the data set of the targets.
 
     Raises:
-        FileNotFoundError: no reconstructions there; DataError: as the data set.
+        FileNotFoundError: the folder has no reconstructions yet.
+        DataError: the data set is missing or damaged; raised on the first access to a target.
     """
 
     def __init__(self, cell: Cell):
@@ -32,26 +33,26 @@ class CellImages:
         self.config = ConfigDict(cell.config)
         self._dataset: Dataset | None = None
         self._items: dict[str, int] = {}
-        self._changed = False  # files of the data, since the results were made
+        self._changed = False  # whether files of the data have changed since the evaluation
 
     def reconstruction(self, key: str) -> np.ndarray:
-        """The reconstruction of a slice."""
+        """Reconstruction of a slice."""
         with open_reconstructions(self.cell.folder) as images:
             return _real(images[key])
 
     def target(self, key: str) -> np.ndarray:
-        """The slice itself, out of the data set."""
+        """Target of a slice, read from the data set."""
         return _real(self._sample(key).image[0].numpy())
 
     def direct(self, key: str) -> np.ndarray:
-        """Zero-filled or FBP of the slice's measurement, made again."""
+        """Direct reconstruction (zero-filled or FBP) of a slice, from its simulated measurement."""
         image = self._sample(key).image[None]  # (1, 1, H, W)
         operator = build_operator(self.config, tuple(image.shape[-2:]), [key])
         return _real(direct(operator, measure(operator, image))[0, 0].numpy())
 
     def _sample(self, key: str) -> Sample:
         if self._dataset is None:
-            # not prepare_dataset: a few slices are read, all of which were read before
+            # prepare_dataset would read all slices; here only a few are needed
             self._dataset = create_dataset(self.config.data, self.config.data.split)
             old = read_files(self.cell.folder / "files.csv")
             now = describe_files(self._dataset, self.config.data) if old else {}
@@ -70,7 +71,7 @@ class CellImages:
 
 
 def common_keys(folders: Sequence[CellImages]) -> list[str]:
-    """Slices that all folders have, in the first one's order.
+    """Keys of the slices that all folders have, in the order of the first folder.
 
     Raises:
         ValueError: there is none.
@@ -84,5 +85,5 @@ def common_keys(folders: Sequence[CellImages]) -> list[str]:
 
 
 def _real(image: np.ndarray) -> np.ndarray:
-    """As the metrics see it: magnitudes of complex images; real ones keep their sign."""
+    """Image as the metrics use it: the magnitude if complex; real images keep their sign."""
     return (np.abs(image) if np.iscomplexobj(image) else image).astype(np.float32)

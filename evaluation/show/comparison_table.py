@@ -1,4 +1,4 @@
-"""Two methods compared on the slices that both have, over a grid of results folders."""
+"""Paired comparison of two methods over a grid of results folders."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from evaluation.show.study_table import LABELS, row_labels, rows_of
 MINUS = "\N{MINUS SIGN}"
 log = logging.getLogger(__name__)
 
-SMALLEST_P = 0.001  # smaller ones are shown as such
+SMALLEST_P = 0.001  # smaller p values are shown as "< 0.001"
 CSV_HEADER = (
     *("data", "measurement", "sampling", "metric", "slices", "volumes", "first", "second"),
     *("difference", "ci_low", "ci_high", "p_permutation_holm", "p_wilcoxon_holm"),
@@ -20,7 +20,7 @@ CSV_HEADER = (
 
 
 class Line(NamedTuple):
-    """Of the table: labels, a metric's name, the comparison, its p values after Holm."""
+    """Line of the table: labels, name of the metric, comparison, p values adjusted by Holm."""
 
     labels: tuple[str, str, str]
     metric: str
@@ -31,20 +31,21 @@ class Line(NamedTuple):
 def comparison_table(
     cells: Sequence[Cell], first: str, second: str, style: str, *, metrics: Sequence[str]
 ) -> str:
-    """Paired differences first - second of each measurement of each data set.
+    """Table of paired differences first - second for each measurement of each data set.
 
-    Intervals are 95 % and by volume. p values are two-sided, by volume, and adjusted for the
-    number of lines (Holm).
+    Intervals are 95 % intervals by volume. p values are two-sided, by volume, and adjusted by Holm
+    for the number of lines.
 
     Args:
-        cells: of a grid.
-        first: name of a method's folder.
-        second: another one.
+        cells: cells of a grid.
+        first: folder name of the first method.
+        second: folder name of the second method.
         style: "markdown", "latex" or "csv".
         metrics: columns of the results.
 
     Raises:
-        ValueError: no measurement has both methods; or as `statistics.compare`.
+        ValueError: no measurement has both methods, both have no slice in common, or a value is not
+            finite.
     """
     lines = _lines(cells, first, second, metrics)
     if style == "csv":
@@ -79,7 +80,7 @@ def _lines(cells: Sequence[Cell], first: str, second: str, metrics: Sequence[str
 
 
 def _warn(first: Cell, second: Cell) -> None:
-    """Of slices whose measurements differ, where both methods' are known."""
+    """Log a warning if the two methods reconstructed different measurements of a slice."""
     keys = sorted(first.measured.keys() & second.measured.keys())
     pairs = {key: (first.measured[key], second.measured[key]) for key in keys}
     differing = [key for key, (a, b) in pairs.items() if a and b and a != b]
@@ -103,6 +104,6 @@ def _texts(line: Line) -> list[str]:
 
 
 def _difference(difference: Interval, metric: Metric) -> list[str]:
-    """Mean and interval with their signs; a dash for an interval that there is not."""
+    """Mean and interval as text with signs; a dash if there is no interval."""
     mean, low, high = (f"{value:+.{metric.digits}f}".replace("-", MINUS) for value in difference)
     return [mean, MISSING if low == "+nan" else f"[{low}, {high}]"]

@@ -1,8 +1,8 @@
-"""How sure a mean over slices is, and whether two methods differ.
+"""Confidence intervals of means over slices, and tests of the difference between two methods.
 
-Slices of one volume show the same person, so they are not independent: everything here counts
-whole volumes, `volumes.volume_of` a slice's key, or people, where a data set knows whom its slices
-show (`cells.Cell.unit`).
+Slices of one volume are not independent, as they show the same person. The statistical unit is
+therefore the volume (`volumes.volume_of` a slice's key), or the person if the data set knows whom
+its slices show (`cells.Cell.unit`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,17 @@ from evaluation.results.volumes import volume_of
 
 SEED = 0
 RESAMPLES = 9999
-# volumes from which the bootstrap is taken, which knows of skewness, but nothing of few units: its
-# 95 % intervals of 3 to 6 cover 73 to 85 %, Student's 94 to 95 %
+# number of volumes from which on the bootstrap is used. It accounts for skewness, but fails for few
+# units: its 95 % intervals of 3 to 6 volumes cover 73 to 85 %, Student's 94 to 95 %
 ENOUGH = 20
-MOST_NUMBERS = 10_000_000  # drawn at a time, so that memory stays below about 100 MB
+MOST_NUMBERS = 10_000_000  # numbers drawn at a time, which keeps memory below about 100 MB
 
 
-Unit = Callable[[str], str]  # a slice's key -> what counts as one: its volume, or person
+Unit = Callable[[str], str]  # key of a slice -> its statistical unit: volume or person
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its confidence interval; NaN where there are none."""
+    """Mean and the ends of its confidence interval; the ends are NaN if there is none."""
 
     mean: float
     low: float
@@ -33,16 +33,16 @@ class Interval(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Of two methods on the slices that both have.
+    """Comparison of two methods on the slices that both have.
 
     Attributes:
-        slices: how many both have.
-        volumes: how many those belong to.
+        slices: number of slices that both have.
+        volumes: number of volumes of these slices.
         first: mean of the first method.
-        second: mean of the second.
+        second: mean of the second method.
         difference: mean of first - second, with its interval.
-        p_permutation: two-sided, signs of whole volumes flipped.
-        p_wilcoxon: two-sided signed-rank test of the volumes' mean differences.
+        p_permutation: two-sided p value of the permutation test that flips signs of volumes.
+        p_wilcoxon: two-sided p value of the signed-rank test of the volumes' mean differences.
     """
 
     slices: int
@@ -57,19 +57,19 @@ class Comparison(NamedTuple):
 def mean_interval(
     values: Mapping[str, float], *, confidence: float = 0.95, unit: Unit = volume_of
 ) -> Interval:
-    """Mean over slices with its interval by volume.
+    """Mean over slices with its confidence interval by volume.
 
-    Student's t, from volumes' deviations; from `ENOUGH` volumes on a bootstrap (BCa, Efron 1987)
-    that resamples them. The order of `values` has no influence.
+    The interval is Student's t from the deviations of volumes; from `ENOUGH` volumes on it is a
+    bootstrap (BCa, Efron 1987) that resamples volumes. The order of `values` has no influence.
 
     Args:
-        values: one a slice, by key.
-        confidence: of the interval, in (0, 1).
-        unit: of a key.
+        values: one value per slice, by key.
+        confidence: confidence level in (0, 1).
+        unit: function that maps a key to its statistical unit.
 
     Returns:
-        Mean, lower and upper end; the ends are NaN with a single volume, or where a value is not
-        finite, for then nothing is known about the spread.
+        Mean, lower and upper end; the ends are NaN if there is only one volume, or a value is not
+        finite.
 
     Raises:
         ValueError: no values, or a confidence outside (0, 1).
@@ -90,7 +90,7 @@ def mean_interval(
         n_resamples=RESAMPLES,
         batch=max(1, MOST_NUMBERS // len(sums)),
         confidence_level=confidence,
-        paired=True,  # a volume's sum and its number of slices are drawn together
+        paired=True,  # draw the sum of a volume together with its number of slices
         method="BCa",
         rng=np.random.default_rng(SEED),
     )
@@ -100,10 +100,21 @@ def mean_interval(
 def gap_interval(
     first: Mapping[str, float], second: Mapping[str, float], *, confidence: float = 0.95
 ) -> Interval:
-    """Mean of `first` minus mean of `second`, of different volumes, with its interval.
+    """Difference of the means of two sets of different volumes, with its confidence interval.
 
-    Student's t with the degrees of freedom of Welch (1947), by volume as in `mean_interval`; the
-    ends are NaN where one of them has a single volume.
+    The interval is Student's t by volume with the degrees of freedom of Welch (1947).
+
+    Args:
+        first: one value per slice, by key.
+        second: one value per slice of other volumes, by key.
+        confidence: confidence level in (0, 1).
+
+    Returns:
+        Mean of `first` minus mean of `second`, lower and upper end; the ends are NaN if one of the
+        sets has only one volume.
+
+    Raises:
+        ValueError: no values.
     """
     parts = [_by_volume(values) for values in (first, second)]
     gap = float(_ratio(*parts[0]) - _ratio(*parts[1]))
@@ -124,19 +135,19 @@ def compare(
     confidence: float = 0.95,
     unit: Unit = volume_of,
 ) -> Comparison:
-    """Two methods on the slices that both have, tested by volume.
+    """Paired comparison of two methods on the slices that both have, tested by volume.
 
-    The permutation test is exact up to 13 volumes, else it draws `RESAMPLES` sign patterns; with n
-    volumes its p is at least 2^(1 - n).
+    The permutation test is exact up to 13 volumes and otherwise draws `RESAMPLES` sign patterns;
+    with n volumes its p value is at least 2^(1 - n).
 
     Args:
-        first: one value a slice, by key.
-        second: the same of another method.
-        confidence: of the difference's interval.
-        unit: of a key.
+        first: one value per slice of the first method, by key.
+        second: one value per slice of the second method, by key.
+        confidence: confidence level of the interval of the difference, in (0, 1).
+        unit: function that maps a key to its statistical unit.
 
     Raises:
-        ValueError: no slice in common, or a value that is not finite.
+        ValueError: there is no slice in common, or a value is not finite.
     """
     keys = sorted(first.keys() & second.keys())
     if not keys:
@@ -158,9 +169,10 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number (Holm 1979), in the order given.
+    """P values adjusted for multiple tests (Holm 1979), in the given order.
 
-    The family-wise error is kept below alpha by rejecting where the adjusted value is below alpha.
+    Rejecting hypotheses whose adjusted p value is below alpha keeps the family-wise error below
+    alpha.
     """
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(order), 0, -1)
@@ -172,7 +184,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _by_volume(
     values: Mapping[str, float], unit: Unit = volume_of
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of each volume's values, ``(n,)`` each, in the order of the names."""
+    """Sum and number of the values of each volume, ``(n,)`` each, sorted by name of the volume."""
     if not values:
         raise ValueError("expected at least one value, got none")
     volumes: dict[str, list[float]] = {}
@@ -188,7 +200,7 @@ def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray |
 
 
 def _variance(sums: np.ndarray, counts: np.ndarray) -> float:
-    """Of the mean over slices, from two or more volumes; linearised where they are unequal.
+    """Variance of the mean over slices, from two or more volumes; linearised for unequal sizes.
 
     Source: W. G. Cochran, Sampling Techniques (1977), equation 9A.3 (means of clusters).
     """
@@ -203,9 +215,9 @@ def _student(mean: float, variance: float, freedom: float, confidence: float) ->
 
 
 def _permutation(sums: np.ndarray) -> float:
-    if len(sums) < 2:  # either sign is as extreme as the other
+    if len(sums) < 2:  # both signs are equally extreme
         return 1.0
-    # one sample: scipy flips the signs of its entries
+    # for one sample, scipy flips the signs of its entries
     result = stats.permutation_test(
         (sums,),
         np.sum,
@@ -219,6 +231,6 @@ def _permutation(sums: np.ndarray) -> float:
 
 
 def _wilcoxon(differences: np.ndarray) -> float:
-    if not differences.any():  # scipy gives NaN: there is no rank
+    if not differences.any():  # scipy returns NaN, as there are no ranks
         return 1.0
     return float(stats.wilcoxon(differences).pvalue)

@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX (booktabs) and CSV: plain text in, marked up and escaped text out."""
+"""Tables of plain text as escaped Markdown, HTML, LaTeX (booktabs) or CSV."""
 
 import csv
 import io
@@ -39,7 +39,7 @@ MARKDOWN = {"|": r"\|", "*": r"\*"}
 
 
 class Text(NamedTuple):
-    """A table's cell: plain text, perhaps bold, perhaps with an asterisk for a note."""
+    """Entry of a table: plain text, optionally bold, optionally with an asterisk for a note."""
 
     text: str
     bold: bool = False
@@ -47,7 +47,7 @@ class Text(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column's title, what stands above it and its neighbours, and whether it holds numbers."""
+    """Column of a table: title, group title above neighbouring columns, and if it holds numbers."""
 
     title: str
     group: str = ""
@@ -55,20 +55,20 @@ class Column(NamedTuple):
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1); NaN for the latter with a single value."""
+    """Mean and standard deviation (n - 1 degrees of freedom; NaN for a single value)."""
     array = np.asarray(values, dtype=float)
     with np.errstate(invalid="ignore"):  # an infinite PSNR has no spread
         return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else float("nan")
 
 
 def number(values: Mapping[str, float], metric: Metric, spread: str, unit: Unit = volume_of) -> str:
-    """Mean and spread of values by key, such as "30.12 ± 1.20" or "30.12 [29.80, 30.41]".
+    """Text of mean and spread, such as "30.12 ± 1.20" or "30.12 [29.80, 30.41]".
 
     Args:
-        values: at least one.
-        metric: says how many digits.
-        spread: "std" (over slices), "ci" (95 %, by volume) or "both"; left out where there is none.
-        unit: as for `statistics.mean_interval`.
+        values: at least one value, by key of the slice.
+        metric: gives the number of digits.
+        spread: "std" (over slices), "ci" (95 % interval by volume) or "both".
+        unit: function that maps a key to its statistical unit.
     """
     mean, std = mean_std(list(values.values()))
     text = f"{mean:.{metric.digits}f}"
@@ -81,17 +81,17 @@ def number(values: Mapping[str, float], metric: Metric, spread: str, unit: Unit 
 
 
 def escape(text: str, replacements: Mapping[str, str]) -> str:
-    """`text` with the characters that mean something to a language replaced."""
+    """`text` with the special characters of a markup language replaced."""
     return "".join(replacements.get(character, character) for character in text)
 
 
 def markdown(columns: Sequence[Column], rows: Sequence[Sequence[Text]], note: str = "") -> str:
-    """A Markdown table; a column's group is part of its title.
+    """Markdown table; the group of a column becomes part of its title.
 
     Args:
-        columns: of the table.
-        rows: a `Text` for each column.
-        note: what the asterisk means; "": nothing has one.
+        columns: columns of the table.
+        rows: rows with one `Text` per column.
+        note: meaning of the asterisk; "" if there is none.
     """
 
     def cell(item: Text) -> str:
@@ -106,7 +106,7 @@ def markdown(columns: Sequence[Column], rows: Sequence[Sequence[Text]], note: st
 
 
 def html(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> str:
-    """An HTML table of columns without groups; a row's first cell is its heading."""
+    """HTML table without column groups; the first entry of a row is its heading."""
 
     def cell(column: Column, item: Text, tag: str) -> str:
         kind = ' class="number"' if column.number else ""
@@ -130,13 +130,14 @@ def latex(
     *,
     blocks: bool = False,
 ) -> str:
-    """A `tabular` for the package booktabs; groups of columns get a line of their own above.
+    """LaTeX `tabular` for the package booktabs, with a line for the groups of columns.
 
     Args:
-        columns: as for `markdown`; so are `rows` and `note`.
-        rows: a `Text` for each column.
-        note: what the asterisk means.
-        blocks: leave out labels that repeat those above, and draw a rule where the first changes.
+        columns: columns of the table.
+        rows: rows with one `Text` per column.
+        note: meaning of the asterisk; "" if there is none.
+        blocks: whether to omit labels that repeat those of the row above, and draw a rule where the
+            first label changes.
     """
 
     def cell(item: Text) -> str:
@@ -144,7 +145,7 @@ def latex(
         return (f"\\textbf{{{text}}}" if item.bold else text) + ("$^{*}$" if item.noted else "")
 
     def line(cells: Sequence[str]) -> str:
-        # a bracket or star would be an argument of the \\ or rule above
+        # LaTeX would take a leading bracket or star as an argument of the previous line's end
         guard = "{}" if cells[0].startswith(("[", "*")) else ""
         return f"  {guard}{' & '.join(cells)} \\\\\n"
 
@@ -165,7 +166,7 @@ def latex(
 
 
 def write_csv(lines: Iterable[Sequence]) -> str:
-    """CSV text of lines of values. Numbers that are not there (NaN) are empty."""
+    """CSV text of lines of values; NaN becomes empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(["" if value != value else value for value in line] for line in lines)
@@ -173,7 +174,7 @@ def write_csv(lines: Iterable[Sequence]) -> str:
 
 
 def _repeated(columns: Sequence[Column], above: Sequence[Text], row: Sequence[Text]) -> int:
-    """How many of the row's first labels are those above."""
+    """Number of leading labels of a row that equal those of the row above."""
     for i, column in enumerate(columns):
         if column.number or row[i] != above[i]:
             return i
@@ -181,7 +182,7 @@ def _repeated(columns: Sequence[Column], above: Sequence[Text], row: Sequence[Te
 
 
 def _group_line(columns: Sequence[Column]) -> str:
-    """The groups' names over their columns, each underlined; "" if there are none."""
+    """LaTeX line with underlined group titles over their columns; "" if there are none."""
     cells, rules, first = [], "", 1
     for group, members in groupby(columns, key=lambda column: column.group):
         width = len(list(members))

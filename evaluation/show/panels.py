@@ -1,4 +1,4 @@
-"""Reconstructions side by side, with an enlarged detail and the error."""
+"""Figures of reconstructions side by side, with an enlarged detail and error maps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,35 +15,38 @@ from scipy.ndimage import uniform_filter
 
 from evaluation.show.style import STYLE, WIDTH, plain, write_figure
 
-ERROR_RANGE = 0.2  # full scale of the error map in the panels of single slices, of images in [0, 1]
-ERROR_COLORS = "inferno"  # brighter is more, in grey, too
+ERROR_RANGE = 0.2  # full scale of the error maps of single slices, for images in [0, 1]
+ERROR_COLORS = "inferno"  # brighter means larger, also when printed in grey
 ERROR_RANGES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # full scales to choose from
-TYPICAL_LARGE = 99.5  # percentile of the errors that the scale should show
-MOST_COLUMNS = 5  # pictures side by side
-INSET_PART = 0.2  # of the image's shorter side that is enlarged
-STRONG_EDGE = 75  # percentile of the gradient's magnitude where there is one
-INSET_SIZE = 0.42  # of the picture that the enlargement takes
-GAP, TITLE, CAPTION = 0.05, 0.32, 0.24  # inches: between pictures, two lines above, one below
+TYPICAL_LARGE = 99.5  # percentile of the errors that the scale should cover
+MOST_COLUMNS = 5  # largest number of images side by side
+INSET_PART = 0.2  # side of the enlarged square as a fraction of the shorter side of the image
+STRONG_EDGE = 75  # percentile of the nonzero gradient magnitudes at which they are clipped
+INSET_SIZE = 0.42  # side of the enlargement as a fraction of the image
+GAP, TITLE, CAPTION = 0.05, 0.32, 0.24  # inches: gap of images, two title lines, one caption
 INSET_COLOR = "#F0E442"
 
 
 class Inset(NamedTuple):
-    """A square of an image: first row, first column and side, in pixels."""
+    """Square of an image: first row, first column and side in pixels."""
 
     row: int
     column: int
     side: int
 
     def cut(self, image: np.ndarray) -> np.ndarray:
-        """The square of an image."""
+        """The part of an image inside the square."""
         return image[self.row : self.row + self.side, self.column : self.column + self.side]
 
 
 def find_inset(image: np.ndarray) -> Inset:
-    """The square with the most edges in bright tissue, a fifth of the image wide.
+    """Square with the most edges in bright tissue; its side is a fifth of the image's.
 
-    Gradient magnitudes are summed, clipped so that many edges count more than one strong one, and
-    weighted with the square's mean, so that nothing in the background is chosen.
+    Gradient magnitudes are summed, clipped so that many edges count more than a single strong one,
+    and weighted by the mean of the square, so that the background is not chosen.
+
+    Args:
+        image: ``(H, W)``.
     """
     side = max(2, round(INSET_PART * min(image.shape)))
     detail = _detail(image)
@@ -57,11 +60,11 @@ def find_inset(image: np.ndarray) -> Inset:
 
 
 def quiet_corner(image: np.ndarray, inset: Inset) -> tuple[float, float]:
-    """Where the enlargement hides least: its lower left corner in parts of the picture's sides."""
+    """Place where the enlargement hides least: its lower left corner as fractions of the sides."""
     height, width = (round(INSET_SIZE * n) for n in image.shape)
     detail = _detail(image)
     cut = inset.cut(detail)
-    cut += detail.sum() + 1  # never hide the place that is enlarged
+    cut += detail.sum() + 1  # never hide the square that is enlarged
     corners = {
         (0.0, 1 - INSET_SIZE): detail[:height, :width],
         (1 - INSET_SIZE, 1 - INSET_SIZE): detail[:height, -width:],
@@ -72,7 +75,7 @@ def quiet_corner(image: np.ndarray, inset: Inset) -> tuple[float, float]:
 
 
 def error_range(errors: Sequence[np.ndarray]) -> float:
-    """The smallest of `ERROR_RANGES` for which half of the maps have few errors beyond it."""
+    """Full scale for error maps: the smallest of `ERROR_RANGES` that half of the maps fit into."""
     needed = np.median([np.percentile(error, TYPICAL_LARGE) for error in errors])
     return next((full for full in ERROR_RANGES if full >= needed), ERROR_RANGES[-1])
 
@@ -85,16 +88,16 @@ def draw_panels(
     *,
     inset: Inset | None = None,
 ) -> Figure:
-    """The target and several reconstructions of a slice, their errors below.
+    """Figure of a target and several reconstructions of a slice, with error maps below.
 
     Args:
         target: ``(H, W)`` in [0, 1], shown from 0 to 1.
-        images: reconstructions of that shape, by title.
-        captions: text below each, by title.
-        inset: the detail to enlarge; None: `find_inset` of the target.
+        images: title -> reconstruction of the same shape.
+        captions: title -> text below the error map.
+        inset: detail to enlarge; None for `find_inset` of the target.
 
     Raises:
-        ValueError: an image of another shape, or an inset that is not in it.
+        ValueError: an image of another shape, or an inset that is not inside the image.
     """
     for title, image in images.items():
         if image.shape != target.shape:
@@ -122,7 +125,7 @@ def draw_panels(
 
 
 def _axes(lines: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
-    """Axes without frames, ``(2 * lines, columns)``: images and errors in turn, close together."""
+    """Frameless, adjacent axes ``(2 * lines, columns)``: rows of images and errors in turn."""
     width = (WIDTH - GAP * (columns - 1)) / columns
     picture = width * aspect
     line = TITLE + 2 * picture + GAP + CAPTION
@@ -162,7 +165,7 @@ def _frame(inset: Inset) -> Rectangle:
 
 
 def _error_scale(figure: Figure, axis: Axes, full: float) -> None:
-    """A horizontal colour bar in the free place below the target."""
+    """Draw a horizontal colour bar in the free space below the target."""
     bar = axis.inset_axes([0.08, 0.55, 0.84, 0.07])
     scale = ScalarMappable(Normalize(0, full), ERROR_COLORS)
     figure.colorbar(scale, cax=bar, orientation="horizontal", extend="max", ticks=[0, full])
@@ -170,7 +173,7 @@ def _error_scale(figure: Figure, axis: Axes, full: float) -> None:
 
 
 def _detail(image: np.ndarray) -> np.ndarray:
-    """Magnitude of the gradient, a pixel."""
+    """Gradient magnitude per pixel."""
     return np.hypot(*np.gradient(image.astype(np.float64)))
 
 
@@ -183,15 +186,17 @@ def panel(
     captions: tuple[str, str, str],
     title: str,
 ) -> None:
-    """Target, baseline, reconstruction and its error side by side, as PNG.
+    """Write a PNG of target, baseline, reconstruction and its error side by side.
+
+    Magnitudes are shown from 0 to 1.
 
     Args:
-        path: of the PNG.
-        target: ``(H, W)`` in [0, 1]; so are `baseline` and `image`, the magnitude is shown.
-        baseline: e.g. zero-filled.
-        image: the reconstruction.
-        captions: below the three images.
-        title: above all.
+        path: the file to write.
+        target: ``(H, W)`` in [0, 1].
+        baseline: ``(H, W)``, such as a zero-filled image.
+        image: ``(H, W)`` reconstruction.
+        captions: texts below the three images.
+        title: text above the images.
     """
     picture = 3.0  # inches
     height = picture * target.shape[0] / target.shape[1]

@@ -1,4 +1,4 @@
-"""Plots of a grid's numbers: boxes by mask and size, means by depth, means by lambda."""
+"""Plots of the metrics of a grid: boxes by mask and size, means by depth, means by lambda."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,10 +16,10 @@ from evaluation.results.cells import label as in_words
 from evaluation.show.intervals import Interval, mean_interval
 from evaluation.show.style import COLORS, LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
 
-ROW = 2.1  # inches, height of a row of axes
-FEWEST_BOXES = 8  # a measurement that a box's width is made for
-MOST_COLUMNS = 5  # of axes side by side
-DODGE = 0.16  # between the lines of two priors, of the distance between two depths
+ROW = 2.1  # height of a row of axes in inches
+FEWEST_BOXES = 8  # smallest number of boxes per measurement that sets the width of a box
+MOST_COLUMNS = 5  # largest number of axes side by side
+DODGE = 0.16  # shift between the lines of two priors, in units of the distance of two depths
 BOXES = {
     "boxprops": {"linewidth": 0.5},
     "whiskerprops": {"linewidth": 0.5},
@@ -32,13 +32,13 @@ SIZE_TICKS = {"4_attention": "4a"}
 
 @rc_context(STYLE)
 def draw_boxplots(cells: Sequence[Cell], metric: str) -> Figure:
-    """Boxes over the slices of each prior and size, grouped by measurement; a row a sampler.
+    """Box plots over the slices for each prior and size, by measurement; one row per sampler.
 
-    Boxes reach from quartile to quartile with a line at the median, whiskers to the last value
-    within 1.5 times the box's length, dots are slices beyond.
+    Boxes extend from quartile to quartile with a line at the median, whiskers to the last value
+    within 1.5 times the length of the box; dots are slices beyond.
 
     Args:
-        cells: with a prior, of one data set.
+        cells: cells of one data set that have a prior.
         metric: a column of the results.
     """
     measurements, samplers = _names(cells, "measurement"), _samplers(cells)
@@ -63,7 +63,7 @@ def draw_boxplots(cells: Sequence[Cell], metric: str) -> Figure:
         axis.grid(axis="x", which="minor", linewidth=0.8)
         axis.grid(axis="y")
         axis.tick_params(axis="x", which="both", length=0)
-    # by size, then prior, so that each row of the legend is a prior
+    # sorted by size, then prior, so that each row of the legend is one prior
     patches = [
         Patch(
             facecolor=shade(colors[p], s), edgecolor="black", lw=0.6, label=f"{label(p)} {label(s)}"
@@ -76,7 +76,7 @@ def draw_boxplots(cells: Sequence[Cell], metric: str) -> Figure:
 
 
 def label(name: str) -> str:
-    """A name of a folder or method in words, for matplotlib."""
+    """Name of a folder or method in words, escaped for matplotlib."""
     return plain(in_words(name))
 
 
@@ -94,11 +94,11 @@ def _box(axis: Axes, cell: Cell, metric: str, place: float, width: float, colors
 
 @rc_context(STYLE)
 def draw_summary(cells: Sequence[Cell], names: Sequence[str]) -> Figure:
-    """Boxes over the slices of each folder, one below the other; an axis for each metric.
+    """Box plots over the slices of each folder, one below the other, with one axis per metric.
 
     Args:
-        cells: with at least one slice.
-        names: of the cells.
+        cells: cells with at least one slice.
+        names: names of the cells.
     """
     figure = Figure(figsize=(WIDTH, 0.7 + 0.25 * len(cells)), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06)
@@ -123,13 +123,13 @@ def draw_summary(cells: Sequence[Cell], names: Sequence[str]) -> Figure:
 
 @rc_context(STYLE)
 def draw_depth(cells: Sequence[Cell], metric: str) -> Figure:
-    """Mean with its 95 % interval by depth, a line a prior.
+    """Mean and 95 % interval by depth, with one line per prior.
 
-    A row of axes is a sampler, a column a measurement. Where there are two priors the gap between
+    Rows of axes are samplers, columns are measurements. If there are two priors, the gap between
     them is shaded.
 
     Args:
-        cells: with a prior, of one data set.
+        cells: cells of one data set that have a prior.
         metric: a column of the results.
     """
     samplers = _samplers(cells)
@@ -146,7 +146,7 @@ def draw_depth(cells: Sequence[Cell], metric: str) -> Figure:
                 if size in sizes
             }
             lines[prior] = {i: interval.mean for i, interval in intervals.items()}
-            # side by side, so that one interval does not hide the other
+            # shifted, so that one interval does not hide the other
             aside = DODGE * (number - (len(colors) - 1) / 2)
             places = {i + aside: interval for i, interval in intervals.items()}
             _line(axis, places, colors[prior], label(prior))
@@ -163,14 +163,14 @@ def draw_depth(cells: Sequence[Cell], metric: str) -> Figure:
 
 
 class SizePanel(NamedTuple):
-    """One axis of `draw_sizes`.
+    """Content of one axis of `draw_sizes`.
 
     Attributes:
         column: title of its column.
         row: title of its row.
-        lines: interval by size, by prior.
-        known: priors that are drawn dotted: fitted to such images as some of these are.
-        reference: dB of a method without a prior; NaN: none.
+        lines: prior -> size -> interval.
+        known: priors drawn dotted, as they were trained on the kind of some of these images.
+        reference: PSNR in dB of TV; NaN if there is none.
     """
 
     column: str
@@ -182,7 +182,11 @@ class SizePanel(NamedTuple):
 
 @rc_context(STYLE)
 def draw_sizes(panels: Sequence[SizePanel]) -> Figure:
-    """Mean PSNR with its 95 % interval by size, a line a prior; TV is a grey line across."""
+    """Mean PSNR and 95 % interval by size, with one line per prior; a grey line shows TV.
+
+    Args:
+        panels: contents of the axes.
+    """
     columns = list(dict.fromkeys(panel.column for panel in panels))
     rows = list(dict.fromkeys(panel.row for panel in panels))
     priors = sorted({prior for panel in panels for prior in panel.lines})
@@ -191,7 +195,7 @@ def draw_sizes(panels: Sequence[SizePanel]) -> Figure:
     figure = Figure(figsize=(WIDTH, ROW * 0.8 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
     for axis in axes.flat:
-        axis.set_visible(False)  # until there is something to show
+        axis.set_visible(False)  # shown below if it has content
     grid = {}
     for panel in panels:
         place = rows.index(panel.row), columns.index(panel.column)
@@ -217,7 +221,7 @@ def draw_sizes(panels: Sequence[SizePanel]) -> Figure:
 
 
 def _line(axis: Axes, intervals: dict, color: str, name: str, **look) -> None:
-    """Means with error bars where an interval is known."""
+    """Draw means, with error bars if an interval is known."""
     low = [max(0, i.mean - i.low) if i.low == i.low else 0 for i in intervals.values()]
     high = [max(0, i.high - i.mean) if i.high == i.high else 0 for i in intervals.values()]
     means = [i.mean for i in intervals.values()]
@@ -233,12 +237,13 @@ def _shade_gap(axis: Axes, first: dict[int, float], second: dict[int, float]) ->
 
 @rc_context(STYLE)
 def draw_lambda(cells: Sequence[Cell], metric: str) -> Figure:
-    """Mean with its 95 % interval by lambda, a line a prior and size; a column a measurement.
+    """Mean and 95 % interval by lambda, with one line per prior and size.
 
-    The axis is logarithmic; lambda = 0 has a place left of the break.
+    Columns of axes are measurements. The axis of lambda is logarithmic, with lambda = 0 left of a
+    break.
 
     Args:
-        cells: of a sweep over lambda, of one data set.
+        cells: cells of a lambda sweep of one data set.
         metric: a column of the results.
     """
     colors = prior_colors(sorted({cell.method.prior for cell in cells}))
@@ -256,7 +261,7 @@ def draw_lambda(cells: Sequence[Cell], metric: str) -> Figure:
             look = {"marker": MARKERS[place], "linestyle": LINES[place]}
             positive = {w: interval for w, interval in intervals.items() if w > 0}
             _line(axis, positive, colors[prior], name, **look)
-            if 0.0 in intervals:  # not joined: zero has no place on a logarithmic axis
+            if 0.0 in intervals:  # not joined to the line, as a logarithmic axis has no zero
                 look["linestyle"] = "none"
                 _line(axis, {zero: intervals[0.0]}, colors[prior], "_", **look)
         _lambda_axis(axis, zero, weights)
@@ -268,7 +273,7 @@ def draw_lambda(cells: Sequence[Cell], metric: str) -> Figure:
 
 
 def _lambda_axis(axis: Axes, zero: float, weights: Sequence[float]) -> None:
-    """Logarithmic, with a place for 0, a break beside it, and decades as ticks."""
+    """Make an axis logarithmic, with a place for 0, a break next to it, and decades as ticks."""
     axis.set_xscale("log")
     last = weights[-1] if weights else zero
     axis.set_xlim(zero / 1.6, last * 1.6)
@@ -289,7 +294,7 @@ def _names(cells: Sequence[Cell], field: str) -> list[str]:
 
 
 def _samplers(cells: Sequence[Cell]) -> list[str]:
-    """The study's two first."""
+    """Samplers of the cells, in the order of `SAMPLER_LABELS`."""
     found = sorted({cell.method.sampler for cell in cells})
     order = list(SAMPLER_LABELS)
     return sorted(found, key=lambda name: name not in order or order.index(name))
@@ -304,7 +309,7 @@ def _in(cell: Cell, measurement: str, sampler: str) -> bool:
 
 
 def _grid(cells: Sequence[Cell], rows: int) -> tuple[Figure, dict[tuple[int, str], Axes]]:
-    """A figure with axes by row and measurement, several lines of measurements if need be."""
+    """Figure with axes by row and measurement, with several lines of measurements if needed."""
     measurements = _names(cells, "measurement")
     columns = min(MOST_COLUMNS, len(measurements))
     lines = -(-len(measurements) // columns)
@@ -321,7 +326,7 @@ def _grid(cells: Sequence[Cell], rows: int) -> tuple[Figure, dict[tuple[int, str
 
 
 def _finish(figure: Figure, grid: dict, xlabel: str) -> None:
-    """What all axes share: the label below and one legend."""
+    """Add grid lines, the shared label below, and one legend."""
     handles = {}
     for axis in grid.values():
         axis.grid(axis="y")

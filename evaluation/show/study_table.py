@@ -1,4 +1,4 @@
-"""The study's combined table over a grid of results folders."""
+"""The study's combined table of a grid of results folders."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,20 +35,21 @@ Row = list[Cell]  # the cells of one measurement of one data set
 def study_table(
     cells: Sequence[Cell], style: str, *, metrics: Sequence[str], spread: str = "std"
 ) -> str:
-    """Rows: data, measurement and metric. Columns: baselines, then each sampler's priors by size.
+    """The study's combined table as text.
 
-    The best mean of a row is bold, with all that are equal to the digits shown. A cell without a
-    finished slice is a dash; one that lacks slices which others of its row have is marked, and
+    Rows are data, measurement and metric; columns are baselines, then the priors of each sampler by
+    size. The best mean of a row is bold, as are all that equal it in the digits shown. A cell
+    without a finished slice is a dash; one that lacks slices of others in its row is marked and
     never bold.
 
     Args:
-        cells: of a grid; those of a lambda sweep are left out.
-        style: "markdown", "latex" (booktabs) or "csv" (a line a number, means and spreads apart).
+        cells: cells of a grid; those of a lambda sweep are left out.
+        style: "markdown", "latex" (booktabs) or "csv" (one line per cell and metric).
         metrics: columns of the results.
-        spread: "std" over slices, or "ci", the 95 % interval of the mean by volume.
+        spread: "std" over slices, "ci" for the 95 % interval of the mean by volume, or "both".
 
     Raises:
-        ValueError: a metric that a cell does not have.
+        ValueError: a cell does not have one of the metrics.
     """
     cells = [cell for cell in cells if cell.method.weight is None]
     if style == "csv":
@@ -68,7 +69,7 @@ def study_table(
 
 
 def rows_of(cells: Iterable[Cell]) -> list[Row]:
-    """Cells of the same data and measurement, in the order of the cells."""
+    """Cells grouped by data and measurement, in the order of the cells."""
     rows: dict[Path, Row] = {}
     for cell in cells:
         rows.setdefault(cell.folder.parent, []).append(cell)
@@ -76,20 +77,20 @@ def rows_of(cells: Iterable[Cell]) -> list[Row]:
 
 
 def row_labels(row: Row) -> tuple[str, str, str]:
-    """Data, measurement, and what is sampled: nominal and effective acceleration, or CT's views."""
+    """Labels of a row: data, measurement, and its sampling (acceleration, or the views of CT)."""
     described = [describe_measurement(cell.config, cell.info) for cell in row]
     samplings = dict.fromkeys(a if a != "-" else m for m, a in described)
     return label(row[0].data), label(row[0].measurement), ", ".join(samplings)
 
 
 def is_finished(cell: Cell, row: Row, metric: str) -> bool:
-    """Whether a cell has the metric of every slice that a cell of its row has."""
+    """Whether a cell has the metric for every slice of the other cells in its row."""
     has = {key for key, values in cell.rows.items() if metric in values}
     return all(other.rows.keys() <= has for other in row)
 
 
 def _method_order(method: MethodName) -> tuple:
-    """Baselines as the study lists them, then samplers, their priors, their sizes."""
+    """Sort key: baselines in the study's order, then samplers, their priors, their sizes."""
 
     def place(name: str, known: Iterable[str]) -> tuple[int, str]:
         known = list(known)

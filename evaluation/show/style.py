@@ -1,4 +1,4 @@
-"""How figures look: sizes for print, colours that colour-blind readers can tell apart."""
+"""Style of figures: sizes for print, colours that colour-blind readers can distinguish."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from configs.base import SIZES
 from datasets.files import write_atomically
 
-WIDTH = 7.0  # inches, of a page; a column has half of it
+WIDTH = 7.0  # width of a page in inches; a column has half of it
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -25,28 +25,28 @@ STYLE = {
     "lines.linewidth": 1.2,
     "axes.grid.axis": "y",
     "grid.alpha": 0.3,
-    "pdf.fonttype": 42,  # text stays text
+    "pdf.fonttype": 42,  # keep text as text
     "svg.fonttype": "none",
-    "svg.hashsalt": "",  # the same ids every time
+    "svg.hashsalt": "",  # reproducible ids
 }
 # Okabe and Ito's palette
 NATURAL = "#D55E00"
 COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v")
-LIGHTEST = 0.3  # part of the full colour that the smallest network gets
+LIGHTEST = 0.3  # fraction of the full colour for the smallest network
 PNG_DPI = 300
 
 
 def prior_colors(priors: Sequence[str]) -> dict[str, str]:
-    """A colour for each prior; the natural-image prior has the same one everywhere."""
+    """Colour of each prior; the natural-image prior has the same one in all figures."""
     others = [prior for prior in dict.fromkeys(priors) if prior != "natural"]
     colors = {prior: COLORS[i % len(COLORS)] for i, prior in enumerate(others)}
     return colors | ({"natural": NATURAL} if "natural" in priors else {})
 
 
 def shade(color: str, size: str) -> np.ndarray:
-    """`color` mixed with white: the smaller the network, the lighter."""
+    """RGB of `color` mixed with white: the smaller the network, the lighter."""
     sizes = list(SIZES)
     part = LIGHTEST + (1 - LIGHTEST) * sizes.index(size) / (len(sizes) - 1)
     return part * np.array(to_rgb(color)) + (1 - part)
@@ -54,7 +54,7 @@ def shade(color: str, size: str) -> np.ndarray:
 
 @rc_context(STYLE)
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """`name`.pdf and `name`.png in `folder`, which is made; without a date, so that they repeat."""
+    """Write ``name.pdf`` and ``name.png``, reproducibly (without dates); returns their paths."""
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     write_figure(figure, paths[0], metadata={"CreationDate": None})
     write_figure(figure, paths[1], dpi=PNG_DPI)
@@ -64,16 +64,16 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def write_figure(
     figure: Figure, path: Path, *, dpi: int | None = None, metadata: dict | None = None
 ) -> None:
-    """Draw a figure and write it whole, in the format of the path's ending."""
+    """Draw a figure and write it atomically, in the format of the path's suffix."""
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix[1:], dpi=dpi or "figure", metadata=metadata)
     write_atomically(path, content.getvalue())
 
 
 def plain(name: str) -> str:
-    """A name from outside as matplotlib shows it as it is: it takes ``$`` for mathematics.
+    """A name escaped so that matplotlib shows it literally.
 
-    Line breaks and other characters that cannot be seen are escaped.
+    ``$`` would start mathematics; line breaks and other unprintable characters become visible.
     """
     shown = name.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

@@ -1,9 +1,9 @@
-"""The study's grid: every reconstruction there is, as plain data.
+"""The study's grids: all of its reconstructions, as plain data.
 
 A cell is one run of `evaluation.evaluate`: data, measurement and method, with the results folder
-DATA/MEASUREMENT/METHOD. `GRIDS` are the study's, `QUICK_GRIDS` a cut of each that two CPU cores
-reconstruct in minutes. `evaluation.grid` runs them; docs/evaluation.md says what was decided where
-the study leaves a choice.
+DATA/MEASUREMENT/METHOD. `GRIDS` are the study's grids, `QUICK_GRIDS` small versions that two CPU
+cores reconstruct in minutes. `evaluation.grid` runs them; docs/evaluation.md documents the choices
+that the study leaves open.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 from configs.base import SIZES
 
-Overrides = Mapping[str, str | float]  # of fields of configs/evaluate.py
+Overrides = Mapping[str, str | float]  # field of configs/evaluate.py -> value
 
-# what is downloaded: flag and, in capitals, environment variable -> folder of the data
+# downloaded data: flag (in capitals: environment variable) -> default folder
 ROOTS = {
     "knee": "data/fastmri_knee",
     "brain": "data/fastmri_brain",
     "ct": "data/lodopab",
     "head": "data/rsna_head",
 }
-# prior -> the config in configs/, and script in training_scripts/, that fits it
+# prior -> name of the config in configs/ and the script in training_scripts/ that train it
 PRIORS = {"knee": "fastmri_knee", "natural": "celeba", "ct": "ct"}
 
 KNEE = {
@@ -31,7 +31,7 @@ KNEE = {
     "data.image_size": 320,
     "limit": 500,  # 50 volumes
 }
-# label -> (root's key, fields)
+# label -> (key of ROOTS, fields)
 MRI_DATA = {
     "knee_pd": ("knee", KNEE | {"data.acquisition": "CORPD_FBK"}),
     "knee_pdfs": ("knee", KNEE | {"data.acquisition": "CORPDFS_FBK"}),
@@ -64,7 +64,7 @@ CT_DATA = {
             "data.split": "test",
             "data.image_size": 320,
             "data.window": "40,80",
-            "data.skip_bad": True,  # one file of the download is known to be cut off
+            "data.skip_bad": True,  # one file of the download is known to be truncated
             "limit": 128,
         },
     ),
@@ -100,7 +100,7 @@ MRI = {
 CT = {
     "views_30": {"operator.name": "ct", "operator.num_views": 30},
     "views_60": {"operator.name": "ct", "operator.num_views": 60},
-    # as many views as above, of half the range
+    # as many views as above, over half the angular range
     "limited_90": {"operator.name": "ct", "operator.num_views": 60, "operator.end_angle": 90},
 }
 
@@ -117,26 +117,26 @@ MRI_PRIORS, CT_PRIORS = ("knee", "natural"), ("ct", "natural")
 
 
 class GridMethod(NamedTuple):
-    """How to reconstruct."""
+    """Method of a grid: label, prior and fields of the config."""
 
     label: str
-    prior: str  # as in `GridCell`
+    prior: str  # as in `GridCell`; may contain "{measurement}"
     overrides: Overrides
 
 
 class GridCell(NamedTuple):
-    """One run of `evaluation.evaluate`."""
+    """One run of `evaluation.evaluate`. The labels are names of folders."""
 
-    data: str  # labels, which are folders of the results
-    measurement: str
-    method: str
-    prior: str  # training run, "celeba_1" or "unet_radial_29", or `QUICK_PRIOR`; "": needs none
-    root: str  # key of ROOTS; "": needs none
+    data: str  # label of the data
+    measurement: str  # label of the measurement
+    method: str  # label of the method
+    prior: str  # training run such as "celeba_1" or "unet_radial_29", or `QUICK_PRIOR`; "": none
+    root: str  # key of ROOTS; "": none
     overrides: Overrides
 
     @property
     def folder(self) -> str:
-        """The results folder, below the results' root."""
+        """Results folder, relative to the root of the results."""
         return f"{self.data}/{self.measurement}/{self.method}"
 
 
@@ -145,7 +145,13 @@ def combine(
     measurements: Mapping[str, Overrides],
     methods: Iterable[GridMethod],
 ) -> list[GridCell]:
-    """All combinations; `{measurement}` in a method's prior is replaced by the label."""
+    """All combinations of data, measurements and methods.
+
+    Args:
+        data: label -> (key of ROOTS, fields).
+        measurements: label -> fields.
+        methods: methods; "{measurement}" in a prior is replaced by the label of the measurement.
+    """
     return [
         GridCell(
             *(d, m, method.label, method.prior.format(measurement=m), root),
@@ -158,7 +164,7 @@ def combine(
 
 
 def priors(names: Iterable[str], sampler: str, overrides: Overrides) -> list[GridMethod]:
-    """Every prior at every size with one sampler."""
+    """Methods with every prior at every size and one sampler."""
     return [
         GridMethod(f"{name}_{size}_{sampler}", f"{PRIORS[name]}_{size}", overrides)
         for name, size in product(names, SIZES)
@@ -166,7 +172,14 @@ def priors(names: Iterable[str], sampler: str, overrides: Overrides) -> list[Gri
 
 
 def sweep(prior: str, run: str, values: Iterable[float], overrides: Overrides) -> list[GridMethod]:
-    """The predictor-corrector with each relaxation lambda of the data consistency."""
+    """Methods of a sweep over the relaxation lambda of the data consistency.
+
+    Args:
+        prior: label of the prior and its size.
+        run: its training run.
+        values: values of lambda.
+        overrides: fields of the sampler.
+    """
     return [
         GridMethod(f"{prior}_pc_lambda_{value:g}", run, {**overrides, "sampler.weight": value})
         for value in values
@@ -174,11 +187,11 @@ def sweep(prior: str, run: str, values: Iterable[float], overrides: Overrides) -
 
 
 def baselines(*names: str) -> list[GridMethod]:
-    """Methods without a prior."""
+    """Methods of the named baselines, which have no prior."""
     return [GridMethod(name, "", {"sampler.name": name}) for name in names]
 
 
-# a U-Net is trained for one measurement, on the data that the study's priors are trained on
+# a U-Net is trained for one measurement, on the training data of the study's priors
 UNET = GridMethod("unet", "unet_{measurement}", {"sampler.name": "unet"})
 MRI_BASELINES = [*baselines("zero_filled", "tv", "l1_wavelet"), UNET]
 CT_BASELINES = [*baselines("fbp", "tv"), UNET]
@@ -198,8 +211,8 @@ GRIDS = {
     ],
 }
 
-# The same at a small scale: embedded slices, few levels, a prior of size 1 that is fitted in a
-# minute; and the shipped one with the fast sampler.
+# Small versions: embedded slices, few levels, a prior of size 1 that is trained in a minute, and
+# the shipped prior with the fast sampler.
 SHIPPED_PRIOR = "natural_small"
 QUICK_PRIOR = "runs/quick"
 QUICK_TRAINING = (

@@ -1,6 +1,6 @@
-"""The study in small as plain data: which images, measurements, priors and samplers there are.
+"""The study in small as plain data: images, measurements, priors and samplers.
 
-`evaluation.small_study` runs the cells, docs/small_study.md says why they are these.
+`evaluation.small_study` runs the cells; docs/small_study.md explains the choices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ MEASUREMENTS = {
         "operator.acceleration": 4,
         "operator.center_fraction": 0.04,
     },
-    # 0.22 numbers a pixel; 30 views of 256 pixels have 0.17, of images with less detail a pixel
+    # 0.22 numbers per pixel; 30 views at 256 x 256 give 0.17, with less detail per pixel
     CT: {"operator.name": "ct", "operator.num_views": 20},
 }
-# 37 levels of Jalal's, three calls each, lie below its first noise level of 1
+# for Jalal, 37 of the levels are at or below its first noise level of 1, with three calls each
 LEVELS = {"pc": 50, "ccdf": 100, "jalal": 50, "pnp": 20}
 QUICK_LEVELS = {"pc": 3, "ccdf": 4, "jalal": 4, "pnp": 4}
 QUICK_LIMIT = 2  # slices
 STUDIED = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "pnp")}
-ALIKE = {"pc": ("pc", "ccdf"), "ccdf": ("pc", "ccdf")}  # one row of the figure
+ALIKE = {"pc": ("pc", "ccdf"), "ccdf": ("pc", "ccdf")}  # samplers that share a row of the figure
 DIRECT = {MRI: "zero_filled", CT: "fbp"}
-OUT = "results/small_study"  # the grid's results
-BATCH = 8  # slices: a set is one batch
+OUT = "results/small_study"  # root of the results
+BATCH = 8  # batch size in slices: a test set is one batch
 
 SAMPLES = {"data.name": "samples", "data.split": "test", "data.image_size": 128}
 BRAIN = SAMPLES | {"data.subset": "brain", "data.fit": "resize"}
@@ -64,8 +64,8 @@ VOLUMES = {
     "brain_sagittal": ("spm152", VOLUME | {"data.axis": "sagittal"}),
 }
 BODY = "body_ct"
-BODY_FILE = "CT_small.dcm"  # of pydicom's own test files
-# Hounsfield units of air and of twice water's attenuation and more, as the head's CT is clipped
+BODY_FILE = "CT_small.dcm"  # one of pydicom's test files
+# clipped to -1000 to 2000 Hounsfield units, like the head CT
 BODY_FIELDS = VOLUME | {"data.slices": "", "data.window": "500,3000"}
 
 MEASURED = {
@@ -77,36 +77,36 @@ MEASURED = {
     "brain_sagittal": (MRI,),
     BODY: (CT,),
 }
-# prior -> the test set of the images it was fitted to
+# prior -> the test set of the kind of images it was trained on
 OWN = {"natural": "photos", "brain": "brain_t1", "head": "head_ct"}
 MEDICAL = tuple(name for name in MEASURED if name != OWN["natural"])
-# the priors, each with the measurements it is meant for
+# (prior, measurement) pairs: the measurements that each prior is meant for
 DOMAINS = (("brain", MRI), ("head", CT), ("natural", MRI), ("natural", CT))
 
 
 def outside(prior: str, measurement: str) -> tuple[str, ...]:
-    """The medical test sets out of a prior's distribution, of those measured so.
+    """Medical test sets outside a prior's distribution that have a measurement.
 
-    Photographs count for no prior: for a medical one they would drown the others.
+    Photographs are never counted, as for a medical prior they would dominate the others.
     """
     own = OWN[prior]
     return tuple(name for name in MEDICAL if name != own and measurement in MEASURED[name])
 
 
 class TestSets:
-    """Test sets that can be had, by label, and why the others cannot.
+    """Available test sets by label, and how to get the missing ones.
 
     Args:
-        out: root of the results; lists of volumes, and the body's CT, are put into OUT/inputs.
-        mri: folder of the volumes that `VOLUMES` names; None: without them.
-        natural: folder of photographs with folders train and val; None: scikit-image's.
+        out: root of the results; lists of volumes and the body CT are written to OUT/inputs.
+        mri: folder of the volumes in `VOLUMES`; None to omit them.
+        natural: folder of photographs with folders train and val; None for scikit-image's.
 
     Attributes:
         found: label -> fields of configs/evaluate.py.
-        absent: label -> how to get it.
+        absent: label -> how to get the test set.
     """
 
-    __test__ = False  # not pytest's
+    __test__ = False  # not a test class of pytest
 
     def __init__(self, out: Path, *, mri: Path | None = None, natural: Path | None = None):
         self.inputs = out / "inputs"
@@ -135,20 +135,20 @@ class TestSets:
         if not source:
             self.absent[BODY] = f"this pydicom comes without its test file {BODY_FILE}"
             return
-        # a folder with this series alone
+        # copied to a folder that contains only this series
         series = self.inputs / BODY / Path(BODY_FILE).stem
         write_atomically(series / BODY_FILE, Path(source).read_bytes())
         self._add(BODY, series.name, series.parent, BODY_FIELDS)
 
 
 def make_cells(sets: Mapping[str, Overrides], *, quick: bool = False) -> list[GridCell]:
-    """Every prior, sampler and baseline on every set and its measurements.
+    """Cells of every prior, sampler and baseline on every test set and its measurements.
 
-    Those of small networks come first, so that a half of the cells is half of the work.
+    Cells are sorted by the size of the network, so that every second cell is half of the work.
 
     Args:
-        sets: label -> fields.
-        quick: few slices and levels.
+        sets: label of the test set -> fields.
+        quick: whether to use few slices and levels.
     """
     levels = QUICK_LEVELS if quick else LEVELS
     limit = {"limit": QUICK_LIMIT} if quick else {}
@@ -165,7 +165,7 @@ def make_cells(sets: Mapping[str, Overrides], *, quick: bool = False) -> list[Gr
 
 
 def sampling(name: str, sampler: str, levels: Mapping[str, int]) -> GridMethod:
-    """A prior with a sampler at its number of levels."""
+    """Method of a prior with a sampler at its number of levels."""
     fields = {
         "pc": PC,
         "ccdf": CCDF | {"sampler.start_level": levels["ccdf"] // 2},
@@ -177,10 +177,10 @@ def sampling(name: str, sampler: str, levels: Mapping[str, int]) -> GridMethod:
 
 
 def prior_folder(name: str) -> str:
-    """The training run of a prior, below the folder of the training runs."""
+    """Name of the training run of a prior."""
     return f"small_study_{name}"
 
 
 def priors_of(cells: Sequence[GridCell]) -> list[str]:
-    """The training runs that the cells need."""
+    """Names of the training runs that the cells need."""
     return list(dict.fromkeys(cell.prior for cell in cells if cell.prior))

@@ -1,8 +1,8 @@
-"""What the study in small says about the study's three findings, from its results folders.
+"""The study's three findings, tested on the results of the study in small.
 
-Differences are paired: of two priors on the same slices, from the same measurements. Intervals
-count volumes where there are `FEWEST_VOLUMES`, else slices. Slices of one volume show one
-person, so the latter say what the priors do on these images, not on other people's.
+Differences are paired: of two priors on the same slices, from the same measurements. The unit of
+intervals is the volume if there are at least `FEWEST_VOLUMES`, otherwise the slice. As slices of
+one volume show one person, intervals over slices hold for these images, not for other people.
 """
 
 import math
@@ -18,7 +18,7 @@ from evaluation.study.small_cells import DOMAINS, OWN, STUDIED, outside
 
 METRIC = "psnr"
 FEWEST_VOLUMES = 3
-AS_GOOD = 0.5  # dB: what is less worse than this counts as good
+AS_GOOD = 0.5  # a prior that is worse by less than this many dB counts as equally good
 YES, NO, OPEN = "yes", "no", "not decided"
 SMALLEST = SIZES[0]
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
@@ -27,12 +27,12 @@ Values = Mapping[str, float]  # dB by DATA/KEY
 
 
 class Estimate(NamedTuple):
-    """A mean over slices with its interval.
+    """Mean over slices with its interval.
 
     Attributes:
-        interval: mean and ends; NaN where unknown.
-        slices: how many.
-        volumes: they belong to; counted if there are `FEWEST_VOLUMES`.
+        interval: mean and ends; NaN if unknown.
+        slices: number of slices.
+        volumes: number of volumes of these slices.
     """
 
     interval: Interval
@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
 
 
 class SizeFinding(NamedTuple):
-    """A larger network against the smallest, same prior and sampler: differences in dB."""
+    """Differences in dB of a larger network minus the smallest, for one prior and sampler."""
 
     prior: str
     measurement: str
@@ -53,21 +53,21 @@ class SizeFinding(NamedTuple):
 
 
 class NaturalFinding(NamedTuple):
-    """The natural-image prior against a medical one of the same size: differences in dB."""
+    """Differences in dB of the natural-image prior minus a medical one of the same size."""
 
     prior: str
     measurement: str
     sampler: str
     size: str
-    inside: Estimate  # of the medical prior's distribution
+    inside: Estimate  # inside the distribution of the medical prior
     outside: Estimate
 
 
 class Scores:
-    """PSNR of every cell, and of sets together.
+    """PSNR of all cells by slice.
 
     Args:
-        cells: of the grid.
+        cells: cells of the grid.
     """
 
     def __init__(self, cells: Iterable[Cell]):
@@ -76,7 +76,7 @@ class Scores:
         }
 
     def of(self, sets: Iterable[str], measurement: str, method: str) -> dict[str, float]:
-        """A method's values on some sets."""
+        """Values of a method on some test sets, by DATA/KEY."""
         return {
             f"{data}/{key}": value
             for data in sets
@@ -86,14 +86,14 @@ class Scores:
     def difference(
         self, sets: Iterable[str], measurement: str, first: str, second: str
     ) -> dict[str, float]:
-        """First method's values minus the second's, on the slices that both have."""
+        """Values of the first method minus those of the second, on the slices that both have."""
         sets = tuple(sets)
         a, b = self.of(sets, measurement, first), self.of(sets, measurement, second)
         return {key: a[key] - b[key] for key in a if key in b}
 
 
 def estimate(values: Values) -> Estimate:
-    """Mean and 95 % interval of values by slice; NaN where there are none."""
+    """Mean of values by slice with its 95 % interval; NaN if there are no values."""
     if not values:
         return Estimate(UNKNOWN, 0, 0)
     return Estimate(
@@ -102,19 +102,19 @@ def estimate(values: Values) -> Estimate:
 
 
 def resampled(values: Values) -> dict[str, float]:
-    """The same values with keys whose volumes are the units: their own, or the slices."""
+    """The values with keys changed so that slices are the units if there are too few volumes."""
     if len({volume_of(key) for key in values}) >= FEWEST_VOLUMES:
         return dict(values)
     return {key.replace(":", " "): value for key, value in values.items()}
 
 
 def gap(first: Values, second: Values) -> Interval:
-    """Mean of `first` minus mean of `second`, of different slices, with its 95 % interval."""
+    """Mean of `first` minus mean of `second`, over different slices, with its 95 % interval."""
     return gap_interval(resampled(first), resampled(second)) if first and second else UNKNOWN
 
 
 def size_findings(scores: Scores) -> list[SizeFinding]:
-    """Every size against the smallest, of every prior with the measurements it is meant for."""
+    """Findings of every size against the smallest, for each prior and its measurements."""
     found = []
     for prior, measurement in DOMAINS:
         for sampler in STUDIED[measurement]:
@@ -131,7 +131,7 @@ def size_findings(scores: Scores) -> list[SizeFinding]:
 
 
 def natural_findings(scores: Scores) -> list[NaturalFinding]:
-    """The natural-image prior against each medical one, at every size."""
+    """Findings of the natural-image prior against each medical one, at every size."""
     found = []
     for prior, measurement in DOMAINS:
         if prior == "natural":
@@ -151,7 +151,7 @@ def natural_findings(scores: Scores) -> list[NaturalFinding]:
 
 
 def verdict(interval: Interval, threshold: float) -> str:
-    """Whether the true mean is above `threshold`: only if the whole interval says so."""
+    """Verdict whether the mean is above `threshold`, decided only if the whole interval agrees."""
     if math.isnan(interval.mean):
         return MISSING
     if interval.low > threshold:
@@ -160,44 +160,44 @@ def verdict(interval: Interval, threshold: float) -> str:
 
 
 def opposite(interval: Interval) -> Interval:
-    """The interval of the negative."""
+    """Interval of the negative mean."""
     return Interval(-interval.mean, -interval.high, -interval.low)
 
 
 def small_is_as_good(finding: SizeFinding) -> str:
-    """1: in distribution the smallest loses less than `AS_GOOD`."""
+    """Finding 1: in distribution, the smallest network loses less than `AS_GOOD`."""
     return verdict(opposite(finding.inside.interval), -AS_GOOD)
 
 
 def small_is_better_outside(finding: SizeFinding) -> str:
-    """2: out of distribution the smallest is better."""
+    """Finding 2: out of distribution, the smallest network is better."""
     return verdict(opposite(finding.outside.interval), 0)
 
 
 def size_helps_less_outside(finding: SizeFinding) -> str:
-    """2: size helps less out of distribution than in it."""
+    """Finding 2: size helps less out of distribution than in distribution."""
     return verdict(opposite(finding.drop), 0)
 
 
 def natural_is_better_outside(finding: NaturalFinding) -> str:
-    """3: out of the medical prior's distribution photographs make the better prior."""
+    """Finding 3: outside the medical prior's distribution, the natural-image prior is better."""
     return verdict(finding.outside.interval, 0)
 
 
 def natural_is_as_good_inside(finding: NaturalFinding) -> str:
-    """3: in the medical prior's distribution they lose less than `AS_GOOD`."""
+    """Finding 3: inside the medical prior's distribution, it loses less than `AS_GOOD`."""
     return verdict(finding.inside.interval, -AS_GOOD)
 
 
 def count(verdicts: Sequence[str]) -> tuple[int, int, int]:
-    """How many are yes, no and not decided."""
+    """Numbers of verdicts that are yes, no and not decided."""
     return verdicts.count(YES), verdicts.count(NO), verdicts.count(OPEN)
 
 
 def prior_means(
     scores: Scores, sets: Sequence[str], measurement: str, sampler: str
 ) -> dict[str, dict[str, Interval]]:
-    """Mean PSNR by prior and size, each over the same sets."""
+    """Mean PSNR over some test sets: prior -> size -> interval."""
     means: dict[str, dict[str, Interval]] = {}
     for prior in PRIORS:
         for size in SIZES:

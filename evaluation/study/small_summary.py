@@ -2,8 +2,8 @@
 
     python -m evaluation.study.small_summary results/small_study
 
-writes `summary.md` and ``sizes.{png,pdf}``, mean PSNR against size in and out of distribution, into
-the folder of the results, or `--out`.
+writes `summary.md` and ``sizes.{png,pdf}`` (mean PSNR against size, in and out of distribution) to
+the folder of the results or to `--out`.
 """
 
 import argparse
@@ -48,14 +48,14 @@ LAST = SIZES[-1]
 
 
 def make_summary(root: Path, out: Path) -> list[Path]:
-    """Write `summary.md` and the figure; returns the files.
+    """Write `summary.md` and the figure; returns their paths.
 
     Args:
-        root: of results DATA/MEASUREMENT/METHOD.
-        out: folder, made if missing.
+        root: root folder of results DATA/MEASUREMENT/METHOD.
+        out: output folder, created if missing.
 
     Raises:
-        ValueError: no finished slice of a prior.
+        ValueError: no method with a prior has a finished slice.
     """
     cells = [c for c in read_grid([root]) if c.rows and c.data in MEASURED]
     if not any(cell.method.prior for cell in cells):
@@ -66,7 +66,7 @@ def make_summary(root: Path, out: Path) -> list[Path]:
 
 
 def summary(cells: Sequence[Cell]) -> str:
-    """All tables as Markdown."""
+    """The summary with all tables as Markdown."""
     scores = Scores(cells)
     sizes, natural = findings.size_findings(scores), findings.natural_findings(scores)
     parts = [
@@ -86,7 +86,7 @@ def summary(cells: Sequence[Cell]) -> str:
 
 
 def unfinished(cells: Sequence[Cell]) -> list[str]:
-    """A warning that names the cells which lack slices that others have."""
+    """Warning that names the cells which lack slices of others; empty if there are none."""
     bad = [
         f"{cell.data}/{cell.measurement}/{cell.folder.name}"
         for row in rows_of(cells)
@@ -99,7 +99,7 @@ def unfinished(cells: Sequence[Cell]) -> list[str]:
 def overview(
     sizes: Sequence[findings.SizeFinding], natural: Sequence[findings.NaturalFinding]
 ) -> str:
-    """How often each finding is seen, over all rows and for the largest network."""
+    """Table of the verdicts on each finding, over all rows and for the largest network."""
     lines = []
     for title, rows, judge in (
         ("1: in distribution the smallest is as good", sizes, findings.small_is_as_good),
@@ -128,7 +128,7 @@ def _tally(rows: Sequence, judge: Callable[..., str]) -> str:
 
 
 def size_table(rows: Sequence[findings.SizeFinding]) -> str:
-    """Findings 1 and 2 row by row."""
+    """Table of findings 1 and 2 row by row."""
     header = ["prior", "measurement", "sampler", "size"]
     header += ["in distribution", "smallest as good?", "out of distribution", "smallest better?"]
     header += ["out minus in", "helps less?"]
@@ -148,7 +148,7 @@ def size_table(rows: Sequence[findings.SizeFinding]) -> str:
 
 
 def natural_table(rows: Sequence[findings.NaturalFinding]) -> str:
-    """Finding 3 row by row."""
+    """Table of finding 3 row by row."""
     header = ["medical prior", "measurement", "sampler", "size"]
     header += ["out of its distribution", "natural better?", "in it", "natural as good?"]
     lines = [
@@ -169,14 +169,14 @@ def _kind(row: findings.SizeFinding | findings.NaturalFinding) -> list[str]:
 
 
 def difference(value: Estimate) -> str:
-    """Such as "+0.31 [+0.10, +0.52] (16 / 4)", slices and volumes."""
+    """Text such as "+0.31 [+0.10, +0.52] (16 / 4)", with numbers of slices and volumes."""
     if not value.slices:
         return MISSING
     return f"{interval(value.interval)} ({value.slices} / {value.volumes})"
 
 
 def interval(value: Interval) -> str:
-    """Mean and ends with signs; ends that are unknown are left out."""
+    """Text of mean and ends with signs; unknown ends are left out."""
     if math.isnan(value.mean):
         return MISSING
     text = f"{value.mean:+.2f}"
@@ -184,7 +184,7 @@ def interval(value: Interval) -> str:
 
 
 def mean_tables(scores: Scores) -> list[str]:
-    """A table for each measurement and sampler: rows sets, columns priors by size."""
+    """Tables of mean PSNR per measurement and sampler: rows are sets, columns priors by size."""
     parts = []
     for measurement, samplers in STUDIED.items():
         for sampler in samplers:
@@ -210,13 +210,13 @@ def _mean(values: dict[str, float]) -> str:
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int) -> str:
-    """A Markdown table whose first columns, `words` of them, hold words."""
+    """Markdown table whose first `words` columns hold words, and the others numbers."""
     columns = [Column(title, number=i >= words) for i, title in enumerate(header)]
     return markdown(columns, [[Text(text) for text in line] for line in lines])
 
 
 def size_panels(scores: Scores) -> list[SizePanel]:
-    """The figure's axes: a column in and one out of each medical prior's distribution."""
+    """Axes of the figure: columns in and out of distribution of each medical prior."""
     panels = []
     for prior, measurement in DOMAINS:
         if prior == "natural":
@@ -240,19 +240,19 @@ def size_panels(scores: Scores) -> list[SizePanel]:
 
 
 def _row_title(sampler: str) -> str:
-    """The sampler, with what takes its place for another measurement."""
+    """Names of the sampler and of those that replace it for other measurements."""
     return " / ".join(label(name) for name in ALIKE.get(sampler, (sampler,)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.study.small_summary",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("root", nargs="?", type=Path, default=Path(OUT), help="of the results")
-    parser.add_argument("--out", type=Path, help="folder of the files (default: the results')")
+    parser.add_argument("root", nargs="?", type=Path, default=Path(OUT), help="root of the results")
+    parser.add_argument("--out", type=Path, help="output folder (default: that of the results)")
     arguments = parser.parse_args(argv)
     with clear_errors():
         paths = make_summary(arguments.root, arguments.out or arguments.root)

@@ -1,7 +1,7 @@
 """Cartesian sampling masks, one file each: bool (H, W), True where k-space is measured.
 
-The origin of k-space is at ``(H // 2, W // 2)``, as `operators.fourier` has it; phase-encoding
-lines are columns. A new mask is one file and one line in `MASKS`.
+The origin of k-space is at ``(H // 2, W // 2)``, as in `operators.fourier`; phase-encoding lines
+are columns. A new mask is one file and one line in `MASKS`.
 """
 
 import torch
@@ -45,20 +45,21 @@ def make_mask(
     num_spokes: int | None = None,
     study: bool = False,
 ) -> Tensor:
-    """The mask called `name`, the same for the same arguments; no global random state is touched.
+    """Sampling mask by name. Equal arguments give equal masks; global random state is not used.
 
     Args:
         name: a key of `MASKS`.
         shape: (H, W), each even or odd.
-        seed: of the draw; without effect for regular, radial, radial_golden and outer.
-        acceleration: positions (1-D: lines) divided by measured ones, at least 1, the centre
-            included. Nominal where `study`; see `effective_acceleration`. Needed by all but outer
-            and, where `num_spokes` is given, the radial ones.
-        center_fraction: part of each axis (1-D: of W) that is fully measured around the origin;
-            left out by outer. Needed by the 1-D masks but regular, and by outer.
-        num_spokes: of radial and radial_golden only, instead of `acceleration`.
-        study: as the study's code draws them: with replacement, so that fewer are measured than
-            asked for. By default the number is exact.
+        seed: seed of the draw; not used by regular, radial, radial_golden and outer.
+        acceleration: positions (1-D masks: lines) divided by measured ones, the centre included;
+            at least 1. With `study` it is nominal (see `effective_acceleration`). Required except
+            for outer, and for the radial masks if `num_spokes` is given.
+        center_fraction: part of each axis (1-D masks: of W) around the origin that is fully
+            measured, or, for outer, left out. Required by outer and by the 1-D masks except
+            regular.
+        num_spokes: number of spokes, instead of `acceleration`; radial and radial_golden only.
+        study: whether to draw as the original study's code does: with replacement, so that fewer
+            positions are measured than requested. By default their number is exact.
 
     Returns:
         bool ``(H, W)`` on the CPU.
@@ -82,7 +83,14 @@ def make_mask(
 
 
 def effective_acceleration(mask: Tensor) -> float:
-    """Positions divided by measured ones, of a mask ``(H, W)`` or of masks ``(B, 1, H, W)``."""
+    """Number of positions divided by measured ones.
+
+    Args:
+        mask: ``(H, W)`` or ``(B, 1, H, W)``, nonzero where measured.
+
+    Raises:
+        ValueError: nothing is measured.
+    """
     mask = torch.as_tensor(mask) != 0
     measured = int(mask.sum())
     if measured == 0:

@@ -21,16 +21,16 @@ def equispaced1d(
 
     As documented for fastMRI's `EquispacedMaskFractionFunc` (arXiv:1811.08839): there are exactly
     ``n = round(W * center_fraction)`` central lines, and the others are spaced by
-    (W - n) / (W / acceleration - n), so that the centre counts into the acceleration. The spacing
-    is rarely whole; the lines are the nearest below, counted over what the centre leaves, which
-    makes the total exact.
+    (W - n) / (W / acceleration - n), so that the acceleration includes the centre. The spacing is
+    rarely an integer; positions are rounded down and counted over the lines outside the centre,
+    which makes the total exact.
 
     Args:
         shape: (H, W); lines run along H, phase encoding along W.
-        seed: of the offset.
+        seed: seed of the offset.
         acceleration: lines divided by measured lines, the centre included; at least 1.
         center_fraction: central lines divided by all.
-        study: without effect, the study has no such mask.
+        study: not used, as the study has no such mask.
 
     Returns:
         bool ``(H, W)``, exactly ``round(W / acceleration)`` columns True.

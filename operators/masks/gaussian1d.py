@@ -16,21 +16,21 @@ from operators.masks.sampling import (
 )
 
 STD = 15 / 128  # of the axis; Chung & Ye (2022), score-MRI's code
-STUDY_DRAWS = 1.2  # draws a line asked for: makes up, roughly, for lines drawn twice
+STUDY_DRAWS = 1.2  # draws per requested line, to compensate roughly for lines drawn twice
 
 
 def gaussian1d(
     shape: Shape, *, seed: int, acceleration: float, center_fraction: float, study: bool = False
 ) -> Tensor:
-    """Columns from N(W // 2, (15/128 W)^2) beside ``round(W * center_fraction)`` central ones.
+    """Columns drawn from N(W // 2, (15/128 W)^2), and ``round(W * center_fraction)`` central ones.
 
     Args:
         shape: (H, W); lines run along H, phase encoding along W.
-        seed: of the draw.
+        seed: seed of the draw.
         acceleration: lines divided by measured lines, the centre included; at least 1.
         center_fraction: central lines divided by all.
         study: the study's own draw: 1.2 W / acceleration lines with replacement, then the
-            centre, ``int(W * center_fraction)`` wide, so that the count is left to chance.
+            centre, ``int(W * center_fraction)`` wide, so that the number of lines is random.
 
     Returns:
         bool ``(H, W)``, exactly ``round(W / acceleration)`` columns True unless `study`.

@@ -26,15 +26,16 @@ def gaussian2d(
     center_fraction: float | None = None,
     study: bool = False,
 ) -> Tensor:
-    """Positions from a normal density around the origin, of variance 1.5/128 H^2 and W^2.
+    """Positions drawn from a normal density around the origin, variances 1.5/128 H^2 and W^2.
 
     Args:
         shape: (H, W).
-        seed: of the draw.
+        seed: seed of the draw.
         acceleration: positions divided by measured ones, the centre included; at least 1.
-        center_fraction: side of the fully measured central block, of each axis; None for none.
+        center_fraction: side of the fully measured central block as a fraction of each axis; None
+            for none.
         study: the study's own draw: H W / acceleration positions with replacement and no centre,
-            so that far fewer are measured than asked for (320 x 320 at "4x": 7.5x). Square only.
+            so that far fewer are measured than requested (320 x 320 at "4x": 7.5x). Square only.
 
     Returns:
         bool ``(H, W)``, exactly ``round(H * W / acceleration)`` positions True unless `study`.

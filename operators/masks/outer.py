@@ -1,4 +1,4 @@
-"""All of k-space but a centred square."""
+"""All of k-space except a centred square."""
 
 import torch
 from torch import Tensor
@@ -14,17 +14,20 @@ def outer(
     seed: int | None = None,
     study: bool = False,
 ) -> Tensor:
-    """A centred square left out, the rest measured: what a prior must supply of low frequencies.
+    """All of k-space except a central block, to test a prior on missing low frequencies.
 
     Args:
         shape: (H, W).
-        center_fraction: side of the square (of the block, where H is not W), of each axis.
-        acceleration: without effect, the square determines it.
-        seed: without effect, nothing is drawn.
-        study: without effect.
+        center_fraction: side of the block as a fraction of each axis.
+        acceleration: not used, as the block determines it.
+        seed: not used, as nothing is drawn.
+        study: not used.
 
     Returns:
         bool ``(H, W)``, False on ``round(H * center_fraction)`` x ``round(W * center_fraction)``.
+
+    Raises:
+        ValueError: the block is empty or covers all of k-space.
     """
     shape = check_shape(shape)
     left_out = center_block(shape, check_fraction(center_fraction))

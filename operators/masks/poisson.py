@@ -13,11 +13,11 @@ from operators.masks.sampling import (
     count_outside,
 )
 
-STUDY_SEED = 0  # sigpy's own defaults, which the study left
-STUDY_TOLERANCE = 0.1  # of the acceleration
+STUDY_SEED = 0  # sigpy's default, which the study used
+STUDY_TOLERANCE = 0.1  # of the acceleration; sigpy's default, which the study used
 BISECTIONS = 20
-SURPLUS = 1.02  # stop the search this near above the count asked for
-ATTEMPTS = 30  # at a new position beside a taken one; sigpy's default
+SURPLUS = 1.02  # the search stops at up to this multiple of the requested count
+ATTEMPTS = 30  # number of tries for a new position near a taken one; sigpy's default
 
 
 def poisson(
@@ -28,26 +28,27 @@ def poisson(
     center_fraction: float | None = None,
     study: bool = False,
 ) -> Tensor:
-    """Positions at least 1 + s r apart, r the distance from the origin; no corners.
+    """Variable-density Poisson-disc sampling without corners.
 
-    s is found by bisection. As the number of discs cannot be set exactly, slightly too many are
-    drawn (Bridson, SIGGRAPH sketches 2007, in sigpy's implementation), of which some are dropped
-    at random.
+    Positions are at least 1 + s r apart, where r is the distance from the origin and s is found by
+    bisection. As the number of discs cannot be set exactly, slightly too many are drawn (Bridson,
+    SIGGRAPH sketches 2007, in sigpy's implementation) and the excess is dropped at random.
 
     Args:
         shape: (H, W).
-        seed: of the draw.
+        seed: seed of the draw.
         acceleration: positions divided by measured ones, corners and centre included.
-        center_fraction: side of the fully measured central block, of each axis; None for none.
-        study: the mask of `sigpy.mri.poisson`, from its own seed 0 whatever `seed`, without a
-            centre and with an acceleration right to 0.1 only.
+        center_fraction: side of the fully measured central block as a fraction of each axis; None
+            for none.
+        study: the mask of `sigpy.mri.poisson` with its own seed 0 (`seed` is not used), without a
+            centre and with an acceleration accurate to 0.1.
 
     Returns:
         bool ``(H, W)``, exactly ``round(H * W / acceleration)`` positions True unless `study`.
 
     Raises:
-        ValueError: more positions asked for than discs allow (acceleration below about 1.7), or,
-            with `study`, no mask within the tolerance.
+        ValueError: more positions are requested than discs allow (acceleration below about 1.7),
+            or, with `study`, no mask is within the tolerance.
     """
     shape = check_shape(shape)
     acceleration = check_acceleration(acceleration)
@@ -88,7 +89,7 @@ def _study_mask(shape: Shape, acceleration: float) -> np.ndarray:
 
 
 def _search(radius: np.ndarray, center: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The sparsest mask found with the centre and at least `count` positions outside it."""
+    """Sparsest mask found that has the centre and at least `count` positions outside it."""
     best = _discs(radius, 0.0, seed) & ~center
     if best.sum() < count:
         raise ValueError(
@@ -109,7 +110,7 @@ def _search(radius: np.ndarray, center: np.ndarray, count: int, seed: int) -> np
 
 
 def _discs(radius: np.ndarray, slope: float, seed: int) -> np.ndarray:
-    # Not the public function: that bisects until it hits a tolerance, without end where it cannot.
+    # sigpy's public function bisects until it meets its tolerance, and may never end.
     from sigpy.mri.samp import _poisson  # compiles: seconds, so only where needed
 
     height, width = radius.shape

@@ -27,23 +27,28 @@ def radial(
     seed: int | None = None,
     study: bool = False,
 ) -> Tensor:
-    """Spokes through the centre, ``pi / num_spokes`` apart, the first along W.
+    """Radial spokes through the centre, ``pi / num_spokes`` apart, the first along W.
 
-    Angles are in the plane of frequencies in cycles a pixel, so that where H is not W every spoke
-    still crosses all of k-space.
+    Angles are measured in the plane of frequencies in cycles per pixel, so that every spoke
+    crosses all of k-space even if H is not W.
 
     Args:
         shape: (H, W).
-        acceleration: positions divided by measured ones; the number of whole spokes that comes
-            nearest is taken. Without effect where `num_spokes` is given.
-        center_fraction: side of the fully measured central block, of each axis; None for none.
-        num_spokes: full spokes, from edge to edge.
-        seed: without effect, nothing is drawn.
-        study: the study's drawing of the spokes: a line one above the geometric centre, rotated by
-            interpolation and thinned, no central block. Square only.
+        acceleration: positions divided by measured ones; the number of spokes is chosen to come
+            nearest. Not used if `num_spokes` is given.
+        center_fraction: side of the fully measured central block as a fraction of each axis; None
+            for none.
+        num_spokes: number of full spokes, from edge to edge.
+        seed: not used, as nothing is drawn.
+        study: whether to draw spokes as the study does: a line through row ``H // 2``, rotated by
+            nearest-neighbour interpolation and thinned, without central block. Square only.
 
     Returns:
         bool ``(H, W)``.
+
+    Raises:
+        ValueError: neither `acceleration` nor `num_spokes`, or one of them below 1, a fraction
+            outside [0, 1], or `study` with a shape that is not square.
     """
     return _radial(shape, acceleration, center_fraction, num_spokes, None, study)
 
@@ -57,7 +62,27 @@ def radial_golden(
     seed: int | None = None,
     study: bool = False,
 ) -> Tensor:
-    """As `radial`, but the spokes are the golden angle apart (111.25 degrees)."""
+    """Radial spokes through the centre, the golden angle (111.25 degrees) apart.
+
+    Args:
+        shape: (H, W).
+        acceleration: positions divided by measured ones; the number of spokes is chosen to come
+            nearest. Not used if `num_spokes` is given.
+        center_fraction: side of the fully measured central block as a fraction of each axis; None
+            for none.
+        num_spokes: number of full spokes, from edge to edge.
+        seed: not used, as nothing is drawn.
+        study: whether to draw spokes as the study does (see `radial`). Square only.
+
+    Returns:
+        bool ``(H, W)``.
+
+    Raises:
+        ValueError: neither `acceleration` nor `num_spokes`, or one of them below 1, a fraction
+            outside [0, 1], or `study` with a shape that is not square.
+
+    Source: S. Winkelmann et al., IEEE Trans. Med. Imaging 26 (2007) 68-76.
+    """
     return _radial(shape, acceleration, center_fraction, num_spokes, GOLDEN_ANGLE, study)
 
 
@@ -81,12 +106,12 @@ def _radial(
 
 
 def _angles(num_spokes: int, step: float | None) -> np.ndarray:
-    """Radians from the W axis."""
+    """Angles of the spokes in radians from the W axis."""
     return np.arange(num_spokes) * (math.pi / num_spokes if step is None else step)
 
 
 def _nearest(shape: Shape, acceleration: float, center: np.ndarray, step: float | None) -> int:
-    """The number of spokes whose acceleration comes nearest, by bisection."""
+    """Number of spokes whose acceleration is nearest to the requested one, by bisection."""
     target = center.size / acceleration
     low, high = 1, 4 * max(shape)  # more than are needed to cover all positions
 
@@ -100,12 +125,12 @@ def _nearest(shape: Shape, acceleration: float, center: np.ndarray, step: float 
 
 
 def _spokes(shape: Shape, angles: np.ndarray) -> np.ndarray:
-    """bool ``(H, W)``: lines one position wide through ``(H // 2, W // 2)``, edge to edge."""
+    """Lines one position wide through ``(H // 2, W // 2)``, edge to edge: bool ``(H, W)``."""
     mask = np.zeros(shape, dtype=bool)
     rows, columns = (np.arange(n) - n // 2 for n in shape)
     for angle in angles:
         dy, dx = shape[0] * math.sin(angle), shape[1] * math.cos(angle)
-        if abs(dx) >= abs(dy):  # one position a column, else a row: no gaps
+        if abs(dx) >= abs(dy):  # one position per column, otherwise one per row: no gaps
             y, x = np.rint(columns * dy / dx).astype(int), columns
         else:
             y, x = rows, np.rint(rows * dx / dy).astype(int)
@@ -123,6 +148,6 @@ def _study_mask(size: int, angles: np.ndarray) -> np.ndarray:
     line[size // 2] = True
     mask = np.zeros_like(line)
     for angle in angles:
-        # Nearest neighbour about the geometric centre; thinned, as it comes out up to 2 wide.
+        # The line rotated by nearest-neighbour interpolation is up to 2 wide, hence the thinning.
         mask |= skeletonize(rotate(line, np.rad2deg(angle), mode="wrap").astype(bool))
     return mask

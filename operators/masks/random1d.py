@@ -17,19 +17,19 @@ from operators.masks.sampling import (
 def random1d(
     shape: Shape, *, seed: int, acceleration: float, center_fraction: float, study: bool = False
 ) -> Tensor:
-    """fastMRI's random lines, given that as many come out as were asked for.
+    """fastMRI's random lines, with an exact number of lines.
 
     fastMRI (Zbontar et al., arXiv:1811.08839, `RandomMaskFunc`) measures the central
-    ``round(W * center_fraction)`` lines and each other one with a probability that gives
-    W / acceleration lines on average. Here the number is exact; the distribution is otherwise the
-    same (and that of `uniform1d`).
+    ``round(W * center_fraction)`` lines, and each other line with a probability that gives
+    W / acceleration lines on average. Here the number is exact; otherwise the distribution is the
+    same, and equals that of `uniform1d`.
 
     Args:
         shape: (H, W); lines run along H, phase encoding along W.
-        seed: of the draw.
+        seed: seed of the draw.
         acceleration: lines divided by measured lines, the centre included; at least 1.
         center_fraction: central lines divided by all.
-        study: without effect, the study has no such mask.
+        study: not used, as the study has no such mask.
 
     Returns:
         bool ``(H, W)``, exactly ``round(W / acceleration)`` columns True.

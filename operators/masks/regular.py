@@ -21,18 +21,21 @@ def regular(
     seed: int | None = None,
     study: bool = False,
 ) -> Tensor:
-    """Every `acceleration`-th line through the central one, and optionally more centre.
+    """Every `acceleration`-th line including the central one, optionally with a measured centre.
 
     Args:
         shape: (H, W); lines run along H, phase encoding along W.
-        acceleration: spacing of the lines, a whole number. Central lines come on top, so that the
-            effective acceleration is lower.
+        acceleration: spacing of the lines, a whole number. Central lines are added to these, so
+            that the effective acceleration is lower.
         center_fraction: central lines divided by all; None for none.
-        seed: without effect, nothing is drawn.
-        study: without effect.
+        seed: not used, as nothing is drawn.
+        study: not used.
 
     Returns:
         bool ``(H, W)``.
+
+    Raises:
+        ValueError: the acceleration is below 1 or not whole, or the fraction is outside [0, 1].
     """
     height, width = check_shape(shape)
     acceleration = check_acceleration(acceleration)

@@ -1,4 +1,4 @@
-"""What the masks share: checked counts, the fully measured centre, draws without replacement."""
+"""Functions shared by the masks: checks, the fully measured centre, draws without replacement."""
 
 import math
 import numbers
@@ -44,7 +44,7 @@ def check_fraction(center_fraction: float | None) -> float:
 
 
 def check_study_seed(seed: int) -> int:
-    """`seed` as NumPy's legacy generator takes it; ValueError outside 32 bits."""
+    """`seed` as an int for NumPy's legacy generator; ValueError outside 32 bits."""
     if not 0 <= seed < 2**32:
         raise ValueError(
             f"expected a seed below 2**32 for study=True (NumPy's legacy generator), got {seed}"
@@ -53,7 +53,7 @@ def check_study_seed(seed: int) -> int:
 
 
 def check_square(shape: Shape) -> int:
-    """The side of a square `shape`; ValueError otherwise: the study has no other 2-D mask."""
+    """The side of a square `shape`; ValueError otherwise, as the study's 2-D masks are square."""
     if shape[0] != shape[1]:
         raise ValueError(f"expected a square shape for study=True, got {shape}; use study=False")
     return shape[0]
@@ -66,14 +66,14 @@ def center_slice(size: int, count: int) -> slice:
 
 
 def center_lines(width: int, center_fraction: float) -> np.ndarray:
-    """bool ``(W,)``: the ``round(W * center_fraction)`` central lines, as fastMRI counts them."""
+    """The ``round(W * center_fraction)`` central lines, as in fastMRI: bool ``(W,)``."""
     lines = np.zeros(width, dtype=bool)
     lines[center_slice(width, round(width * center_fraction))] = True
     return lines
 
 
 def center_block(shape: Shape, center_fraction: float) -> np.ndarray:
-    """bool ``(H, W)``: the centred block of ``round(H * fraction)`` by ``round(W * fraction)``."""
+    """Centred block of ``round(H * fraction)`` by ``round(W * fraction)``: bool ``(H, W)``."""
     block = np.zeros(shape, dtype=bool)
     rows, columns = (center_slice(n, round(n * center_fraction)) for n in shape)
     block[rows, columns] = True
@@ -81,7 +81,7 @@ def center_block(shape: Shape, center_fraction: float) -> np.ndarray:
 
 
 def count_outside(center: np.ndarray, acceleration: float) -> int:
-    """How many positions to measure beside `center` for ``round(N / acceleration)`` in all.
+    """Number of positions to measure outside `center` for ``round(N / acceleration)`` in total.
 
     Raises:
         ValueError: the centre alone has more, or nothing would be measured.
@@ -103,17 +103,17 @@ def count_outside(center: np.ndarray, acceleration: float) -> int:
 def draw(
     center: np.ndarray, log_density: np.ndarray, *, acceleration: float, seed: int
 ) -> np.ndarray:
-    """`center` and as many other positions as `acceleration` asks for, without replacement.
+    """Random mask with a measured centre, drawn without replacement to an exact acceleration.
 
-    Positions are drawn one after another, each in proportion to its density among those left:
-    the largest values of log density + Gumbel noise are such a draw (Efraimidis & Spirakis,
-    Inf. Process. Lett. 2006, in its logarithmic form, which cannot underflow).
+    Drawing positions one after another in proportion to their density is equivalent to taking the
+    largest values of log density + Gumbel noise (Efraimidis & Spirakis, Inf. Process. Lett. 2006,
+    in logarithmic form, which cannot underflow).
 
     Args:
-        center: bool, positions measured in any case.
-        log_density: the same shape, up to a constant.
+        center: bool array of the positions that are always measured.
+        log_density: log density up to a constant, of the same shape.
         acceleration: positions divided by measured ones, the centre included.
-        seed: of a generator used for this mask alone.
+        seed: seed of a generator used only for this mask.
 
     Returns:
         bool array of the shape of `center` with exactly ``round(N / acceleration)`` True.
@@ -128,5 +128,5 @@ def draw(
 
 
 def from_lines(lines: np.ndarray, height: int) -> Tensor:
-    """bool ``(W,)`` phase-encoding lines as a mask ``(H, W)``: each column measured or not."""
+    """Mask ``(H, W)`` of whole columns, from the measured phase-encoding lines, bool ``(W,)``."""
     return torch.from_numpy(np.tile(lines, (height, 1)))  # (H, W)

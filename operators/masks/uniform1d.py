@@ -19,11 +19,11 @@ from operators.masks.sampling import (
 def uniform1d(
     shape: Shape, *, seed: int, acceleration: float, center_fraction: float, study: bool = False
 ) -> Tensor:
-    """Columns drawn uniformly beside ``round(W * center_fraction)`` central ones.
+    """Columns drawn uniformly, and ``round(W * center_fraction)`` central ones.
 
     Args:
         shape: (H, W); lines run along H, phase encoding along W.
-        seed: of the draw.
+        seed: seed of the draw.
         acceleration: lines divided by measured lines, the centre included; at least 1.
         center_fraction: central lines divided by all.
         study: the study's own draw, with replacement (Chung & Ye, 2022, score-MRI's code).

@@ -28,9 +28,10 @@ def uniform2d(
 
     Args:
         shape: (H, W).
-        seed: of the draw.
+        seed: seed of the draw.
         acceleration: positions divided by measured ones, the centre included; at least 1.
-        center_fraction: side of the fully measured central block, of each axis; None for none.
+        center_fraction: side of the fully measured central block as a fraction of each axis; None
+            for none.
         study: the study's own draw: H W / acceleration positions with replacement and no centre
             (Chung & Ye, 2022, score-MRI's code). Square only.
 
