@@ -282,5 +282,8 @@ def test_an_unfinished_prior_is_announced(tmp_path, tiny_config, step, message):
 def test_shipped_and_imported_priors_are_finished(tmp_path):
     config, _ = original_file(tmp_path / "original.pth")
     checkpoint.import_original(tmp_path / "original.pth", tmp_path / "ours.pt", config)
-    for path in (tmp_path / "ours.pt", *checkpoint.WEIGHTS.glob("*.pt")):
-        assert checkpoint.unfinished(checkpoint.load(path)) == ""
+    assert checkpoint.unfinished(checkpoint.load(tmp_path / "ours.pt")) == ""
+    for path in checkpoint.WEIGHTS.glob("*.pt"):
+        title = path.with_suffix(".md").read_text().splitlines()[0]
+        expected = title.endswith("(unfinished)")
+        assert bool(checkpoint.unfinished(checkpoint.load(path))) == expected
