@@ -39,7 +39,9 @@ def get_config() -> ConfigDict:
 
     config.operator = operator = ConfigDict()
     operator.name = "mri"  # or "ct", or another operator that operators.create can simulate
-    operator.keywords = ""  # arguments of operators without fields of their own, e.g. "factor=2"
+    operator.keywords = placeholder(
+        str
+    )  # arguments of operators without fields of their own, e.g. "factor=2"
     operator.mask = "gaussian1d"  # mri: a key of operators.masks.MASKS
     operator.acceleration = 4.0  # mri: nominal; the effective one is reported
     operator.num_spokes = placeholder(int)  # radial, radial_golden: instead of the acceleration

@@ -30,7 +30,9 @@ def get_config() -> ConfigDict:
 
     config.operator = operator = ConfigDict()
     operator.name = ""  # images: mri, ct or another; "": ct for DICOM files of CT, otherwise mri
-    operator.keywords = ""  # images: arguments of operators without own fields, e.g. "factor=2"
+    operator.keywords = placeholder(
+        str
+    )  # images: arguments of operators without own fields, e.g. "factor=2"
     # MRI: undersample k-space or images with a mask of operators.masks.MASKS; "": k-space as it
     # is, images with gaussian1d
     operator.mask = ""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from configs import load_config
+from configs import check_same, load_config, to_json
 from evaluation import evaluate as evaluation
 from evaluation.metrics import psnr
 from evaluation.own import open_input
@@ -150,3 +150,12 @@ def test_psnr_of_the_direct_image_is_finite(tmp_path):
     key = images.keys[0]
     target, direct = images.target(key), images.direct(key)
     assert psnr(target, images.reconstruction(key)) > psnr(target, direct) + 1
+
+
+@pytest.mark.parametrize("name", ["evaluate", "reconstruct"])
+def test_results_from_before_the_field_can_be_continued(tmp_path, name):
+    config = load_config(str(ROOT / "configs" / f"{name}.py"))
+    old = json.loads(to_json(config))
+    del old["operator"]["keywords"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    check_same(tmp_path / "config.json", config)
