@@ -314,6 +314,12 @@ def check(config: ConfigDict, world: int) -> None:
             f"expected training.batch_size to be a multiple of {world} processes x "
             f"training.accumulation={t.accumulation}, got {t.batch_size}"
         )
+    channels, phase = config.model.get("num_channels", 1), config.data.phase
+    if channels != (2 if phase else 1):
+        raise configs.ConfigError(
+            "expected model.num_channels=2 with a data.phase, for complex images, and 1 without, "
+            f"got model.num_channels={channels} and data.phase={phase:g}"
+        )
     if not t.weight_sigma >= 0:
         raise configs.ConfigError(
             f"expected training.weight_sigma of 0 or more, got {t.weight_sigma}"
@@ -398,7 +404,7 @@ def create_network(config: ConfigDict) -> nn.Module:
     """
     side = config.data.crop or config.data.image_size
     if side:  # otherwise the size is known only from the images
-        check_size(config, (1, side, side))
+        check_size(config, (config.model.num_channels, side, side))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         return create_model(config)
@@ -430,6 +436,7 @@ def create_stream(config: ConfigDict) -> TrainingStream:
         invert=config.data.invert,
         shading=config.data.shading,
         background=config.data.background,
+        phase=config.data.phase,
     )
 
 
@@ -445,7 +452,13 @@ def held_out_images(config: ConfigDict) -> list[Tensor]:
         hint = "set training.validate_every=0 to train without validation"
         raise DataError(f"{error} ({hint})") from None
     stream = TrainingStream(
-        dataset, seed=config.seed, shuffle=False, crop=config.data.crop, flip=False, rotate=False
+        dataset,
+        seed=config.seed,
+        shuffle=False,
+        crop=config.data.crop,
+        flip=False,
+        rotate=False,
+        phase=config.data.phase,
     )
     count = config.training.validation_images
     if not config.data.crop:  # random crops of few images give any number of different ones

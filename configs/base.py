@@ -36,7 +36,7 @@ def get_config(size: str = "1") -> ConfigDict:
     model.attention = attention  # one self-attention block at the bottleneck
     model.fourier_scale = 16.0  # standard deviation of the frequencies that embed log sigma
     model.dropout = 0.0  # probability
-    model.num_channels = 1  # grey images
+    model.num_channels = 1  # 1: grey images; 2: complex ones, real and imaginary part
 
     config.sde = sde = ConfigDict()
     sde.sigma_min = 0.01  # smallest noise level; images lie in [0, 1]
@@ -68,6 +68,7 @@ def get_config(size: str = "1") -> ConfigDict:
     data.invert = 0.0  # probability of inverted intensities; 0: off
     data.shading = 0.0  # smooth random shading, factors from e^-shading to e^shading; 0: off
     data.background = 0.0  # probability of an empty background outside a random outline; 0: off
+    data.phase = 0.0  # smooth random phase up to so many radians, for model.num_channels 2; 0: off
     data.cache = "none"  # or "memory", "disk": decode each image once (disk: once for all runs)
     data.cache_dir = ""  # for "disk" and coil maps; "": score-priors in the user's cache folder
     data.num_workers = 4  # loader processes

@@ -14,7 +14,6 @@ def get_config() -> ConfigDict:
     config.model.ch_mult = (8, 12, 16, 16)
     config.model.num_res_blocks = (2, 2, 3, 4)
     config.data.crop = 128  # the network has a larger receptive field than natural_small
-    config.data.num_workers = 7
     config.training.batch_size = 32
     config.training.channels_last = "auto"
     config.optim.lr = 3e-4  # at 1e-3 the loss was infinite after 2200 steps

@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.training.num_steps = 200_000
     config.training.precision = "bfloat16"
     config.training.channels_last = "on"
+    config.training.compile = "off"  # slower with it, see docs/performance.md
     config.training.log_every = 200
     config.training.checkpoint_every = 1_000
     config.training.keep_checkpoints = 2

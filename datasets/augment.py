@@ -27,6 +27,7 @@ def augment(
     invert: float = 0.0,
     shading: float = 0.0,
     background: float = 0.0,
+    phase: float = 0.0,
 ) -> Tensor:
     """Random variant of one image; all random numbers come from `generator`.
 
@@ -43,20 +44,23 @@ def augment(
         invert: probability of inverted intensities, 1 - image.
         shading: largest log amplitude of a smooth field that multiplies the image, see `shade`.
         background: probability of an empty background outside a curved outline, see `cut_out`.
+        phase: largest amplitude in radians of a smooth random phase, see `turn_phase`; 0 for none.
 
     Returns:
-        ``(1, crop, crop)``, or ``(1, H, W)`` without `crop`.
+        ``(1, crop, crop)``, or ``(1, H, W)`` without `crop`; with `phase` two channels, the real
+        and the imaginary part.
 
     Raises:
         DataError: the image is smaller than `crop`, or not square for `rotate`.
         ValueError: `shrink` without `crop` or not in (0, 1], a probability outside [0, 1], or
-            `gamma` or `shading` below 0.
+            `gamma`, `shading` or `phase` below 0.
     """
     for name, value, most in (
         ("gamma", gamma, math.inf),
         ("invert", invert, 1),
         ("shading", shading, math.inf),
         ("background", background, 1),
+        ("phase", phase, math.inf),
     ):
         if not 0 <= value <= most:
             raise ValueError(f"expected data.{name} in [0, {most}], got {value}")
@@ -88,29 +92,53 @@ def augment(
         image = shade(image, shading, generator)
     if background and _uniform(0, 1, generator) < background:
         image = image * cut_out(image.shape[-2:], generator)
+    if phase:
+        image = turn_phase(image, phase, generator)
     return image.contiguous()
 
 
 def shade(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """`image` multiplied by a smooth random field and rescaled to a maximum of 1, unless empty.
 
-    The field imitates shading by coils and X-ray spectra. It is exp(a f), where f is a sum of two
-    waves with at most one period per side in each direction, within [-1, 1], and a is uniform in
-    [0, strength].
+    The field imitates shading by coils and X-ray spectra. It is exp(a f), where f is that of
+    `waves`, and a is uniform in [0, strength].
 
     Args:
         image: ``(1, H, W)``, 0 or more.
         strength: largest a.
         generator: a CPU generator.
     """
-    height, width = image.shape[-2:]
+    field = waves(image.shape[-2:], generator)
+    shaded = image * torch.exp(_uniform(0, strength, generator) * field)
+    return shaded / shaded.max().clamp(min=LEAST_PEAK)
+
+
+def turn_phase(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """`image` times exp(i (a f + c)), as real and imaginary part: ``(2, H, W)``.
+
+    The phase imitates that of MR images: f is the smooth field of `waves`, a is uniform in
+    [0, strength] and c in [-pi, pi].
+
+    Args:
+        image: ``(1, H, W)``, the magnitude.
+        strength: largest a, in radians.
+        generator: a CPU generator.
+    """
+    field = waves(image.shape[-2:], generator)
+    amplitude, constant = _uniform(0, strength, generator), _uniform(-math.pi, math.pi, generator)
+    phase = amplitude * field + constant  # (H, W)
+    return torch.cat([image * phase.cos(), image * phase.sin()])
+
+
+def waves(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Sum of two random waves with at most one period per side, in [-1, 1]: ``(H, W)``."""
+    height, width = shape
     y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
     field = torch.zeros(height, width)
     for _ in range(2):
         rows, columns, phase = (2 * math.pi * _uniform(-0.5, 0.5, generator) for _ in range(3))
         field = field + 0.5 * torch.cos(2 * (rows * y + columns * x + phase))  # (H, W)
-    shaded = image * torch.exp(_uniform(0, strength, generator) * field)
-    return shaded / shaded.max().clamp(min=LEAST_PEAK)
+    return field
 
 
 def cut_out(shape: Sequence[int], generator: torch.Generator) -> Tensor:

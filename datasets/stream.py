@@ -40,6 +40,7 @@ class TrainingStream(Dataset):
         invert: probability of inverted intensities; 0 for none.
         shading: random shading, see `augment`; 0 for none.
         background: probability of an empty background, see `augment`; 0 for none.
+        phase: largest amplitude of a random phase, see `augment`; 0 for real images.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class TrainingStream(Dataset):
         invert: float = 0.0,
         shading: float = 0.0,
         background: float = 0.0,
+        phase: float = 0.0,
     ):
         self.dataset = dataset
         self.seed = seed
@@ -69,20 +71,21 @@ class TrainingStream(Dataset):
             "invert": invert,
             "shading": shading,
             "background": background,
+            "phase": phase,
         }
         self.is_augmented = shrink != 1 or any(
-            (crop, flip, rotate, gamma, invert, shading, background)
+            (crop, flip, rotate, gamma, invert, shading, background, phase)
         )
         # costly enough for loader processes to pay off even for images in memory
-        self.is_costly = shrink != 1 or any((gamma, shading, background))
+        self.is_costly = shrink != 1 or any((gamma, shading, background, phase))
         self._epoch, self._order = -1, torch.empty(0)
 
     def __getitem__(self, n: int) -> Tensor:
-        """Image number n: float32 ``(1, H, W)`` in [0, 1]."""
+        """Image number n: float32 ``(1, H, W)`` in [0, 1]; with `phase` two parts ``(2, H, W)``."""
         return self.__getitems__([n])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> Tensor:
-        """Batch of images ``(B, 1, H, W)``, as a `DataLoader` requests it.
+        """Batch of images ``(B, 1 or 2, H, W)``, as a `DataLoader` requests it.
 
         Raises:
             DataError: the images have different sizes.

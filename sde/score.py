@@ -18,12 +18,14 @@ def score_function(
 ) -> Score:
     """``score(x, sigma) -> grad_x log p_sigma(x)`` for real and for complex images.
 
-    A complex `x` goes through the real network as one batch of twice the size: the real and the
-    imaginary part are images of their own (Chung & Ye 2022, section 3.3). The state keeps its
-    precision: the network's input is cast to the network's dtype and its output cast back.
+    A complex `x` goes through a network of one channel as one batch of twice the size: the real and
+    the imaginary part are images of their own (Chung & Ye 2022, section 3.3). A network of two
+    channels takes both together, and no real `x` ``(B, 1, H, W)``. The state keeps its precision:
+    the network's input is cast to the network's dtype and its output cast back.
 
     Args:
-        net: ``net(x, sigma)`` on real images.
+        net: ``net(x, sigma)`` on real images; its attribute `num_channels`, 1 where it has none,
+            is that of the images.
         autocast: bfloat16 or float16 for the network's inner products; None for none.
         stride: the network's image sides are multiples of it; other images are padded.
         symmetric: whether turned and mirrored images are as likely; the score's attribute of that
@@ -35,7 +37,8 @@ def score_function(
         with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
             return net(x.to(dtype), sigma.to(dtype)).to(x.dtype)
 
-    score = complex_score(padded_score(real_score, stride))
+    extend = joint_score if getattr(net, "num_channels", 1) == 2 else complex_score
+    score = extend(padded_score(real_score, stride))
     score.symmetric = symmetric
     return score
 
@@ -56,6 +59,26 @@ def padded_score(score: Score, stride: int) -> Score:
         return score(pad(x, (0, right, 0, below), mode="reflect"), sigma)[..., :height, :width]
 
     return padded
+
+
+def joint_score(score: Score) -> Score:
+    """The score of complex images from that of their real and imaginary parts as two channels.
+
+    Real images of two channels, ``(B, 2, H, W)``, are taken as they are.
+    """
+
+    def extended(x: Tensor, sigma: Tensor) -> Tensor:
+        if x.is_complex():
+            parts = score(torch.cat([x.real, x.imag], dim=1), sigma)  # (B, 2, H, W)
+            return torch.complex(*parts.chunk(2, dim=1))
+        if x.shape[1] == 1:
+            raise ValueError(
+                "expected complex images, as this prior was trained on real and imaginary parts "
+                "together, got real ones: it is for MRI with a phase; take a prior of one channel"
+            )
+        return score(x, sigma)
+
+    return extended
 
 
 def complex_score(score: Score) -> Score:

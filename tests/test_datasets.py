@@ -1,5 +1,6 @@
 """Data sets: what they give, that splits are disjoint and stable, and that bad input says so."""
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -397,6 +398,24 @@ def test_augment_puts_some_images_on_nothing():
     assert torch.equal(augment(image, torch.Generator(), background=0.0), image)
     with pytest.raises(ValueError, match=r"data.background in \[0, 1\]"):
         augment(image, torch.Generator(), background=-0.1)
+
+
+def test_augment_turns_the_phase_smoothly_and_keeps_the_magnitude():
+    image = torch.rand(1, 40, 30, generator=torch.Generator().manual_seed(0)) + 0.1
+    constants, steps = [], []
+    for seed in range(60):
+        parts = augment(image, torch.Generator().manual_seed(seed), phase=2.0)
+        assert parts.shape == (2, 40, 30)
+        turned = torch.complex(*parts) / image[0]  # (40, 30), of magnitude 1
+        torch.testing.assert_close(turned.abs(), torch.ones(40, 30))
+        constants.append(turned.mean().angle())
+        steps.append((turned[1:] / turned[:-1]).angle().abs().max())
+    assert max(steps) <= 2.0 * 2 * math.pi / 39 + 1e-4  # a wave of one period with amplitude 2
+    assert max(steps) > 0.1
+    sizes = torch.stack(constants).sort().values
+    assert (sizes[1:] - sizes[:-1]).max() < 1.0  # all around the circle
+    with pytest.raises(ValueError, match=r"data.phase in \[0, inf\]"):
+        augment(image, torch.Generator(), phase=-0.1)
 
 
 def test_augment_changes_contrast_as_said():

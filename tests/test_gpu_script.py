@@ -18,7 +18,7 @@ from models.checkpoint import FORMAT, load, load_prior
 from tests.conftest import ROOT
 from training_scripts.gpu import REHEARSED, goes_on, pack, progress, run_until
 
-PRIORS = ("natural_base", "natural_small")
+PRIORS = ("natural_base", "natural_complex_small")
 
 
 def photographs(folder: Path, count: int = 4, side: int = 40) -> Path:

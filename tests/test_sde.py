@@ -102,6 +102,26 @@ def test_complex_score_treats_the_parts_as_images():
     assert complex_score(score)(x.real, sigma).dtype == torch.float32
 
 
+def test_a_network_of_two_channels_takes_both_parts_together():
+    torch.manual_seed(0)
+
+    class Net(torch.nn.Conv2d):
+        num_channels = 2
+
+        def forward(self, x, sigma):
+            return super().forward(x) / expand(sigma, x)
+
+    net = Net(2, 2, 3, padding=1)
+    score = score_function(net)
+    x = torch.randn(3, 1, 5, 4, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([1.0, 2.0, 3.0])
+    out, parts = score(x, sigma), net(torch.cat([x.real, x.imag], 1), sigma)
+    torch.testing.assert_close(torch.view_as_real(out[:, 0]).movedim(-1, 1), parts)
+    torch.testing.assert_close(score(parts, sigma), net(parts, sigma))
+    with pytest.raises(ValueError, match="take a prior of one channel"):
+        score(x.real, sigma)
+
+
 def test_autocast_keeps_the_state_in_its_precision():
     torch.manual_seed(0)
     net = torch.nn.Conv2d(1, 1, 3, padding=1)

@@ -452,6 +452,18 @@ def test_a_continued_run_does_not_begin_again(tiny_config, tmp_path):
     assert_same_state(last_state(tmp_path / "pieces"), last_state(tmp_path / "whole"))
 
 
+def test_a_complex_prior_takes_images_with_a_phase(tiny_config, tmp_path):
+    config = copy(tiny_config, num_steps=1)
+    config.model.num_channels = 2
+    with pytest.raises(configs.ConfigError, match=r"got model.num_channels=2 and data.phase=0"):
+        train(config, tmp_path / "real", "cpu")
+    config.data.phase = 3.0
+    train(config, tmp_path / "run", "cpu")
+    score, _ = checkpoint.load_prior(tmp_path / "run", "cpu")
+    x = torch.ones(2, 1, 16, 16, dtype=torch.complex64)
+    assert score(x, torch.ones(2)).shape == x.shape
+
+
 @pytest.mark.parametrize("weight_sigma", [0.0, 0.25])
 def test_noise_levels_are_weighted_in_the_gradient_and_not_in_the_log(
     tiny_config, tmp_path, weight_sigma

@@ -28,11 +28,11 @@ WHEELS = ("ml_collections", "sigpy", "PyWavelets")
 CONSTANT = 0.65  # of the time at a constant learning rate; it falls to zero over the rest
 MARGIN = 0.85  # of the steps that the rest of the time would be enough for
 ON_GPU = {  # what a config made for CPUs is changed in
-    "natural_small": (
+    name: (
         "--config.training.batch_size=64",
         "--config.training.channels_last=auto",
-        "--config.data.num_workers=6",
     )
+    for name in ("natural_small", "natural_complex_small")
 }
 REHEARSED = 12  # steps of a rehearsal's first phase at most
 TINY = (  # a rehearsal on a CPU
@@ -41,7 +41,6 @@ TINY = (  # a rehearsal on a CPU
     "--config.training.validation_images=2",
     "--config.training.log_every=1",
     "--config.training.compile=off",
-    "--config.data.num_workers=0",
     "--config.data.crop=32",
     "--config.optim.warmup=1",
 )
@@ -100,7 +99,9 @@ def run_until(command: list[str], deadline: float) -> int:
         return process.wait()
 
 
-def train(prior: str, out: Path, *, seconds: float, photos: Path, rehearse: bool) -> None:
+def train(
+    prior: str, out: Path, *, seconds: float, photos: Path, workers: int, rehearse: bool
+) -> None:
     """Train a prior for so long, the learning rate falling to zero at the end, and export it.
 
     Starts with the weights of that name in `weights/`, where there are some of the same network.
@@ -112,6 +113,7 @@ def train(prior: str, out: Path, *, seconds: float, photos: Path, rehearse: bool
         out: folder.
         seconds: in all, with starts and export.
         photos: folder with `train` and `val`.
+        workers: number of loader processes.
         rehearse: a tiny network instead.
 
     Raises:
@@ -121,6 +123,7 @@ def train(prior: str, out: Path, *, seconds: float, photos: Path, rehearse: bool
     run = out / "run" / prior
     command = [sys.executable, "train.py", f"--config=configs/{prior}.py", f"--workdir={run}"]
     command += [f"--config.data.root={photos}", "--config.training.keep_checkpoints=1"]
+    command += [f"--config.data.num_workers={0 if rehearse else workers}"]
     command += TINY if rehearse else ("--config.training.log_every=50", *ON_GPU.get(prior, ()))
     if not rehearse and goes_on(prior):
         command.append(f"--config.training.init={prior}")
@@ -187,12 +190,20 @@ def main(argv: list[str] | None = None) -> None:
     trainer.add_argument("out", type=Path)
     trainer.add_argument("--seconds", type=float, required=True)
     trainer.add_argument("--photos", type=Path, required=True)
+    trainer.add_argument("--workers", type=int, default=6)
     trainer.add_argument("--rehearse", type=int, default=0)
     a = parser.parse_args(argv)
     if a.command == "pack":
         pack(a.photos, a.home, megabytes=a.megabytes, python=a.python)
     else:
-        train(a.prior, a.out, seconds=a.seconds, photos=a.photos, rehearse=bool(a.rehearse))
+        train(
+            a.prior,
+            a.out,
+            seconds=a.seconds,
+            photos=a.photos,
+            workers=a.workers,
+            rehearse=bool(a.rehearse),
+        )
 
 
 if __name__ == "__main__":
