@@ -12,6 +12,9 @@ from datasets.sample import DataError
 # range of curvatures of the outline of an empty background, for image coordinates from -1 to 1
 CURVATURES = (0.2, 1.7)
 EDGES = (1.0, 3.0)  # range of widths of the outline in pixels
+TWO_TISSUES = 0.5  # probability that bright parts of an image have another phase than the others
+BRIGHT = (0.2, 0.8)  # range of the intensity, of the maximum, from which a part is bright
+MIXED = 0.02  # of the maximum: width of the intensities of pixels that hold both
 LEAST_PEAK = 1e-3  # images with a lower maximum are not scaled up by shading
 
 
@@ -117,7 +120,9 @@ def turn_phase(image: Tensor, strength: float, generator: torch.Generator) -> Te
     """`image` times exp(i (a f + c)), as real and imaginary part: ``(2, H, W)``.
 
     The phase imitates that of MR images: f is the smooth field of `waves`, a is uniform in
-    [0, strength] and c in [-pi, pi].
+    [0, strength] and c in [-pi, pi]. With a probability of `TWO_TISSUES` bright parts are turned
+    by a further angle, uniform in [-pi, pi], as fat is against water; where both meet in a pixel
+    they are added, which may leave less than `image`.
 
     Args:
         image: ``(1, H, W)``, the magnitude.
@@ -127,7 +132,15 @@ def turn_phase(image: Tensor, strength: float, generator: torch.Generator) -> Te
     field = waves(image.shape[-2:], generator)
     amplitude, constant = _uniform(0, strength, generator), _uniform(-math.pi, math.pi, generator)
     phase = amplitude * field + constant  # (H, W)
-    return torch.cat([image * phase.cos(), image * phase.sin()])
+    parts = [(image, phase)]
+    if _uniform(0, 1, generator) < TWO_TISSUES:
+        level, angle = _uniform(*BRIGHT, generator), _uniform(-math.pi, math.pi, generator)
+        peak = image.max().clamp(min=LEAST_PEAK)
+        bright = image * torch.sigmoid((image / peak - level) / MIXED)  # (1, H, W)
+        parts = [(image - bright, phase), (bright, phase + angle)]
+    real = sum(size * phase.cos() for size, phase in parts)
+    imaginary = sum(size * phase.sin() for size, phase in parts)
+    return torch.cat([real, imaginary])
 
 
 def waves(shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -400,7 +400,8 @@ def test_augment_puts_some_images_on_nothing():
         augment(image, torch.Generator(), background=-0.1)
 
 
-def test_augment_turns_the_phase_smoothly_and_keeps_the_magnitude():
+def test_augment_turns_the_phase_smoothly_and_keeps_the_magnitude(monkeypatch):
+    monkeypatch.setattr("datasets.augment.TWO_TISSUES", 0.0)
     image = torch.rand(1, 40, 30, generator=torch.Generator().manual_seed(0)) + 0.1
     constants, steps = [], []
     for seed in range(60):
@@ -416,6 +417,25 @@ def test_augment_turns_the_phase_smoothly_and_keeps_the_magnitude():
     assert (sizes[1:] - sizes[:-1]).max() < 1.0  # all around the circle
     with pytest.raises(ValueError, match=r"data.phase in \[0, inf\]"):
         augment(image, torch.Generator(), phase=-0.1)
+
+
+def test_augment_turns_bright_parts_apart_in_half_of_the_images():
+    image = torch.full((1, 40, 40), 0.1)
+    image[:, 10:30, 10:30] = 1.0  # fat
+    image[:, 10:30, 20:22] = 0.5  # fat and water in a pixel
+    angles, mixed = [], []
+    for seed in range(60):
+        parts = augment(image, torch.Generator().manual_seed(seed), phase=1e-6)
+        turned = torch.complex(*parts)
+        torch.testing.assert_close(turned[15, 15].abs(), torch.tensor(1.0), rtol=0.03, atol=0)
+        torch.testing.assert_close(turned[5, 5].abs(), torch.tensor(0.1), rtol=0.03, atol=0)
+        angles.append(float((turned[15, 15] / turned[5, 5]).angle().abs()))
+        mixed.append(float(turned[15, 21].abs()))
+    alike = sum(angle < 1e-2 for angle in angles)
+    assert 18 <= alike <= 42  # 30 +- 3 standard deviations
+    assert max(angles) > 2.5
+    assert min(mixed) < 0.45  # opposed phases cancel
+    assert max(mixed) <= 0.5 + 1e-6
 
 
 def test_augment_changes_contrast_as_said():
