@@ -20,6 +20,12 @@ def ifft2c(kspace: Tensor) -> Tensor:
     return torch.fft.fftshift(ifft2(torch.fft.ifftshift(kspace, dim=_AXES)), dim=_AXES)
 
 
+def ifftc(kspace: Tensor, *, dim: int) -> Tensor:
+    """Centred orthonormal inverse DFT along one axis, of the same shape, complex."""
+    shifted = torch.fft.ifftshift(kspace, dim=dim)
+    return torch.fft.fftshift(torch.fft.ifft(shifted, dim=dim, norm="ortho"), dim=dim)
+
+
 def fft2(x: Tensor) -> Tensor:
     """Orthonormal 2-D DFT of ``(..., H, W)``, complex, with both origins at index (0, 0)."""
     return torch.fft.fft2(x, norm="ortho")

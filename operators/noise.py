@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from operators.fourier import ifftc
+
 RINGS = 32  # number of rings of k-space between its centre and its corner
 LEAST = 64  # smallest number of measured positions in a ring, or of rays through an object
 # relative standard deviation of the median of n Rayleigh numbers, times sqrt(n)
 MEDIAN_SPREAD = 1 / (2 * math.log(2))
+READOUT_EDGE = 1 / 16  # of a readout at either end, where a scanner's filter may take noise away
 CHANCE = 2  # standard deviations within which two levels count as equal
 AIR = 0.05  # of the largest line integral: smaller ones count as air
 ORDER = 4  # order of the differences along the detector
@@ -29,16 +32,18 @@ def rings(height: int, width: int) -> Tensor:
 def kspace_noise(kspace: Tensor) -> Tensor:
     """Standard deviation of the noise of k-space, of the real and of the imaginary part.
 
-    The noise is measured in the quietest rings of k-space, usually the outermost, where an image
-    has the least energy. It is computed from the median magnitude over their measured positions,
+    The noise is measured where there is least else: in the quietest rings of k-space, usually the
+    outermost; and, where lines are measured from end to end, at the quietest places of the readout,
+    usually in the air beside the body, after a Fourier transform along it. The lower of the two
+    counts, as image energy is all that raises them. Each is computed from the median magnitude,
     which outliers (edges of the image along an axis) do not change, and averaged over the coils
-    that hold data. One half of the positions selects the rings and the other half measures, and
-    vice versa, as the quietest of many rings is low by chance and would bias the estimate.
+    that hold data. One half of the positions selects the rings or places and the other half
+    measures, and vice versa, as the quietest of many is low by chance and would bias the estimate.
 
-    Image energy in these rings counts as noise, so that the estimate is too large for measurements
-    with little noise. The noise is assumed to be white: interpolated or filtered k-space has less
-    of it in the outer rings. Rings with few measured positions are joined with the next ones
-    inside; a sample with fewer than 64 measured positions gets 0.
+    For a body that fills the readout, or points that are measured one by one, the estimate is too
+    large if there is little noise. The noise is assumed to be white: interpolated or filtered
+    k-space has less of it in the outer rings. Rings with few measured positions are joined with the
+    next ones inside; a sample with fewer than 64 measured positions gets 0.
 
     Args:
         kspace: complex ``(B, C, H, W)``, centred; exactly 0 in all coils where not measured.
@@ -46,15 +51,27 @@ def kspace_noise(kspace: Tensor) -> Tensor:
     Returns:
         ``(B,)`` in units of `kspace`.
     """
-    ring = rings(*kspace.shape[-2:]).to(kspace.device)  # (H W,)
-    return torch.stack([_quietest(sample, ring) for sample in kspace.abs().flatten(2)])
+    return torch.stack([_sample_noise(sample) for sample in kspace])
 
 
-def _quietest(size: Tensor, ring: Tensor) -> Tensor:
-    """Noise of one sample from the magnitudes ``(C, H W)`` of its k-space."""
+def _sample_noise(kspace: Tensor) -> Tensor:
+    """Noise of the k-space ``(C, H, W)`` of one sample."""
+    measured = (kspace != 0).any(0)  # (H, W)
+    ring = rings(*measured.shape).to(kspace.device)  # (H W,)
+    found = [_quietest(kspace.abs().flatten(1), list(_joined_rings(measured.flatten(), ring)))]
+    for axis in (0, 1):
+        lines = measured.any(axis)  # (W,) or (H,)
+        groups = _joined_places(measured.shape[axis], int(lines.sum()))
+        if groups and bool((measured == lines.unsqueeze(axis)).all()):
+            places = ifftc(kspace, dim=axis + 1).movedim(axis + 1, 1)  # (C, N, lines)
+            found.append(_quietest(places[..., lines].abs().flatten(1), groups))
+    return torch.stack(found).amin()
+
+
+def _quietest(size: Tensor, groups: list[Tensor]) -> Tensor:
+    """Noise of one sample from magnitudes ``(C, M)``, in the quietest groups of positions."""
     alive = size[(size > 0).any(1)]
-    groups = list(_joined_rings((size > 0).any(0), ring))
-    if not groups:
+    if not groups or not len(alive):
         return size.new_zeros(())
     halves = [[here[first::2] for here in groups] for first in (0, 1)]
     levels = [
@@ -90,6 +107,22 @@ def _joined_rings(measured: Tensor, ring: Tensor) -> Iterator[Tensor]:
         if len(group) >= LEAST:
             yield group
             group = group[:0]
+
+
+def _joined_places(length: int, lines: int) -> list[Tensor]:
+    """Groups of at least `LEAST` of the positions ``(n,)`` of a readout by lines, end to end.
+
+    Args:
+        length: of the readout, N.
+        lines: number of them; the positions are those of an array ``(N, lines)``.
+    """
+    edge = math.ceil(READOUT_EDGE * length)
+    step = math.ceil(LEAST / max(lines, 1))  # places a group
+    return [
+        torch.arange(place * lines, (place + step) * lines)
+        for place in range(edge, length - edge - step + 1, step)
+        if lines
+    ]
 
 
 def sinogram_noise(sinogram: Tensor) -> Tensor:

@@ -92,6 +92,27 @@ def test_the_estimate_is_not_biased(name, shape, content):
     assert float(found.mean()) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", ["full", "gaussian1d"])
+def test_noise_is_found_in_the_air_beside_an_image_of_fine_texture(name, turned):
+    """A sharp scan with little noise, as a real MPRAGE: all of k-space holds image."""
+    image = torch.zeros(SIDE, SIDE, dtype=torch.complex128)
+    image[24:72, 16:80] = 1 + white(48, 64, seed=5)
+    mask = draw(name)  # lines along the first axis, in which there is air
+    kspace = (fft2c(image) + 0.05 * white(100, 1, SIDE, SIDE)) * mask
+    found = kspace_noise(kspace.mT if turned else kspace) / 0.05
+    assert float(found.mean()) == pytest.approx(1, abs=0.03)
+    assert float(found.std()) < 0.06
+
+
+def test_a_filter_of_the_scanner_is_no_lower_noise():
+    """Receivers damp the ends of the readout; a body in between leaves no air."""
+    filtered = torch.ones(SIDE, 1)
+    filtered[:5], filtered[-5:] = 0.1, 0.1
+    coils = fft2c(white(20, 2, SIDE, SIDE) * filtered)  # noise, as if it were an image
+    assert (kspace_noise(coils) > 0.8).all()
+
+
 def test_silent_coils_do_not_count():
     kspace = white(40, 4, 48, 48)
     kspace[:, 0] = 0
