@@ -69,6 +69,17 @@ def test_a_command_is_ended_in_time_and_may_save_first(tmp_path):
     assert run_until([sys.executable, "-c", "raise SystemExit(3)"], time.monotonic() + 60) == 3
 
 
+def test_an_unknown_stage_is_refused():
+    done = subprocess.run(
+        ["bash", "training_scripts/gpu.sh", "--stages=tests,trainings"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "expected --stages out of tests,benchmarks,training, got trainings" in done.stderr
+
+
 def test_rehearsal(tmp_path):
     """All stages in their order; a prior that was trained, cooled down, and can be loaded."""
     out = tmp_path / "out"

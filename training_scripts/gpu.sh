@@ -31,6 +31,15 @@ for argument in "$@"; do
       ;;
   esac
 done
+for name in ${stages//,/ }; do
+  case "$name" in
+    tests | benchmarks | training) ;;
+    *)
+      echo "expected --stages out of tests,benchmarks,training, got $name" >&2
+      exit 2
+      ;;
+  esac
+done
 python="${PYTHON:-$(default_python)}"
 priors="${PRIORS:-natural_base natural_complex_small}"
 home=.gpu
