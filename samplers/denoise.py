@@ -21,7 +21,7 @@ def schedule(
     sde: VESDE,
     num_steps: int,
     first: float | Tensor,
-    last: float | None,
+    last: float | Tensor | None,
     batch: int,
 ) -> Tensor:
     """Geometric noise levels of each sample, falling: ``(num_steps, batch)`` float64, on the CPU.
@@ -30,18 +30,22 @@ def schedule(
         sde: its range of noise levels.
         num_steps: levels from the first to the last.
         first: for all samples, or for each ``(batch,)``; at most sigma_max.
-        last: at least sigma_min, which None stands for.
+        last: for all samples, or for each ``(batch,)``; at least sigma_min, which None stands for.
         batch: number of samples.
 
     Raises:
         ValueError: levels that the network does not know, or fewer than two.
     """
-    last = sde.sigma_min if last is None else last
-    first = torch.as_tensor(first, dtype=torch.float64, device="cpu").expand(batch)
-    if not (sde.sigma_min <= last < first.min() and first.max() <= sde.sigma_max):
+    first, last = (
+        torch.as_tensor(level, dtype=torch.float64, device="cpu").expand(batch)
+        for level in (first, sde.sigma_min if last is None else last)
+    )
+    known = (last >= sde.sigma_min) & (last < first) & (first <= sde.sigma_max)
+    if not known.all():
+        i = int((~known).nonzero()[0])
         raise ValueError(
             f"expected sigma_min = {sde.sigma_min:g} <= end_sigma < start_sigma <= sigma_max = "
-            f"{sde.sigma_max:g}, got end_sigma={last:g}, start_sigma={first.max():g}"
+            f"{sde.sigma_max:g}, got end_sigma={last[i]:g}, start_sigma={first[i]:g}"
         )
     if num_steps < 2:
         raise ValueError(f"expected num_steps of at least 2, got {num_steps}")

@@ -9,7 +9,7 @@ from operators.base import LinearOperator
 from operators.batch import BatchGenerator
 from samplers.denoise import data_step, denoise_turned, first_image
 from samplers.stall import Stall
-from samplers.start import noise_levels
+from samplers.start import last_level, noise_levels
 from samplers.state import Callback, Watch
 from sde import VESDE, Score
 
@@ -51,6 +51,10 @@ def pnp(
 
         rng: names the samples in errors; no random number is drawn, and None will do.
         start_sigma: first level; by default what the measurement says (`start.noise_levels`).
+        end_sigma: last level; None: what the measurement's noise is in an image
+            (`start.last_level`): below it a denoiser takes structures away. The last data step
+            counts the denoised image as one of sigma_min whatever the level is, so that the
+            measured noise does not come back.
         momentum: m, from 0 (none) to below 1; of two numbers the first is the first step's, and it
             goes linearly to the second, of the last.
         turns: show the network the image in each of the square's eight positions in turn, step by
@@ -72,6 +76,8 @@ def pnp(
     turns = getattr(score, "symmetric", False) if turns is None else turns
     watch = Watch(rng, callback)
     x = first_image(operator, y, initial)
+    if end_sigma is None:
+        end_sigma = last_level(sde, operator, y, sigma_y)
     levels = noise_levels(
         score,
         sde,
@@ -83,14 +89,16 @@ def pnp(
         end_sigma=end_sigma,
         cg_steps=cg_steps,
     )
+    fits = levels.clone()  # of the data steps
+    fits[-1] = sde.sigma_min
     noise_level = math.sqrt(strength) * sigma_y
     stall = Stall(operator, y, tolerance)
     image = x
-    for step, (peak, sigma) in enumerate(
-        zip(levels.amax(1).tolist(), levels.to(x.real), strict=True)
+    for step, (peak, sigma, fit) in enumerate(
+        zip(levels.amax(1).tolist(), levels.to(x.real), fits.to(x.real), strict=True)
     ):
         clean = denoise_turned(score, x, sigma, turn=step if turns else 0)
-        fitted = data_step(operator, y, clean, sigma, sigma_y=noise_level, cg_steps=cg_steps)
+        fitted = data_step(operator, y, clean, fit, sigma_y=noise_level, cg_steps=cg_steps)
         before, image = image, stall.keep(image, fitted)
         # the first image is no step of the iteration: nothing to extrapolate from
         m = first + (last - first) * step / (len(levels) - 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.batch import norm
+from operators.batch import dot, norm
 from samplers.denoise import data_step, denoise, schedule
 from sde import VESDE, Score
 
@@ -24,7 +24,7 @@ def noise_levels(
     *,
     num_steps: int,
     start_sigma: float | None,
-    end_sigma: float | None,
+    end_sigma: float | Tensor | None,
     cg_steps: int | None = None,
 ) -> Tensor:
     """`denoise.schedule` for each sample, so long that the network is called `num_steps` times.
@@ -34,7 +34,7 @@ def noise_levels(
         first: ``(B, *domain_shape)`` first images.
         num_steps: calls of the network; where the start is looked for with one, it counts.
         start_sigma: first level; None: `START_FACTOR` times what `error_level` finds.
-        end_sigma: last level; sigma_min where not given.
+        end_sigma: last level, for all samples or for each ``(B,)``; sigma_min where not given.
 
     Returns:
         ``(num_steps, B)`` float64, on the CPU; a level less where the start was looked for.
@@ -96,7 +96,7 @@ def automatic_start(
     initial: Tensor,
     *,
     factor: float,
-    end_sigma: float | None,
+    end_sigma: float | Tensor | None,
     cg_steps: int | None = None,
 ) -> Tensor:
     """`factor` times `error_level`, within what the network knows and above the last level.
@@ -104,11 +104,57 @@ def automatic_start(
     Args: as `error_level`, but
 
         factor: artefacts are not white: a denoiser that takes them for noise needs a higher level.
-        end_sigma: the last level; sigma_min where not given.
+        end_sigma: the last level, of all or each ``(B,)``; sigma_min where not given.
 
     Returns:
         ``(B,)`` float64, on the CPU.
     """
     error = error_level(score, sde, operator, y, initial, cg_steps=cg_steps)
-    least = LEAST_RANGE * (sde.sigma_min if end_sigma is None else end_sigma)
-    return (factor * error.cpu().double()).clamp(min=least).clamp(max=sde.sigma_max)
+    last = torch.as_tensor(sde.sigma_min if end_sigma is None else end_sigma).cpu().double()
+    return torch.maximum(factor * error.cpu().double(), LEAST_RANGE * last).clamp(max=sde.sigma_max)
+
+
+def last_level(sde: VESDE, operator: LinearOperator, y: Tensor, sigma_y: float | Tensor) -> Tensor:
+    """The noise that a measurement's noise is in an image, as a last level: ``(B,)`` float64.
+
+    Args:
+        sde: its range of noise levels, in which the result is.
+        operator: measurement model.
+        y: ``(B, *range_shape)`` measurement.
+        sigma_y: standard deviation of its noise, of all samples or of each ``(B,)``.
+
+    Returns:
+        On the CPU; sigma_min where there is no noise, and at most so much that `automatic_start`
+        still finds room for a first level.
+    """
+    noise = torch.as_tensor(sigma_y).cpu().double().expand(len(y))
+    if noise.any():
+        noise = noise * noise_gain(operator, y).cpu().double()
+    return noise.clamp(sde.sigma_min, max(sde.sigma_min, sde.sigma_max / (2 * LEAST_RANGE)))
+
+
+def noise_gain(operator: LinearOperator, y: Tensor) -> Tensor:
+    """Standard deviation that white noise of standard deviation 1 in `y` has in an image: ``(B,)``.
+
+    That of the operator's direct reconstruction of such noise, scaled to fit the noise best, as
+    `LinearOperator.direct` may be of any scale. For MRI of one coil it is the root of the measured
+    part of k-space, for CT much of what filtered back-projection makes of the noise. One draw, the
+    same for all samples.
+
+    Args:
+        operator: measurement model.
+        y: ``(B, *range_shape)`` measurement; only its shape, precision and device matter.
+    """
+    count = 1 if operator.batch_size is None else len(y)
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(y.shape[1:], generator=generator)
+    if operator.range_complex:
+        white = torch.complex(white, torch.randn(y.shape[1:], generator=generator))
+    white = white.to(y).expand(count, *y.shape[1:])
+    image = operator.direct(white)
+    seen = operator.forward(image)
+    size = dot(seen, seen)  # (B or 1,)
+    fit = torch.where(size > 0, dot(seen, white) / torch.where(size > 0, size, 1.0), 0.0)
+    parts = 2 if operator.domain_complex else 1
+    gain = fit.abs() * norm(image) / math.sqrt(parts * image[0].numel())
+    return gain.expand(len(y))

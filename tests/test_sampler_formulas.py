@@ -139,7 +139,9 @@ def fits(x, rows, sigma, sigma_y, strength=1.0):
 
 
 def levels(first, last=SDE.sigma_min):
-    return first * (last / first) ** (np.arange(STEPS) / (STEPS - 1))
+    """Falling levels; for each sample ``(B,)``, where `last` is."""
+    fraction = np.arange(STEPS) / (STEPS - 1)
+    return [first * (last / first) ** part for part in fraction]
 
 
 def run(sampler, score=torch_score, operator=OPERATOR, y=None, sde=SDE, steps=STEPS, **options):
@@ -210,16 +212,25 @@ def test_diffpir(zeta):
 
 
 @pytest.mark.parametrize("strength", [None, 2.0])
-def test_pnp(strength):
+@pytest.mark.parametrize("given", [None, 0.1])
+def test_pnp(strength, given):
+    """To the noise that the measurement's is in an image; the last data step to sigma_min."""
     _, rows = measurement()
+    generator = torch.Generator().manual_seed(0)
+    white = torch.complex(*(torch.randn(1, SIDE, SIDE, generator=generator) for _ in range(2)))
+    # the operator's rows are orthonormal, so that its adjoint fits the noise as it is
+    gain = OPERATOR.adjoint((white * _mask())[None].to(torch.complex128)).square().mean().sqrt()
+    last = np.maximum(SDE.sigma_min, SIGMA_Y * gain.numpy()) if given is None else given
     x = image = rows @ A
-    for step, sigma in enumerate(levels(1.0)):
-        before, image = image, fits(denoise(x, sigma), rows, sigma, SIGMA_Y, strength or 0.23)
+    for step, sigma in enumerate(levels(1.0, np.broadcast_to(last, len(rows)))):
+        before, fitted = image, np.stack([denoise(*pair) for pair in zip(x, sigma, strict=True)])
+        trusted = sigma if step < STEPS - 1 else SDE.sigma_min
+        image = fits(fitted, rows, trusted, SIGMA_Y, strength or 0.23)
         m = 0.5 + (0.8 - 0.5) * step / (STEPS - 1)
         x = image + (m * (image - before) if step else 0)
     options = {} if strength is None else {"strength": strength}
-    sigma_y = torch.from_numpy(SIGMA_Y)
-    compare(run(pnp, sigma_y=sigma_y, start_sigma=1.0, **options), image)
+    options |= {"sigma_y": torch.from_numpy(SIGMA_Y), "end_sigma": given}
+    compare(run(pnp, start_sigma=1.0, **options), image)
 
 
 def test_dps():

@@ -345,6 +345,7 @@ def test_fast_samplers_have_the_right_mean(name, ratio):
 def test_noise_levels_are_per_sample(kind, name, options):
     operator = OPERATORS[kind]
     images = PRIOR.mean.reshape(1, 1, SIDE, SIDE).expand(3, -1, -1, -1)
+    images = images + torch.randn(images.shape, generator=torch.Generator().manual_seed(1)).double()
     images = images + 0j if operator.domain_complex else images
     y = operator.forward(images)
     levels = [0.0, 0.05, 0.5]

@@ -7,6 +7,7 @@ import torch
 
 from operators import (
     BatchGenerator,
+    FunctionOperator,
     Inpainting,
     MultiCoilMRI,
     ParallelBeamCT,
@@ -19,7 +20,7 @@ from operators.masks import make_mask
 from operators.noise import rings
 from samplers import dds, diffpir, dps, pnp
 from samplers.stall import PATIENCE, Stall
-from samplers.start import automatic_start, error_level
+from samplers.start import automatic_start, error_level, last_level, noise_gain
 from sde import VESDE
 
 SIDE = 64
@@ -205,3 +206,45 @@ def test_stopping_early_saves_calls_and_hardly_changes_the_image():
     assert (early - all_of_it).norm() < 0.02 * all_of_it.norm()
     with pytest.raises(ValueError, match="tolerance of at least 0"):
         run(-1.0)
+
+
+def test_the_gain_of_noise_is_the_root_of_the_measured_part_of_kspace():
+    mask = make_mask("poisson", (128, 96), seed=1, acceleration=5, center_fraction=0.04)
+    y = torch.zeros(2, 1, 128, 96, dtype=torch.complex64)
+    gain = noise_gain(SingleCoilMRI(mask, real=False), y)
+    assert gain.shape == (2,)
+    assert gain[0].item() == pytest.approx(mask.double().mean().sqrt().item(), rel=0.03)
+    full = SingleCoilMRI(torch.ones_like(mask))  # of real images
+    assert noise_gain(full, y)[0].item() == pytest.approx(1, rel=0.03)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 50.0])
+def test_the_gain_of_noise_does_not_depend_on_the_scale_of_the_direct_image(factor):
+    """y = factor x: noise of 1 in y is 1 / factor in x, though the adjoint is factor y."""
+    scaled = FunctionOperator(lambda x: factor * x, lambda y: factor * y, domain_shape=(1, 32, 32))
+    gain = noise_gain(scaled, torch.zeros(1, 1, 32, 32))
+    assert gain.item() == pytest.approx(1 / factor, rel=0.1)
+
+
+def test_the_gain_of_noise_of_each_mask_is_as_alone():
+    masks = torch.stack(
+        [
+            make_mask("gaussian1d", (64, 64), seed=0, acceleration=a, center_fraction=0.04)
+            for a in (2, 4, 8)
+        ]
+    )
+    operator = MultiCoilMRI(masks[:, None], torch.ones(3, 1, 64, 64, dtype=torch.complex64))
+    y = torch.zeros(3, 1, 64, 64, dtype=torch.complex64)
+    gains = noise_gain(operator, y)
+    for b in range(3):
+        torch.testing.assert_close(noise_gain(operator[b], y[b : b + 1]), gains[b : b + 1])
+        expected = masks[b].double().mean().sqrt().item()
+        assert gains[b].item() == pytest.approx(expected, rel=0.05)
+
+
+def test_the_last_level_is_the_noise_in_the_image_within_what_the_network_knows():
+    operator, y = SingleCoilMRI(torch.ones(64, 64, dtype=torch.bool)), torch.zeros(4, 1, 64, 64)
+    noise = torch.tensor([0.0, 0.001, 0.1, 100.0])
+    found = last_level(VESDE(0.01, 2.0), operator, y + 0j, noise)
+    expected = torch.tensor([0.01, 0.01, 0.1, 0.5], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
