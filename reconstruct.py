@@ -31,6 +31,7 @@ from torch import Tensor
 
 import configs
 from configs.numbers import check_numbers
+from configs.reconstruct import default_prior
 from evaluation.own.arrays import open_array
 from evaluation.own.base import Input
 from evaluation.own.engine import Sampling, Solution, choose_sampling, describe, solve_slices
@@ -91,7 +92,7 @@ def reconstruct(
     angles: ArrayLike | Tensor | None = None,
     operator: LinearOperator | None = None,
     sigma_y: float | None = None,
-    prior: str | Path | Prior = "natural_small",
+    prior: str | Path | Prior | None = None,
     sampler: str = "",
     num_steps: int | None = None,
     samples: int = 1,
@@ -124,13 +125,14 @@ def reconstruct(
         angles: sinogram: degrees of the views ``(views,)``, directions as in `operators.ct`.
         operator: what gave `measurement`, such as `operators.FanBeamCT`,
             `operators.FunctionOperator` or a `LinearOperator` of your own; it is given tensors on
-            `device`. (Of MRI rather give k-space, mask and maps: a slow phase of the image, which
-            priors do not know, is then taken care of.)
+            `device`. (Of MRI rather give k-space, mask and maps: a slow phase of the image is then
+            taken out before the prior sees it.)
         sigma_y: standard deviation of the measurement's noise, in its unit, of real and imaginary
             part each; 0: none. None: estimated from each slice; with a warning taken for 0 where
             the operator cannot tell.
         prior: name of a shipped one, a checkpoint, a training run's folder, or a `Prior`, e.g.
-            `Prior.from_denoiser`.
+            `Prior.from_denoiser`; None: "natural_complex_small" for complex images, "natural_small"
+            for real ones.
         sampler: a key of `samplers.SAMPLERS`; "": `pnp`, a point estimate, for one sample, and
             `dds` for several.
         num_steps: of the sampler; None: 50, of `predictor_corrector` and `annealed_langevin` 500.
@@ -156,6 +158,7 @@ def reconstruct(
             f"{type(operator).__name__} cannot tell how noisy a measurement is: it is taken as "
             "free of noise; say so with sigma_y=0, or give the noise's standard deviation"
         )
+    prior = default_prior(opened.is_complex) if prior is None else prior
     prior, device = _open_prior(prior, device, precision, measurement)
     for note in opened.notes:
         warnings.warn(note, stacklevel=2)

@@ -5,13 +5,21 @@ from ml_collections.config_dict import placeholder
 
 from configs.evaluate import add_sampler_keywords
 
-PRIOR = "natural_small"  # shipped; trained on photographs, so not tied to one anatomy
+# shipped; trained on photographs, so not tied to one anatomy
+REAL, COMPLEX = "natural_small", "natural_complex_small"  # of images of either kind
+
+
+def default_prior(is_complex: bool) -> str:
+    """Name of the shipped prior of complex or of real images."""
+    return COMPLEX if is_complex else REAL
 
 
 def get_config() -> ConfigDict:
     """Config with defaults that suit most measurements; the rest is read from the files."""
     config = ConfigDict()
-    config.prior = PRIOR  # a shipped prior's name, a checkpoint, or a training run's folder
+    # a shipped prior's name, a checkpoint, or a training run's folder; "": for k-space
+    # natural_complex_small, for images that are real natural_small
+    config.prior = ""
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.seed = 42  # seed, with each slice's key, of drawn masks and of the sampler's noise
     config.compile = False  # torch.compile the network: takes a minute, may make calls faster

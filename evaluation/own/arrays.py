@@ -167,6 +167,7 @@ def _of_operator(
         direct=operator.direct_name,
         sources=(),
         facts=operator[0].facts(),
+        is_complex=operator.domain_complex,
         largest_batch=None if operator.batch_size is None else 1,
         operator=operator.to(device),
         y=y,

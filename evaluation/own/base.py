@@ -63,6 +63,7 @@ class Input:
         voxel_size: mm (row, column, slice), where known.
         sources: the files of the input.
         others: further files that the config names.
+        is_complex: whether the images are.
         largest_batch: slices that fit into one problem at most; None: any number.
     """
 
@@ -77,6 +78,7 @@ class Input:
     notes: list[str] = field(default_factory=list)
     series: ImageSeries | None = None
     voxel_size: tuple[float, float, float] | None = None
+    is_complex: bool = False
     largest_batch: int | None = None
 
     def problem(self, items: Sequence[int]) -> Problem:

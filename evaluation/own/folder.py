@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import configs
 from configs.numbers import check_numbers
 from configs.progress import SliceProgress
+from configs.reconstruct import default_prior
 from datasets.files import holding, remove_abandoned, write_atomically
 from evaluation.own import open_input
 from evaluation.own.base import SIMULATED, Input, digest
@@ -55,9 +56,12 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     """
     _check_folders(source, out)
     check_numbers(config)
-    sampling, prior = read_sampling(config, device), read_prior(config, device)
+    sampling = read_sampling(config, device)
+    if config.prior:
+        resolve_prior(config.prior)  # so that a wrong name is found before the input is read
     opened = open_input(source, config)
     settings = describe_settings(config, source, opened, sampling)
+    prior = read_prior(settings, device)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)
@@ -187,6 +191,7 @@ def describe_settings(
 ) -> ConfigDict:
     """The config with what the defaults stand for, and hashes of every file that is read."""
     settings = ConfigDict(config.to_dict())
+    settings.prior = config.prior or default_prior(opened.is_complex)
     settings.sampler.name, settings.sampler.num_steps = sampling.sampler, sampling.num_steps
     for name, value in SIMULATED.items():  # so that None and the value it stands for are alike
         section, field = name.split(".")
@@ -197,7 +202,7 @@ def describe_settings(
         {
             "input": digest(opened.sources),
             "others": digest(opened.others),
-            "prior": digest([resolve_prior(config.prior)]),
+            "prior": digest([resolve_prior(settings.prior)]),
         }
     )
     return settings

@@ -119,6 +119,7 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
         others=tuple(Path(p) for p in (config.data.mask, config.data.sens_maps) if p),
         notes=list(measured.notes),
         voxel_size=measured.voxel_size,
+        is_complex=True,
         measured=measured,
         image_shape=_image_shape(config.data.image_size, measured, tuple(shape)),
     )
