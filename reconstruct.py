@@ -19,7 +19,7 @@ import configs.installed
 
 # isort: split
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ from evaluation.own.arrays import open_array
 from evaluation.own.base import Input
 from evaluation.own.engine import Sampling, Solution, choose_sampling, describe, solve_slices
 from evaluation.own.folder import reconstruct_file
+from evaluation.own.validation import check_part
+from evaluation.own.validation import validate as run_validation
 from evaluation.run.batching import choose_size
 from evaluation.run.methods import PRECISIONS
 from models.checkpoint import load_prior
@@ -66,6 +68,8 @@ class Result:
         facts: what was found in the measurement: coils, mask, acceleration, geometry.
         notes: what looks unusual about it; these are warned of, too.
         failures: number of a slice -> what went wrong; such images are NaN.
+        validation: None, or how well what was left out was predicted, by this and by other methods
+            (`evaluation.own.validation.validate`).
     """
 
     image: np.ndarray | Tensor
@@ -77,6 +81,7 @@ class Result:
     facts: dict
     notes: tuple[str, ...]
     failures: dict[int, str]
+    validation: dict | None = None
 
     def __repr__(self) -> str:
         kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)
@@ -100,6 +105,8 @@ def reconstruct(
     device: str | torch.device | None = None,
     precision: str = "float32",
     options: Mapping | None = None,
+    validate: float = 0.0,
+    choose: Mapping[str, Sequence[float]] | None = None,
 ) -> Result:
     """Reconstruct images from k-space, sinograms, or the measurement of any linear operator.
 
@@ -141,6 +148,10 @@ def reconstruct(
         device: where it runs; None: where the prior is, for one by name a GPU if there is one.
         precision: of a prior that is given by name: "float32", "bfloat16" or "float16".
         options: further keywords of the sampler, such as ``{"eta": 0.5}``.
+        validate: part of the measured lines or points of k-space, or of the views, that is first
+            left out of up to three slices and predicted, see `Result.validation`; 0: none.
+        choose: a keyword of the sampler and its values, such as ``{"strength": (0.1, 0.23)}``: the
+            one that predicts best what was left out is taken.
 
     Returns:
         A `Result`.
@@ -151,6 +162,8 @@ def reconstruct(
         FloatingPointError: every slice became NaN or infinite.
     """
     sampling = _choose(sampler, num_steps, samples, sigma_y, options)
+    choose = dict(choose or {})
+    check_part(validate, choose, sampling)
     opened, axes = open_array(measurement, mask=mask, maps=maps, angles=angles, operator=operator)
     unknown = operator is not None and operator[0].noise(opened.y[:1]) is None
     if unknown and sigma_y is None and sampling.uses_noise:
@@ -162,6 +175,12 @@ def reconstruct(
     prior, device = _open_prior(prior, device, precision, measurement)
     for note in opened.notes:
         warnings.warn(note, stacklevel=2)
+    validation = None
+    if validate:
+        validation = run_validation(
+            opened, validate, sampling, prior, seed=seed, device=device, choices=choose
+        )
+        sampling = sampling._replace(options=sampling.options | validation["chosen"])
     solution = _solve_all(opened, sampling, prior, seed, device)
     if len(solution.failures) == len(opened.keys):
         raise FloatingPointError(f"no image is usable: {solution.failures[0]}")
@@ -186,6 +205,7 @@ def reconstruct(
         facts=dict(opened.facts),
         notes=tuple(opened.notes),
         failures=solution.failures,
+        validation=validation,
     )
 
 

@@ -23,6 +23,11 @@ def get_config() -> ConfigDict:
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.seed = 42  # seed, with each slice's key, of drawn masks and of the sampler's noise
     config.compile = False  # torch.compile the network: takes a minute, may make calls faster
+    # part of the measured lines, points or views to leave out first, to see how well they are
+    # predicted, beside baselines; 0: none
+    config.validate = 0.0
+    # a keyword of the sampler to choose by that, such as "strength=0.1,0.23,1"; "": none
+    config.choose = ""
     # slices per batch, which changes no number; 0: 4 on a CPU, 64 on a GPU; halved until they fit
     config.batch_size = 0
 

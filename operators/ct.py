@@ -10,6 +10,7 @@ direction of rotation and order of bins, but stores views in columns and rotates
 ``size // 2``, which is half a pixel off for even sizes.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -121,6 +122,19 @@ class _RayTransform(LinearOperator):
         """Description as a dict: ``operator``, ``views`` (their number) and ``angles_deg``."""
         angles = self.angles_deg.tolist()
         return {**super().facts(), "views": len(angles), "angles_deg": angles}
+
+    def of_views(self, chosen: Sequence[int]) -> "_RayTransform":
+        """The operator of some of the views, in the given order.
+
+        Raises:
+            IndexError: a view that there is not.
+        """
+        part = copy.copy(self)
+        part.angles_deg = self.angles_deg[list(chosen)]
+        part.range_shape = (1, len(part.angles_deg), self.num_bins)
+        part._matrices = {}
+        vars(part).pop("_gram_spectrum", None)  # of all views
+        return part
 
     def reach(self) -> NDArray[np.float64]:
         """Factor by which the image has to be enlarged for each ray to touch it.

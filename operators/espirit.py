@@ -7,13 +7,14 @@ from torch import Tensor
 from operators.masks.sampling import center_slice
 
 FAINT = 0.01  # of the strongest coil's energy: less may be noise or a coil that is switched off
+KERNEL_WIDTH = 6
 
 
 def espirit_maps(
     kspace: Tensor,
     *,
     calib_width: int = 24,
-    kernel_width: int = 6,
+    kernel_width: int | None = None,
     threshold: float = 0.02,
     crop: float = 0.95,
 ) -> Tensor:
@@ -28,7 +29,9 @@ def espirit_maps(
     Args:
         kspace: complex ``(C, H, W)`` or ``(B, C, H, W)``, centred, 0 where not measured.
         calib_width: side of the calibration square, in positions of k-space.
-        kernel_width: side of the ESPIRiT kernel, in positions of k-space.
+        kernel_width: side of the ESPIRiT kernel, in positions of k-space; None: `KERNEL_WIDTH`, and
+            less for a narrow calibration square, in which there are too few positions of a large
+            kernel to tell the coils apart (all maps would be 0 at a width of 8).
         threshold: singular values of the calibration matrix that are kept, relative to the
             largest one.
         crop: eigenvalue, from 0 to 1, up to which a pixel counts as background.
@@ -48,6 +51,8 @@ def espirit_maps(
         )
     if not kspace.is_complex():
         raise TypeError(f"expected complex kspace, got {kspace.dtype}")
+    if kernel_width is None:
+        kernel_width = min(KERNEL_WIDTH, max(3, 2 * calib_width // 5))
     _check_calibration(kspace, calib_width, kernel_width)
     samples = kspace if kspace.ndim == 4 else kspace[None]  # (B, C, H, W)
     maps = torch.stack(

@@ -58,7 +58,7 @@ EVALUATION = {
     "baselines": set(),
     "results": set(),
     "run": {"baselines", "results"},
-    "own": {"results", "run", "show"},  # the preview is a picture
+    "own": {"baselines", "results", "run", "show"},  # validated beside baselines; previews
     "show": {"baselines", "results", "run"},
     "study": {"baselines", "results", "run", "show"},
 }

@@ -3,6 +3,7 @@
 import warnings
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from skimage.data import shepp_logan_phantom
@@ -296,7 +297,7 @@ def test_espirit_asks_for_a_measured_centre(noisy):
     ):
         espirit_maps(kspace)
     with pytest.raises(ValueError, match=r"kernel_width <= calib_width.*got 6, 4"):
-        espirit_maps(kspace, calib_width=4)
+        espirit_maps(kspace, calib_width=4, kernel_width=6)
     with pytest.raises(TypeError, match=r"complex kspace, got torch\.float32"):
         espirit_maps(kspace.abs())
 
@@ -425,3 +426,19 @@ def test_recover_mask_errors(noisy):
         recover_mask(torch.ones(8, 8))
     with pytest.raises(ValueError, match="per_sample"):
         recover_mask(noisy.kspace[0], per_sample=True)
+
+
+@pytest.mark.parametrize("width", [8, 9, 10, 12, 16, 24])
+@pytest.mark.parametrize("coils", [4, 9])
+def test_maps_of_a_narrow_calibration_explain_the_coil_images(width, coils):
+    """With the usual kernel of 6 x 6 they are 0 everywhere at 8 and 9."""
+    y, x = np.mgrid[-1 : 1 : 64 * 1j, -1 : 1 : 64 * 1j]
+    places = np.exp(2j * np.pi * np.arange(coils) / coils) * 1.2
+    sensitivities = [np.exp(-((x - p.real) ** 2) - (y - p.imag) ** 2) for p in places]
+    images = torch.from_numpy(np.stack(sensitivities) * (np.hypot(x, y / 0.9) < 0.8))
+    images = images * torch.from_numpy(np.exp(1j * (x + y * x)))
+    kspace = fft2c(images).to(torch.complex64)
+    maps = espirit_maps(kspace, calib_width=width)
+    along = (maps.conj() * images).sum(0)
+    missed = (images - maps * along).abs().square().sum() / images.abs().square().sum()
+    assert missed < 0.01

@@ -13,6 +13,7 @@ import configs
 from configs.reconstruct import get_config
 from datasets.bad_input import reading
 from datasets.image_series import ImageSeries
+from evaluation.own.holdout import HoldOut
 from operators.masks import make_mask
 from operators.problem import Problem
 
@@ -84,6 +85,22 @@ class Input:
     def problem(self, items: Sequence[int]) -> Problem:
         """The batch of the chosen slices `items`, counted from 0."""
         raise NotImplementedError
+
+    def holdout(self, item: int, part: float, seed: int) -> HoldOut:
+        """The chosen slice `item` with a part of its measurement left out.
+
+        Args:
+            item: counted from 0.
+            part: of the measured lines, points or views.
+            seed: of what is left out, with the slice's key.
+
+        Raises:
+            ValueError: nothing can be left out, or this input has no parts.
+        """
+        raise ValueError(
+            f"validate leaves parts of k-space or of a sinogram out, the input is {self.kind}; "
+            "leave it at 0"
+        )
 
     def truth(self, item: int) -> np.ndarray | None:
         """The image ``(H, W)`` in its unit, where the measurement is simulated."""

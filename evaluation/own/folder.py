@@ -1,6 +1,7 @@
 """From a user's file to a folder of results, slice by slice: stopped, it goes on from there."""
 
 import io
+import json
 import logging
 import shutil
 import time
@@ -25,6 +26,7 @@ from evaluation.own.engine import (
     solve_slices,
 )
 from evaluation.own.output import Part, write_results
+from evaluation.own.validation import check_part, read_choices, table, validate
 from evaluation.results.files import read_json
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.run.methods import PRECISIONS, counted, expected_calls
@@ -57,6 +59,7 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     _check_folders(source, out)
     check_numbers(config)
     sampling = read_sampling(config, device)
+    check_part(config.validate, read_choices(config.choose, sampling), sampling)
     if config.prior:
         resolve_prior(config.prior)  # so that a wrong name is found before the input is read
     opened = open_input(source, config)
@@ -90,6 +93,10 @@ def _reconstruct_missing(
     for folder in (out, parts):
         remove_abandoned(folder, older=0)
     write_atomically(out / "config.json", configs.to_json(settings))
+    validation = None
+    if config.validate:
+        validation = _validate(config, out / "validation.json", opened, sampling, prior, device)
+        sampling = sampling._replace(options=sampling.options | validation["chosen"])
     items = range(len(opened.keys))
     size = choose_size(config.batch_size, device)
     there = [_load_part(_part(parts, item)) is not None for item in items]
@@ -127,9 +134,30 @@ def _reconstruct_missing(
     slices = [_load_part(_part(parts, item)) for item in items]
     if None in slices:
         raise ValueError(f"{parts}: slices have gone while others were done; run this again")
-    result = write_results(out, opened, slices, settings, sampling)
+    result = write_results(out, opened, slices, settings, sampling, validation)
     shutil.rmtree(parts)
     return result
+
+
+def _validate(
+    config: ConfigDict, path: Path, opened: Input, sampling: Sampling, prior: Prior, device: str
+) -> dict:
+    """`validate`, or what it found before, kept in a file and printed."""
+    if path.is_file():
+        found = read_json(path)
+    else:
+        found = validate(
+            opened,
+            config.validate,
+            sampling,
+            prior,
+            seed=config.seed,
+            device=device,
+            choices=read_choices(config.choose, sampling),
+        )
+        write_atomically(path, json.dumps(found, indent=2) + "\n")
+    print("\n".join(table(found)))
+    return found
 
 
 def read_sampling(config: ConfigDict, device: str) -> Sampling:

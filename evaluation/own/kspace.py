@@ -25,6 +25,9 @@ from evaluation.own.base import (
     hash_masks,
     load_array,
 )
+from evaluation.own.holdout import HoldOut, choose_positions
+from operators import MultiCoilMRI
+from operators.batch import derive_seed, expand
 from operators.espirit import acs_width, espirit_maps
 from operators.fourier import ifft2c
 from operators.kspace_peak import PROMINENT, centre_peak, find_peak
@@ -65,14 +68,37 @@ class KspaceInput(Input):
         )
         return mri_problem(kspace, masks[:, None], maps, noise=noise)
 
+    def holdout(self, item: int, part: float, seed: int) -> HoldOut:
+        """Lines, where lines were measured from end to end, else points, outside the centre."""
+        kspace, mask, noise = self._measured(item)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "holdout", self.keys[item]))
+        centre, _ = find_peak(kspace)
+        held, what = choose_positions(mask, part, centre, CALIB_WIDTH, generator)
+        kept = mask & ~held
+        maps = self._maps(kspace * kept, item)
+        problem = mri_problem(
+            kspace[None], kept[None, None], None if maps is None else maps[None], noise=noise[None]
+        )
+        operator = MultiCoilMRI(held[None, None], problem.operator.sens_maps)
+        y = (
+            kspace[None]
+            * held
+            / expand(torch.where(problem.scale > 0, problem.scale, 1.0), kspace[None])
+        )
+        return HoldOut(problem, operator, y, 2 * len(kspace) * int(held.sum()), what)
+
     def _slice(self, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """k-space ``(C, H, W)``, mask ``(H, W)``, noise ``()``, maps ``(C, H, W)``."""
+        kspace, mask, noise = self._measured(item)
+        return kspace, mask, noise, self._maps(kspace, item)
+
+    def _measured(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
+        """k-space ``(C, H, W)`` without readout oversampling, mask ``(H, W)``, noise ``()``."""
         full = self.masks[item]
         measured = torch.from_numpy(self.measured.read(self.numbers[item])) * full
         # cropping leaves the level of white noise as it is, but fills exact zeros with leakage
         noise = kspace_noise(measured[None])[0]
-        kspace, mask = crop_readout(measured, full, self.image_shape)
-        return kspace, mask, noise, self._maps(kspace, item)
+        return *crop_readout(measured, full, self.image_shape), noise
 
     def _maps(self, kspace: Tensor, item: int) -> Tensor | None:
         """Coil maps ``(C, H, W)``; None for one coil without."""
@@ -84,7 +110,15 @@ class KspaceInput(Input):
         if not kspace.any():
             return torch.zeros_like(kspace)
         centred = _for_calibration(kspace)
-        return espirit_maps(centred, calib_width=self._calibration(centred, item))
+        width = self._calibration(centred, item)
+        maps = espirit_maps(centred, calib_width=width)
+        if not maps.any():
+            raise DataError(
+                f"{self.keys[item]}: expected coil maps from the central {width} x {width} of "
+                "k-space, which ESPIRiT finds inconsistent at every pixel; give maps with "
+                "data.sens_maps"
+            )
+        return maps
 
     def _calibration(self, kspace: Tensor, item: int) -> int:
         width = min(CALIB_WIDTH, acs_width(kspace))

@@ -34,9 +34,22 @@ class Part(NamedTuple):
 
 
 def write_results(
-    out: Path, opened: Input, slices: list[Part], settings: ConfigDict, sampling: Sampling
+    out: Path,
+    opened: Input,
+    slices: list[Part],
+    settings: ConfigDict,
+    sampling: Sampling,
+    validation: dict | None = None,
 ) -> dict:
     """All files of the folder but the parts; the summary comes last and says that it is complete.
+
+    Args:
+        out: the folder.
+        opened: the input.
+        slices: of all chosen slices.
+        settings: all settings.
+        sampling: how the posterior was sampled.
+        validation: what `evaluation.own.validation.validate` found.
 
     Returns:
         The summary.
@@ -75,7 +88,7 @@ def write_results(
     identity = hashlib.sha256(text.encode()).hexdigest()
     for name, volume in volumes.items():
         _write_volume(out, name, volume, opened, f"{identity}{name}", describe(sampling))
-    _write_preview(out / "preview.png", opened, slices, sampling)
+    _write_preview(out / "preview.png", opened, slices, sampling, validation)
     result = {
         "input": settings.input,
         "result": describe(sampling),
@@ -92,6 +105,8 @@ def write_results(
         "code_version": code_version(),
         "torch": str(torch.__version__),
     }
+    if validation is not None:
+        result["validation"] = validation
     if opened.truth(0) is not None:
         result["metrics"] = _metrics(opened, slices)
     write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
@@ -119,7 +134,9 @@ def _write_volume(
         )
 
 
-def _write_preview(path: Path, opened: Input, slices: list[Part], sampling: Sampling) -> None:
+def _write_preview(
+    path: Path, opened: Input, slices: list[Part], sampling: Sampling, validation: dict | None
+) -> None:
     """A few slices, evenly chosen."""
     chosen = sorted({round(i) for i in np.linspace(0, len(slices) - 1, PREVIEWS)})
     rows = []
@@ -129,7 +146,15 @@ def _write_preview(path: Path, opened: Input, slices: list[Part], sampling: Samp
         row += [(opened.direct, _shown(part.direct)), ("reconstruction", _shown(part.image))]
         row += [("std", part.std)] if sampling.num_samples > 1 else []
         rows.append((opened.keys[item], row))
-    preview(path, rows)
+    preview(path, rows, note="" if validation is None else _in_a_line(validation))
+
+
+def _in_a_line(validation: dict) -> str:
+    errors = ", ".join(f"{m['method']} {m['error']:.3g}" for m in validation["methods"])
+    return (
+        f"error of predicting {100 * validation['part']:g} % of the {validation['left_out']}, left "
+        f"out: {errors}; noise alone {validation['noise']:.3g}"
+    )
 
 
 def _metrics(opened: Input, slices: list[Part]) -> dict[str, dict[str, float]]:

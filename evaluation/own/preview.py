@@ -1,5 +1,6 @@
 """A picture to look at a reconstruction with."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ from evaluation.show.style import plain, write_figure
 
 PANEL = 2.6  # inches from image to image
 BAND = 0.3  # inches for the titles
+CHARACTERS = 40  # of the note a panel
 MARGIN = 0.12  # inches a panel that the slices' names take
 
 
-def preview(path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> None:
+def preview(
+    path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]], *, note: str = ""
+) -> None:
     """Images in rows, one a slice, as PNG.
 
     Each row is shown in grey from its reconstruction's smallest to largest value (the titles
@@ -22,6 +26,7 @@ def preview(path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) ->
         path: of the PNG.
         rows: (name of the slice, list of (title, image ``(H, W)`` real)); every row has the same
             titles, one of which is "reconstruction".
+        note: text below the images.
     """
     titles = [title for title, _ in rows[0][1]]
     height, width = rows[0][1][0][1].shape
@@ -49,4 +54,6 @@ def preview(path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) ->
             if number == 0:
                 axis.set_title(title, fontsize=10)
         axes[0].set_ylabel(plain(name), fontsize=8)
+    if note:
+        figure.supxlabel(textwrap.fill(note, int(CHARACTERS * len(titles))), fontsize=8)
     write_figure(figure, path, dpi=110)

@@ -21,7 +21,9 @@ from evaluation.own.base import (
     choose_shape,
     load_array,
 )
+from evaluation.own.holdout import HoldOut, choose_views
 from operators import FanBeamCT, ParallelBeamCT
+from operators.batch import derive_seed, expand
 from operators.ct import few_view_angles
 from operators.noise import ORDER
 from operators.problem import Problem, scaled_problem
@@ -52,6 +54,16 @@ class SinogramInput(Input):
         """All slices share one geometry."""
         views = [torch.from_numpy(self.measured.read(self.numbers[item])) for item in items]
         return scaled_problem(self.operator, torch.stack(views)[:, None])
+
+    def holdout(self, item: int, part: float, seed: int) -> HoldOut:
+        """Whole views: neighbouring bins of a view say nearly the same."""
+        sinogram = torch.from_numpy(self.measured.read(self.numbers[item]))[None, None]
+        generator = torch.Generator().manual_seed(derive_seed(seed, "holdout", self.keys[item]))
+        held, kept = choose_views(sinogram.shape[2], part, generator)
+        problem = scaled_problem(self.operator.of_views(kept), sinogram[:, :, kept])
+        scale = torch.where(problem.scale > 0, problem.scale, 1.0)
+        y = sinogram[:, :, held] / expand(scale, sinogram)
+        return HoldOut(problem, self.operator.of_views(held), y, y.numel(), "views")
 
     def finish(self, images: Tensor) -> Tensor:
         """The centre, from attenuation a pixel to attenuation a unit of length."""

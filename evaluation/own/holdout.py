@@ -1,0 +1,119 @@
+"""Parts of a measurement that are left out and predicted: a check where there is no truth."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from operators.base import LinearOperator
+from operators.batch import dot
+from operators.problem import Problem
+
+
+class HoldOut(NamedTuple):
+    """A slice without a part of its measurement, and that part.
+
+    Attributes:
+        problem: of what is left, a batch of one.
+        operator: of what was left out, for images of `problem`.
+        y: ``(1, *range_shape)`` what was left out, in the unit of `problem`.
+        count: real numbers in it; a complex sample is two.
+        what: was left out: "lines", "points" or "views".
+    """
+
+    problem: Problem
+    operator: LinearOperator
+    y: Tensor
+    count: int
+    what: str
+
+    def error(self, x: Tensor) -> float:
+        """Energy of y - A x over that of y.
+
+        Args:
+            x: ``(1, 1, H, W)``, reconstructed from what is left.
+        """
+        missed = self.operator.forward(x) - self.y
+        return float(dot(missed, missed) / dot(self.y, self.y))
+
+    def noise(self, sigma_y: Tensor) -> float:
+        """What `error` is expected to be of the true image: the energy of the noise over that of y.
+
+        Args:
+            sigma_y: ``(1,)`` standard deviation of the noise of y, of each real number.
+        """
+        return float(self.count * sigma_y.square() / dot(self.y, self.y))
+
+    def to(self, device: torch.device | str) -> "HoldOut":
+        """A copy whose tensors are on `device`."""
+        moved = self.problem.to(device), self.operator.to(device), self.y.to(device)
+        return HoldOut(*moved, self.count, self.what)
+
+
+def choose_positions(
+    mask: Tensor,
+    part: float,
+    centre: tuple[int, int],
+    width: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, str]:
+    """Measured positions of k-space to leave out, none of them near the centre.
+
+    Where whole columns (or else rows) were measured, whole columns (rows) are left out: neighbours
+    in a line are alike, and a line is what a scan takes or leaves.
+
+    Args:
+        mask: bool ``(H, W)``, True where measured.
+        part: of the measured lines or points that is left out, one at least.
+        centre: row and column of the peak of k-space.
+        width: side of the square around it that stays, for coil maps, phase and scale.
+        generator: a CPU generator.
+
+    Returns:
+        The positions, bool ``(H, W)``, and "lines" or "points".
+
+    Raises:
+        ValueError: no measured position, or line, lies outside the centre.
+    """
+    rows, columns = (torch.arange(n) - c for n, c in zip(mask.shape, centre, strict=True))
+    near = rows.abs()[:, None] < width / 2, columns.abs()[None] < width / 2
+    for axis, what in ((0, "lines"), (1, "lines"), (None, "points")):
+        if axis is None:
+            there, far = mask, ~(near[0] & near[1])
+        else:
+            there = mask.any(axis, keepdim=True)
+            if not (mask == there).all():
+                continue
+            far = ~near[1 - axis]
+        candidates = (there & far).nonzero()
+        if not len(candidates):
+            break
+        count = min(max(1, round(part * int(there.sum()))), len(candidates))
+        chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
+        held = torch.zeros_like(there)
+        held[tuple(chosen.T)] = True
+        return held & mask, what
+    raise ValueError(
+        f"expected measured k-space outside its central {width} x {width} to leave some out, got "
+        "none; set validate to 0"
+    )
+
+
+def choose_views(
+    count: int, part: float, generator: torch.Generator
+) -> tuple[list[int], list[int]]:
+    """Views to leave out, one at least, and those that are left.
+
+    Args:
+        count: number of views.
+        part: that is left out.
+        generator: a CPU generator.
+
+    Raises:
+        ValueError: fewer than two views.
+    """
+    if count < 2:
+        raise ValueError(f"expected two views or more to leave some out, got {count}")
+    held = min(max(1, round(part * count)), count - 1)
+    order = torch.randperm(count, generator=generator).tolist()
+    return sorted(order[:held]), sorted(order[held:])

@@ -1,0 +1,221 @@
+"""How well a reconstruction predicts what was left out of a measurement, beside other methods."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.baselines import BASELINES
+from evaluation.own.base import Input
+from evaluation.own.engine import Sampling, noise_level, sample
+from evaluation.own.holdout import HoldOut
+from evaluation.run.methods import check_options
+from samplers import SAMPLERS
+from sde import Prior
+
+MOST_SLICES = 3  # evenly chosen
+FACTOR = 2.0  # from one weight of a baseline to the next
+MOST_WEIGHTS = 12
+# first weights of the baselines' penalties; the best one is looked for from there
+FIRST_WEIGHTS = {"cg_sense": 0.01, "l1_wavelet": 1e-3, "tv": 5e-4}
+LARGEST_PART = 0.5
+
+
+class Row(NamedTuple):
+    """How well a method predicts what was left out.
+
+    Attributes:
+        method: its name.
+        settings: keyword and value that were chosen, or "".
+        errors: of each slice.
+        noise: part of each that is noise, where the true image predicts.
+    """
+
+    method: str
+    settings: str
+    errors: list[float]
+    noise: list[float]
+
+    def describe(self) -> dict:
+        """Means over the slices, for a JSON file."""
+        error, noise = float(np.mean(self.errors)), float(np.mean(self.noise))
+        return {
+            "method": self.method,
+            "settings": self.settings,
+            "error": _digits(error),
+            "above_noise": _digits(error - noise),
+        }
+
+
+def validate(
+    opened: Input,
+    part: float,
+    sampling: Sampling,
+    prior: Prior,
+    *,
+    seed: int,
+    device: torch.device | str,
+    choices: Mapping[str, Sequence[float]] | None = None,
+) -> dict:
+    """Leave a part out of a few slices, reconstruct the rest, and see who predicts it best.
+
+    The baselines have the weight that predicts best, chosen on the very samples that they are
+    judged by, which flatters them.
+
+    Args:
+        opened: measured k-space or sinograms.
+        part: that is left out.
+        sampling: how the posterior is sampled.
+        prior: of images in about [0, 1].
+        seed: of what is left out and of the sampler.
+        device: of the prior's network.
+        choices: values of one of the sampler's keywords to choose from.
+
+    Returns:
+        What was found, for a JSON file: `part`; what was `left_out` of which `slices`; `noise`, the
+        error of a true image; for each of the `methods` its `error` and that `above_noise`; and
+        `chosen`, the keyword with the value that predicts best.
+
+    Raises:
+        ValueError: nothing can be left out.
+    """
+    numbers = range(len(opened.keys))
+    items = sorted({round(i) for i in np.linspace(0, numbers[-1], min(MOST_SLICES, len(numbers)))})
+    held = [opened.holdout(item, part, seed).to(device) for item in items]
+    used = [k for k, h in enumerate(held) if float(h.y.abs().max()) > 0 and h.problem.scale[0] > 0]
+    if not used:
+        raise ValueError("expected slices to validate with, got nothing but zeros")
+    held, keys = [held[k] for k in used], [opened.keys[items[k]] for k in used]
+    noise = [h.noise(noise_level(h.problem, sampling)) for h in held]
+
+    def predicted(sampling: Sampling) -> list[float]:
+        found = []
+        for h, key in zip(held, keys, strict=True):
+            moments, failures = sample(h.problem, sampling, prior, seed=seed, keys=[key])
+            found.append(float("inf") if failures else h.error(moments.mean))
+        return found
+
+    candidates = [{name: value} for name, values in (choices or {}).items() for value in values]
+    candidates = candidates or [{}]
+    rows = []
+    for options in candidates:
+        errors = predicted(sampling._replace(options=sampling.options | options))
+        rows.append(Row(sampling.sampler, _text(options), errors, noise))
+    best = int(np.argmin([np.mean(row.errors) for row in rows]))
+    rows += _baselines(opened, held, noise)
+    return {
+        "part": part,
+        "left_out": held[0].what,
+        "slices": keys,
+        "noise": _digits(float(np.mean(noise))),
+        "methods": [row.describe() for row in rows],
+        "chosen": candidates[best],
+    }
+
+
+def _baselines(opened: Input, held: Sequence[HoldOut], noise: list[float]) -> Iterator[Row]:
+    """The direct reconstruction, and each other baseline at its best weight."""
+    yield Row(opened.direct, "", [h.error(h.problem.direct) for h in held], noise)
+    for name, first in FIRST_WEIGHTS.items():
+        if name == "cg_sense" and opened.kind != "k-space":
+            continue
+        weight, errors = best_weight(_errors(name, held), first)
+        yield Row(name, f"weight={weight:.2g}", errors, noise)
+
+
+def _errors(name: str, held: Sequence[HoldOut]) -> Callable[[float], list[float]]:
+    """The errors of a baseline's images as a function of its weight."""
+
+    def errors(weight: float) -> list[float]:
+        def image(h: HoldOut) -> Tensor:
+            return BASELINES[name](h.problem.operator, h.problem.y, weight=weight)
+
+        return [h.error(image(h)) for h in held]
+
+    return errors
+
+
+def best_weight(errors: Callable[[float], list[float]], first: float) -> tuple[float, list[float]]:
+    """The weight with the least mean error out of `first` times powers of `FACTOR`.
+
+    Goes downhill from `first`; the error is taken to have one minimum.
+
+    Returns:
+        The weight and its errors.
+    """
+    known = {0: errors(first)}
+
+    def mean(power: int) -> float:
+        if power not in known:
+            known[power] = errors(first * FACTOR**power)
+        return float(np.mean(known[power]))
+
+    step = 1 if mean(1) < mean(0) else -1
+    at = max(step, 0)
+    while len(known) < MOST_WEIGHTS and mean(at + step) < mean(at):
+        at += step
+    return first * FACTOR**at, known[at]
+
+
+def read_choices(text: str, sampling: Sampling) -> dict[str, tuple[float, ...]]:
+    """Keyword and values out of a text such as "strength=0.1,0.23,1".
+
+    Raises:
+        ValueError: another form.
+    """
+    if not text:
+        return {}
+    keyword, _, values = text.partition("=")
+    try:
+        numbers = tuple(int(v) if v.strip().isdecimal() else float(v) for v in values.split(","))
+    except ValueError:
+        numbers = ()
+    if not (keyword.isidentifier() and numbers):
+        raise ValueError(
+            f"expected choose as KEYWORD=VALUE,VALUE,... of {sampling.sampler}, such as "
+            f"strength=0.1,0.23,1, got {text!r}"
+        )
+    return {keyword: numbers}
+
+
+def check_part(part: float, choices: Mapping[str, Sequence], sampling: Sampling) -> None:
+    """Raise a ValueError for a part that cannot be left out, or choices that cannot be made."""
+    if not 0 <= part <= LARGEST_PART:
+        raise ValueError(f"expected validate from 0 (off) to {LARGEST_PART}, got {part}")
+    if choices and not part:
+        raise ValueError(
+            "expected validate, such as 0.1, beside choose: the value is chosen that predicts best "
+            "what is left out"
+        )
+    if len(choices) > 1 or any(len(values) == 0 for values in choices.values()):
+        raise ValueError(f"expected one keyword with values to choose from, got {dict(choices)}")
+    for name in choices:
+        check_options(SAMPLERS[sampling.sampler], {name: None})
+        if name in sampling.options:
+            raise ValueError(f"{name} is given, so that it cannot be chosen; leave one of them out")
+
+
+def table(found: Mapping) -> list[str]:
+    """What was found, as lines of text."""
+    lines = [
+        f"left out and predicted: {100 * found['part']:g} % of the {found['left_out']} of "
+        f"{len(found['slices'])} slices; squared error over energy, noise alone {found['noise']:g}",
+        f"{'':32}{'error':>10}{'above the noise':>18}",
+    ]
+    for row in found["methods"]:
+        name = f"{row['method']} {row['settings']}".strip()
+        lines.append(f"{name:32}{row['error']:>10.4g}{row['above_noise']:>18.4g}")
+    if found["chosen"]:
+        lines.append(f"chosen: {_text(found['chosen'])}")
+    return lines
+
+
+def _text(options: Mapping) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in options.items())
+
+
+def _digits(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")
