@@ -21,7 +21,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).with_name("mutants.tsv")
-LEFT_OUT = ".*", "__pycache__", "results", "runs", "weights", "samples"  # not copied
+# not copied: anywhere, and below the root alone (evaluation/results is code)
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "samples")
+DATA = {"results", "runs", "weights"}
 LINKED = "weights", "datasets/samples"
 # imported once and shared by all runs, as importing takes longer than most tests
 PRELOADED = ["torch", "pytest", "hypothesis", "numpy", "scipy.optimize", "skimage.transform"]
@@ -69,7 +71,10 @@ def load() -> list[Mutant]:
 def copy_checkout(folder: Path) -> Path:
     """Copy of the checkout in which data are links."""
     copy = folder / ROOT.name
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return LEFT_OUT(folder, names) | (DATA if Path(folder) == ROOT else set())
+
+    shutil.copytree(ROOT, copy, ignore=left_out)
     for name in LINKED:
         (copy / name).symlink_to(ROOT / name)
     return copy
