@@ -71,6 +71,7 @@ def load() -> list[Mutant]:
 def copy_checkout(folder: Path) -> Path:
     """Copy of the checkout in which data are links."""
     copy = folder / ROOT.name
+
     def left_out(folder: str, names: list[str]) -> set[str]:
         return LEFT_OUT(folder, names) | (DATA if Path(folder) == ROOT else set())
 

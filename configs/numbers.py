@@ -8,6 +8,7 @@ ANY = ("seed", "data.split_seed", "operator.centre_offset")  # may be negative
 ALL = ("panels",)  # -1 stands for all
 # counts that have to be at least 1; every other number may be 0
 POSITIVE = (
+    "data.map_sets",
     "model.chans",
     "model.ch_mult",
     "model.nf",

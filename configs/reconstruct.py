@@ -37,6 +37,9 @@ def get_config() -> ConfigDict:
     data.image_size = ""  # "N" or "HEIGHT,WIDTH" in pixels; "": as in the file, or all
     data.mask = ""  # k-space: .npy of the sampling mask; "": the file's mask, or from its zeros
     data.sens_maps = ""  # k-space: .npy of coil maps; "": the file's, or ESPIRiT's
+    # k-space: estimated maps at each pixel, 1 or 2; None: 2 where the field of view is smaller than
+    # the object, so that two points of it lie in one pixel
+    data.map_sets = placeholder(int)
     data.angles = ""  # sinogram: .npy of angles in degrees; "": the file's, or equally spaced
     data.axis = ""  # NIfTI: axial, coronal or sagittal slices; "": axial
     data.window = ""  # images: "LEVEL,WIDTH" to clip to, e.g. 40,400 in Hounsfield units

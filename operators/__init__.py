@@ -11,12 +11,14 @@ from operators.function import FunctionOperator, check_adjoint
 from operators.inpainting import Inpainting
 from operators.mri import SingleCoilMRI
 from operators.multicoil import MultiCoilMRI
+from operators.soft_sense import SoftSenseMRI
 from operators.superresolution import SuperResolution
 from operators.unmeasured import Unmeasured
 
 OPERATORS = {
     "mri": SingleCoilMRI,
     "multicoil_mri": MultiCoilMRI,
+    "soft_sense_mri": SoftSenseMRI,
     "ct": ParallelBeamCT,
     "study_ct": StudyParallelBeamCT,
     "fan_ct": FanBeamCT,
@@ -35,6 +37,7 @@ __all__ = [
     "MultiCoilMRI",
     "ParallelBeamCT",
     "SingleCoilMRI",
+    "SoftSenseMRI",
     "StudyParallelBeamCT",
     "SuperResolution",
     "Unmeasured",

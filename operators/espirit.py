@@ -51,9 +51,8 @@ def espirit_maps(
         )
     if not kspace.is_complex():
         raise TypeError(f"expected complex kspace, got {kspace.dtype}")
-    if kernel_width is None:
-        kernel_width = min(KERNEL_WIDTH, max(3, 2 * calib_width // 5))
-    _check_calibration(kspace, calib_width, kernel_width)
+    kernel_width = choose_kernel(calib_width) if kernel_width is None else kernel_width
+    check_calibration(kspace, calib_width, kernel_width)
     samples = kspace if kspace.ndim == 4 else kspace[None]  # (B, C, H, W)
     maps = torch.stack(
         [_sample_maps(sample, calib_width, kernel_width, threshold, crop) for sample in samples]
@@ -107,7 +106,18 @@ def _center(values: Tensor, width: int) -> Tensor:
     return values[..., rows, columns]
 
 
-def _check_calibration(kspace: Tensor, calib_width: int, kernel_width: int) -> None:
+def choose_kernel(calib_width: int) -> int:
+    """Side of a kernel that the calibration square has enough positions of."""
+    return min(KERNEL_WIDTH, max(3, 2 * calib_width // 5))
+
+
+def read_centre(kspace: Tensor, width: int) -> tuple[Tensor, int]:
+    """Calibration square ``(C, width, width)`` of ``(C, H, W)``, and the reference coil."""
+    return _center(kspace, width), _reference(kspace, width)
+
+
+def check_calibration(kspace: Tensor, calib_width: int, kernel_width: int) -> None:
+    """Raise a ValueError for widths that do not fit, or a square that is not fully measured."""
     if not 1 <= kernel_width <= calib_width <= min(kspace.shape[-2:]):
         raise ValueError(
             "expected kernel_width <= calib_width <= the sides of k-space, got "

@@ -16,6 +16,7 @@ from operators.espirit import acs_width
 from operators.fourier import fft2c, ifft2c
 from operators.kspace_peak import centre_peak, find_peak
 from operators.multicoil import MultiCoilMRI, rss
+from operators.soft_sense import SoftSenseMRI
 
 PEAK = 0.999  # quantile of the magnitudes that counts as the image's peak
 PHASE_WIDTH = (8, 32)  # smallest and largest width of the k-space square for the phase
@@ -36,6 +37,9 @@ class Problem(NamedTuple):
             0 if the measurement was simulated without noise.
         factor: complex ``(B, 1, H, W)``, the phase removed from x (0 where no coil sees anything);
             None for real images.
+
+    With several sets of coil maps there is an image for each, ``(B, S, H, W)`` wherever it says
+    ``(B, 1, H, W)``; `restore` joins them.
     """
 
     operator: LinearOperator
@@ -53,10 +57,26 @@ class Problem(NamedTuple):
             x: ``(B, 1, H, W)`` images in [0, 1].
 
         Returns:
-            ``(B, 1, H, W)`` scale * x + offset, times `factor`.
+            ``(B, 1, H, W)`` scale * x + offset, times `factor`; of several sets of coil maps the
+            root of the sum of squares, with the phase of the sum.
         """
         image = expand(self.scale, x) * x + expand(self.offset, x)
-        return image if self.factor is None else image * self.factor
+        image = image if self.factor is None else image * self.factor
+        if image.shape[1] == 1:
+            return image
+        return torch.polar(rss(image), image.sum(1, keepdim=True).angle())
+
+    def restore_std(self, std: Tensor) -> Tensor:
+        """Standard deviations in the unit of the measurement.
+
+        Args:
+            std: ``(B, 1, H, W)`` real, of images in [0, 1].
+
+        Returns:
+            ``(B, 1, H, W)``; of several sets of coil maps the root of the sum of squares.
+        """
+        std = std * expand(self.scale, std)
+        return std if std.shape[1] == 1 else rss(std)
 
     def to(self, device: torch.device | str) -> "Problem":
         """A copy whose tensors are on `device`."""
@@ -79,13 +99,13 @@ def mri_problem(
     Args:
         kspace: complex ``(B, C, H, W)``, centred; ignored where not measured.
         mask: bool ``(B, 1, H, W)``, True where measured.
-        sens_maps: complex ``(B, C, H, W)`` of any scale; None for one coil of constant
-            sensitivity.
+        sens_maps: complex ``(B, C, H, W)`` of any scale, or several sets ``(B, S, C, H, W)``; None
+            for one coil of constant sensitivity.
         noise: ``(B,)`` standard deviation of the noise of `kspace`, of real and imaginary part
             each; None to estimate it from `kspace`.
 
     Returns:
-        The problem, with a `MultiCoilMRI` operator.
+        The problem, with a `MultiCoilMRI` operator, or `SoftSenseMRI` for several sets.
 
     Raises:
         ValueError: several coils without maps, or shapes that do not match.
@@ -94,14 +114,18 @@ def mri_problem(
         if kspace.shape[1] != 1:
             raise ValueError(f"expected sens_maps for {kspace.shape[1]} coils, got none")
         sens_maps = torch.ones_like(kspace)
-    size = rss(sens_maps)  # (B, 1, H, W)
+    sets = sens_maps if sens_maps.ndim == 5 else sens_maps[:, None]  # (B, S, C, H, W)
+    size = torch.linalg.vector_norm(sets, dim=2)  # (B, S, H, W)
     seen = size > TINY * size.amax((1, 2, 3), keepdim=True)
-    maps = torch.where(seen, sens_maps / torch.where(seen, size, 1.0), 0.0)  # (B, C, H, W)
+    unit = torch.where(seen, size, 1.0)[:, :, None]
+    maps = torch.where(seen[:, :, None], sets / unit, 0.0)  # (B, S, C, H, W)
     kspace = kspace * mask
-    factor = _slow_phase(kspace, maps) * seen  # (B, 1, H, W)
-    operator = MultiCoilMRI(mask, maps * factor)
+    factor = _slow_phase(kspace, maps) * seen  # (B, S, H, W)
+    maps = maps * factor[:, :, None]
+    several = maps.shape[1] > 1
+    operator = SoftSenseMRI(mask, maps) if several else MultiCoilMRI(mask, maps[:, 0])
     image = operator.adjoint(kspace)
-    scale = peak(image)
+    scale = peak(rss(image) if several else image)
     unit = torch.where(scale > 0, scale, 1.0)
     y = kspace / expand(unit, kspace)
     noise = operator.noise(y) if noise is None else noise / unit
@@ -170,13 +194,13 @@ def crop_readout(kspace: Tensor, mask: Tensor, shape: tuple[int, int]) -> tuple[
 
 
 def _slow_phase(kspace: Tensor, maps: Tensor) -> Tensor:
-    """exp(i phi) ``(B, 1, H, W)`` of the combined coils at low resolution; 1 where that is 0.
+    """exp(i phi) ``(B, S, H, W)`` of the combined coils at low resolution; 1 where that is 0.
 
     Low frequencies are those around the peak of k-space: the phase ramp of an echo that was not
     centred belongs to the slow phase.
     """
     coils = ifft2c(torch.stack([around_peak(sample) for sample in kspace]))  # (B, C, H, W)
-    image = (maps.conj() * coils).sum(1, keepdim=True)  # (B, 1, H, W)
+    image = (maps.conj() * coils[:, None]).sum(2)  # (B, S, H, W)
     size = image.abs()
     return torch.where(size > 0, image / torch.where(size > 0, size, 1.0), 1.0)
 

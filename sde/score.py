@@ -20,7 +20,8 @@ def score_function(
 
     A complex `x` goes through a network of one channel as one batch of twice the size: the real and
     the imaginary part are images of their own (Chung & Ye 2022, section 3.3). A network of two
-    channels takes both together, and no real `x` ``(B, 1, H, W)``. The state keeps its precision:
+    channels takes both together, and no real `x` ``(B, 1, H, W)``. Several complex images of one
+    sample, ``(B, S, H, W)``, go one by one. The state keeps its precision:
     the network's input is cast to the network's dtype and its output cast back.
 
     Args:
@@ -38,9 +39,21 @@ def score_function(
             return net(x.to(dtype), sigma.to(dtype)).to(x.dtype)
 
     extend = joint_score if getattr(net, "num_channels", 1) == 2 else complex_score
-    score = extend(padded_score(real_score, stride))
+    score = set_by_set(extend(padded_score(real_score, stride)))
     score.symmetric = symmetric
     return score
+
+
+def set_by_set(score: Score) -> Score:
+    """The score of several complex images a sample, ``(B, S, H, W)``, from that of one of them."""
+
+    def extended(x: Tensor, sigma: Tensor) -> Tensor:
+        if not x.is_complex() or x.shape[1] == 1:
+            return score(x, sigma)
+        levels = sigma.repeat_interleave(x.shape[1])  # (B S,)
+        return score(x.flatten(0, 1)[:, None], levels)[:, 0].unflatten(0, x.shape[:2])
+
+    return extended
 
 
 def padded_score(score: Score, stride: int) -> Score:

@@ -145,13 +145,13 @@ def test_minimise_refuses_impossible_limits(limits):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_gradient_and_its_adjoint(dtype):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 1, 5, 7, generator=generator, dtype=dtype)
-    field = torch.randn(2, 2, 5, 7, generator=generator, dtype=dtype)
+    x = torch.randn(2, 3, 5, 7, generator=generator, dtype=dtype)
+    field = torch.randn(2, 2, 3, 5, 7, generator=generator, dtype=dtype)
     torch.testing.assert_close(dot(gradient(x), field), dot(x, gradient_adjoint(field)))
-    assert gradient(x)[0, 0, 2, 3] == x[0, 0, 2, 4] - x[0, 0, 2, 3]
-    assert gradient(x)[0, 1, 2, 3] == x[0, 0, 3, 3] - x[0, 0, 2, 3]
-    assert not gradient(x)[:, 0, :, -1].any()
-    assert not gradient(x)[:, 1, -1].any()
+    assert gradient(x)[0, 0, 1, 2, 3] == x[0, 1, 2, 4] - x[0, 1, 2, 3]
+    assert gradient(x)[0, 1, 1, 2, 3] == x[0, 1, 3, 3] - x[0, 1, 2, 3]
+    assert not gradient(x)[:, 0, ..., -1].any()
+    assert not gradient(x)[:, 1, ..., -1, :].any()
 
 
 @any_operator

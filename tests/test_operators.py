@@ -39,6 +39,10 @@ EXAMPLES: dict[str, list[dict]] = {
         {"mask": _mask(7, 9), "sens_maps": _sens_maps(3, 7, 9)},
         {"mask": _mask(BATCH, 1, 5, 8), "sens_maps": _sens_maps(BATCH, 2, 5, 8)},
     ],
+    "soft_sense_mri": [
+        {"mask": _mask(8, 6), "sens_maps": _sens_maps(2, 4, 8, 6)},
+        {"mask": _mask(BATCH, 1, 5, 8), "sens_maps": _sens_maps(BATCH, 2, 3, 5, 8)},
+    ],
     "ct": [
         {"size": 8, "angles_deg": [0.0, 45.0, 90.0, 200.0]},
         {"size": (7, 10), "angles_deg": [-20.0, 33.3], "num_bins": 8, "bin_spacing": 1.5},

@@ -157,25 +157,25 @@ def tv_objective(
 
 
 def gradient(x: Tensor) -> Tensor:
-    """Image gradient, ``(B, 1, H, W)`` to ``(B, 2, H, W)``.
+    """Image gradient, ``(B, S, H, W)`` to ``(B, 2, S, H, W)``.
 
     The components are differences to the right and to the lower neighbour, 0 at the border.
     """
     right, down = torch.zeros_like(x), torch.zeros_like(x)
     right[..., :-1] = x[..., 1:] - x[..., :-1]
     down[..., :-1, :] = x[..., 1:, :] - x[..., :-1, :]
-    return torch.cat([right, down], dim=1)  # (B, 2, H, W)
+    return torch.stack([right, down], dim=1)  # (B, 2, S, H, W)
 
 
 def gradient_adjoint(field: Tensor) -> Tensor:
-    """Adjoint of `gradient`, the negative divergence: ``(B, 2, H, W)`` to ``(B, 1, H, W)``."""
-    right, down = field[:, :1, :, :-1], field[:, 1:, :-1, :]
-    x = torch.zeros_like(field[:, :1])
+    """Adjoint of `gradient`, the negative divergence: ``(B, 2, S, H, W)`` to ``(B, S, H, W)``."""
+    right, down = field[:, 0, ..., :-1], field[:, 1, ..., :-1, :]
+    x = torch.zeros_like(field[:, 0])
     x[..., :-1] -= right
     x[..., 1:] += right
     x[..., :-1, :] -= down
     x[..., 1:, :] += down
-    return x  # (B, 1, H, W)
+    return x  # (B, S, H, W)
 
 
 def total_variation(x: Tensor, smoothing: float) -> Tensor:
@@ -185,7 +185,7 @@ def total_variation(x: Tensor, smoothing: float) -> Tensor:
 
 def _smoothed_magnitude(field: Tensor, smoothing: float) -> Tensor:
     squares = field.abs().square().sum(1, keepdim=True)
-    return torch.sqrt(squares + smoothing**2)  # (B, 1, H, W)
+    return torch.sqrt(squares + smoothing**2)  # (B, 1, S, H, W)
 
 
 def _spectrum(operator: LinearOperator, y: Tensor) -> Tensor:

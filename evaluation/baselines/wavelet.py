@@ -77,7 +77,7 @@ def wavelet_minimum(
     """L1-wavelet reconstruction with its convergence; the arguments are those of `l1_wavelet`."""
     frame = Frame(operator.domain_shape[-2:], wavelet)
     scale = squared_norm(operator, y)  # (B,)
-    eigenvalues = band_norms(operator, frame, y)  # (B, 1, H', W')
+    eigenvalues = band_norms(operator, frame, y)  # (B, S, H', W')
 
     def objective(stage: float) -> Objective:
         threshold = expand(stage * scale, eigenvalues) / eigenvalues
@@ -129,22 +129,24 @@ class Frame:
             raise ValueError(f"expected an orthogonal wavelet such as db4, got {wavelet!r}")
 
     def analysis(self, x: Tensor) -> Tensor:
-        """Analysis W x: ``(B, 1, H, W)`` to ``(B, 1, H', W')``."""
+        """Analysis W x: ``(B, S, H, W)`` to ``(B, S, H', W')``."""
         return _each(self._transform, x)
 
     def synthesis(self, c: Tensor) -> Tensor:
-        """Synthesis W^H c: ``(B, 1, H', W')`` to ``(B, 1, H, W)``."""
+        """Synthesis W^H c: ``(B, S, H', W')`` to ``(B, S, H, W)``."""
         return _each(self._transform.H, c)
 
 
 def band_norms(operator: LinearOperator, frame: Frame, y: Tensor) -> Tensor:
-    """Squared norm |A W^H|^2 on the coefficients of each level alone: ``(B, 1, H', W')``.
+    """Squared norm |A W^H|^2 on the coefficients of each level alone: ``(B, S, H', W')``.
 
     In tomography the eigenvalues of A^H A fall about inversely with frequency, so that a common
     step size for all levels would be far too small for the fine ones.
     """
     dtype = y.real.dtype.to_complex() if operator.domain_complex else y.real.dtype
-    like = torch.empty(len(y), 1, *frame.levels.shape, dtype=dtype, device=y.device)
+    like = torch.empty(
+        len(y), operator.domain_shape[0], *frame.levels.shape, dtype=dtype, device=y.device
+    )
     start = BatchGenerator([0] * len(y)).normal_like(like)
     norms = torch.zeros_like(like.real)
     for level in range(int(frame.levels.max()) + 1):
@@ -160,8 +162,9 @@ def band_norms(operator: LinearOperator, frame: Frame, y: Tensor) -> Tensor:
 
 
 def _each(function, batch: Tensor) -> Tensor:
-    results = [torch.from_numpy(function(x[0].cpu().numpy())) for x in batch.detach()]
-    return torch.stack(results)[:, None].to(batch)
+    images = batch.detach().flatten(0, 1).cpu().numpy()
+    results = torch.stack([torch.from_numpy(function(image)) for image in images])
+    return results.unflatten(0, batch.shape[:2]).to(batch)
 
 
 def soft_threshold(v: Tensor, threshold: Tensor) -> Tensor:

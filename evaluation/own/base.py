@@ -30,6 +30,7 @@ ONLY = {
     "data.first_axis": ("k-space",),
     "data.mask": ("k-space",),
     "data.sens_maps": ("k-space",),
+    "data.map_sets": ("k-space",),
     "data.image_size": ("k-space", "a sinogram"),
     "data.angles": ("a sinogram",),
     "data.axis": ("images",),

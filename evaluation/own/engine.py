@@ -121,7 +121,7 @@ def solve(
     there = problem.scale[:, None, None, None] > 0  # anything measured, (B, 1, 1, 1)
     return Solution(
         image=problem.restore(torch.where(there, moments.mean, 0.0)),
-        std=torch.where(there, moments.std, 0.0) * problem.scale[:, None, None, None],
+        std=problem.restore_std(torch.where(there, moments.std, 0.0)),
         direct=problem.restore(problem.direct),
         scale=problem.scale,
         sigma_y=noise_level(problem, sampling) * problem.scale,

@@ -26,9 +26,9 @@ from evaluation.own.base import (
     load_array,
 )
 from evaluation.own.holdout import HoldOut, choose_positions
-from operators import MultiCoilMRI
 from operators.batch import derive_seed, expand
 from operators.espirit import acs_width, espirit_maps
+from operators.espirit_sets import espirit_sets, overlap
 from operators.fourier import ifft2c
 from operators.kspace_peak import PROMINENT, centre_peak, find_peak
 from operators.masks import effective_acceleration
@@ -41,6 +41,8 @@ CONTRADICTED = 0.5  # part of them that may be 0 at all
 BESIDE = 1 / 64  # part of an axis that the peak of k-space may lie beside the origin without a note
 CORNER = 1 / 8  # part of an axis, from its first position on either side, that is no echo shift
 NEAR = 1 / 16  # part of an axis around the peak that a mask is expected to cover
+OVERLAP = 0.06  # part of the pixels with two points from which a second set of maps is needed
+SURE_WIDTH = 16  # of a calibration square that can tell two points in a pixel from one
 EXPLAINED = 0.7  # part of the energy of low-resolution coil images that given maps should explain
 
 
@@ -52,12 +54,14 @@ class KspaceInput(Input):
         measured: the file.
         masks: ``(n, H, W)`` bool, of the chosen slices.
         sens_maps: ``(S, C, H, W)`` or ``(1, C, H, W)`` that were given; None: estimated.
+        sets: number of sets of maps that are estimated.
         image_shape: of the result.
     """
 
     measured: Measured | None = None
     masks: Tensor | None = None
     sens_maps: Tensor | None = None
+    sets: int = 1
     image_shape: tuple[int, int] = (0, 0)
 
     def problem(self, items: Sequence[int]) -> Problem:
@@ -79,7 +83,7 @@ class KspaceInput(Input):
         problem = mri_problem(
             kspace[None], kept[None, None], None if maps is None else maps[None], noise=noise[None]
         )
-        operator = MultiCoilMRI(held[None, None], problem.operator.sens_maps)
+        operator = type(problem.operator)(held[None, None], problem.operator.sens_maps)
         y = (
             kspace[None]
             * held
@@ -101,7 +105,7 @@ class KspaceInput(Input):
         return *crop_readout(measured, full, self.image_shape), noise
 
     def _maps(self, kspace: Tensor, item: int) -> Tensor | None:
-        """Coil maps ``(C, H, W)``; None for one coil without."""
+        """Coil maps ``(C, H, W)``, of several sets ``(S, C, H, W)``; None for one coil without."""
         if self.sens_maps is not None:
             maps = self.sens_maps[self.numbers[item] if len(self.sens_maps) > 1 else 0]
             return centre(maps, tuple(kspace.shape[-2:]))
@@ -111,7 +115,11 @@ class KspaceInput(Input):
             return torch.zeros_like(kspace)
         centred = _for_calibration(kspace)
         width = self._calibration(centred, item)
-        maps = espirit_maps(centred, calib_width=width)
+        maps = (
+            espirit_maps(centred, calib_width=width)
+            if self.sets == 1
+            else espirit_sets(centred, calib_width=width, sets=self.sets)
+        )
         if not maps.any():
             raise DataError(
                 f"{self.keys[item]}: expected coil maps from the central {width} x {width} of "
@@ -172,11 +180,8 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
     if maps is not None:
         opened.sens_maps = _check_maps(maps, (measured.shape[0], coils, *shape))
         _compare_maps(opened)
-    elif coils > 1:  # so that a missing calibration region is found now
-        for item in range(len(numbers)):
-            kspace = torch.from_numpy(measured.read(numbers[item])) * opened.masks[item]
-            if kspace.any():
-                opened._calibration(_for_calibration(kspace), item)
+    elif coils > 1:
+        opened.sets = _look_at_calibration(opened, config.data.map_sets)
     accelerations = [round(effective_acceleration(m), 3) for m in opened.masks]
     opened.facts |= {
         "coils": coils,
@@ -185,9 +190,50 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
         "mask": _mask_origin(config, measured),
         "mask_sha256": hash_masks(opened.masks),
         "effective_acceleration": sorted(set(accelerations)),
-        "coil_maps": "given" if maps is not None else "ESPIRiT" if coils > 1 else "none",
+        "coil_maps": _maps_origin(opened),
     }
     return opened
+
+
+def _maps_origin(opened: KspaceInput) -> str:
+    if opened.sens_maps is not None:
+        return "given"
+    if opened.measured.shape[1] == 1:
+        return "none"
+    return "ESPIRiT" if opened.sets == 1 else f"ESPIRiT, {opened.sets} sets"
+
+
+def _look_at_calibration(opened: KspaceInput, asked: int | None) -> int:
+    """Number of sets of maps that the scan needs; a missing calibration region is found now.
+
+    The slice with the most energy says it, so that all slices have the same number.
+    """
+    energies = []
+    for item, number in enumerate(opened.numbers):
+        kspace = torch.from_numpy(opened.measured.read(number)) * opened.masks[item]
+        if kspace.any():
+            opened._calibration(_for_calibration(kspace), item)
+        energies.append(float(kspace.abs().square().sum()))
+    if asked is not None:
+        if asked not in (1, 2):
+            raise ValueError(f"expected data.map_sets of 1 or 2, got {asked}")
+        return asked
+    item = energies.index(max(energies))
+    kspace, _, _ = opened._measured(item)
+    if not kspace.any():
+        return 1
+    centred = _for_calibration(kspace)
+    width = opened._calibration(centred, item)
+    if width < SURE_WIDTH:
+        return 1
+    both = overlap(espirit_sets(centred, calib_width=width))
+    if both <= OVERLAP:
+        return 1
+    opened.notes.append(
+        f"in {100 * both:.0f} % of the pixels lie two points, as the coils see it: is the field of "
+        "view smaller than the object? Reconstructed with two sets of coil maps (data.map_sets)"
+    )
+    return 2
 
 
 def _check_slices(opened: KspaceInput, given: Tensor | None, *, drawn: bool) -> Tensor:
