@@ -136,10 +136,10 @@ def last_level(sde: VESDE, operator: LinearOperator, y: Tensor, sigma_y: float |
 def noise_gain(operator: LinearOperator, y: Tensor) -> Tensor:
     """Standard deviation that white noise of standard deviation 1 in `y` has in an image: ``(B,)``.
 
-    That of the operator's direct reconstruction of such noise, scaled to fit the noise best, as
-    `LinearOperator.direct` may be of any scale. For MRI of one coil it is the root of the measured
-    part of k-space, for CT much of what filtered back-projection makes of the noise. One draw, the
-    same for all samples.
+    That of A^H n, n such noise, scaled so that its measurement is as near to n as can be. For MRI of
+    one coil it is the root of the measured part of k-space. For CT it is a third to a half of what
+    filtered back-projection makes of the noise, which is mostly at frequencies that the data hardly
+    know. One draw, the same for all samples.
 
     Args:
         operator: measurement model.
@@ -151,7 +151,7 @@ def noise_gain(operator: LinearOperator, y: Tensor) -> Tensor:
     if operator.range_complex:
         white = torch.complex(white, torch.randn(y.shape[1:], generator=generator))
     white = white.to(y).expand(count, *y.shape[1:])
-    image = operator.direct(white)
+    image = operator.adjoint(white)
     seen = operator.forward(image)
     size = dot(seen, seen)  # (B or 1,)
     fit = torch.where(size > 0, dot(seen, white) / torch.where(size > 0, size, 1.0), 0.0)
