@@ -136,10 +136,10 @@ def last_level(sde: VESDE, operator: LinearOperator, y: Tensor, sigma_y: float |
 def noise_gain(operator: LinearOperator, y: Tensor) -> Tensor:
     """Standard deviation that white noise of standard deviation 1 in `y` has in an image: ``(B,)``.
 
-    That of A^H n, n such noise, scaled so that its measurement is as near to n as can be. For MRI of
-    one coil it is the root of the measured part of k-space. For CT it is a third to a half of what
-    filtered back-projection makes of the noise, which is mostly at frequencies that the data hardly
-    know. One draw, the same for all samples.
+    That of A^H n, n such noise, scaled so that its measurement is as near to n as can be. For MRI
+    of one coil it is the root of the measured part of k-space. For CT it is a third to a half of
+    what filtered back-projection makes of the noise, which is mostly at frequencies that the data
+    hardly know. One draw, the same for all samples.
 
     Args:
         operator: measurement model.
