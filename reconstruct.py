@@ -34,7 +34,14 @@ from configs.numbers import check_numbers
 from configs.reconstruct import default_prior
 from evaluation.own.arrays import open_array
 from evaluation.own.base import Input
-from evaluation.own.engine import Sampling, Solution, choose_sampling, describe, solve_slices
+from evaluation.own.engine import (
+    Sampling,
+    Solution,
+    check_prior,
+    choose_sampling,
+    describe,
+    solve_slices,
+)
 from evaluation.own.folder import reconstruct_file
 from evaluation.own.validation import check_part
 from evaluation.own.validation import validate as run_validation
@@ -173,6 +180,7 @@ def reconstruct(
         )
     prior = default_prior(opened.is_complex) if prior is None else prior
     prior, device = _open_prior(prior, device, precision, measurement)
+    check_prior(prior, opened)
     for note in opened.notes:
         warnings.warn(note, stacklevel=2)
     validation = None

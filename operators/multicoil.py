@@ -13,7 +13,47 @@ def rss(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=1, keepdim=True)  # (B, 1, H, W)
 
 
-class MultiCoilMRI(CartesianMRI):
+class CoilMRI(CartesianMRI):
+    """Base class of the operators with coil maps: what they check, and the operator of a sample.
+
+    Args:
+        mask: ``(H, W)`` for all samples or ``(B, 1, H, W)``, True where measured.
+        sens_maps: complex, of `axes` for all samples, or with an axis of samples before them.
+        axes: names of the maps' axes, "C, H, W" or "S, C, H, W" with S images a sample.
+
+    Raises:
+        ValueError: shapes do not match, the mask is invalid or empty, or maps are not finite.
+        TypeError: maps are not complex.
+    """
+
+    def __init__(self, mask: Tensor, sens_maps: Tensor, *, axes: str = "C, H, W"):
+        mask_per_sample = torch.as_tensor(mask).ndim == 4
+        mask = check_mask(mask)
+        sens_maps, maps_per_sample = _check_maps(sens_maps, tuple(mask.shape[-2:]), axes)
+        sizes = {len(mask)} if mask_per_sample else set()
+        sizes |= {len(sens_maps)} if maps_per_sample else set()
+        if len(sizes) == 2:
+            raise ValueError(
+                f"expected as many masks as sets of maps, got {len(mask)} and {len(sens_maps)}"
+            )
+        images = sens_maps.shape[1] if sens_maps.ndim == 5 else 1
+        super().__init__(
+            (images, *mask.shape[-2:]),
+            tuple(sens_maps.shape[-3:]),
+            domain_complex=True,
+            range_complex=True,
+            batch_size=sizes.pop() if sizes else None,
+        )
+        self.mask = mask  # (1 or B, 1, H, W) bool
+        self.sens_maps = sens_maps  # (1 or B, ...)
+
+    def _sample(self, index: int) -> "CoilMRI":
+        mask = self.mask[index if len(self.mask) > 1 else 0].unsqueeze(0)  # (1, 1, H, W)
+        maps = self.sens_maps[index if len(self.sens_maps) > 1 else 0].unsqueeze(0)
+        return type(self)(mask, maps)
+
+
+class MultiCoilMRI(CoilMRI):
     """Multi-coil Cartesian MRI (SENSE), y_c = M F (S_c x).
 
     The image is multiplied by the sensitivity S_c of each coil, transformed by the centred
@@ -37,29 +77,12 @@ class MultiCoilMRI(CartesianMRI):
     """
 
     def __init__(self, mask: Tensor, sens_maps: Tensor):
-        mask_per_sample = torch.as_tensor(mask).ndim == 4
-        mask = check_mask(mask)
-        sens_maps, maps_per_sample = _check_maps(sens_maps, tuple(mask.shape[-2:]))
-        sizes = {len(mask)} if mask_per_sample else set()
-        sizes |= {len(sens_maps)} if maps_per_sample else set()
-        if len(sizes) == 2:
-            raise ValueError(
-                f"expected as many masks as sets of maps, got {len(mask)} and {len(sens_maps)}"
-            )
-        super().__init__(
-            (1, *mask.shape[-2:]),
-            tuple(sens_maps.shape[1:]),
-            domain_complex=True,
-            range_complex=True,
-            batch_size=sizes.pop() if sizes else None,
-        )
-        self.mask = mask  # (1 or B, 1, H, W) bool
-        self.sens_maps = sens_maps  # (1 or B, C, H, W)
-        signs = centring_signs(*mask.shape[-2:])
+        super().__init__(mask, sens_maps)
+        signs = centring_signs(*self.mask.shape[-2:])
         self._image_signs = None
         if signs is not None:
             self._image_signs, kspace_signs = signs  # (H, W) each
-            self._signed_mask = mask * kspace_signs  # (1 or B, 1, H, W)
+            self._signed_mask = self.mask * kspace_signs  # (1 or B, 1, H, W)
 
     def _forward(self, x: Tensor) -> Tensor:
         maps = self.sens_maps.to(x.dtype)
@@ -74,18 +97,14 @@ class MultiCoilMRI(CartesianMRI):
         image = (maps * ifft2(y * self._signed_mask)).sum(1, keepdim=True)
         return image * self._image_signs  # (B, 1, H, W)
 
-    def _sample(self, index: int) -> "MultiCoilMRI":
-        mask = self.mask[index if len(self.mask) > 1 else 0].unsqueeze(0)  # (1, 1, H, W)
-        maps = self.sens_maps[index if len(self.sens_maps) > 1 else 0].unsqueeze(0)
-        return MultiCoilMRI(mask, maps)
 
-
-def _check_maps(sens_maps: Tensor, shape: tuple[int, int]) -> tuple[Tensor, bool]:
-    """Maps as ``(1 or B, C, H, W)``, and whether there is one set per sample."""
+def _check_maps(sens_maps: Tensor, shape: tuple[int, int], axes: str) -> tuple[Tensor, bool]:
+    """Maps with an axis of samples, 1 or B long, before their `axes`; and whether they had it."""
     sens_maps = torch.as_tensor(sens_maps)
-    if sens_maps.ndim not in (3, 4) or tuple(sens_maps.shape[-2:]) != shape:
+    count = len(axes.split(", "))
+    if sens_maps.ndim not in (count, count + 1) or tuple(sens_maps.shape[-2:]) != shape:
         raise ValueError(
-            f"expected sens_maps of shape (C, H, W) or (B, C, H, W) with (H, W) = {shape} as the "
+            f"expected sens_maps of shape ({axes}) or (B, {axes}) with (H, W) = {shape} as the "
             f"mask, got {tuple(sens_maps.shape)}"
         )
     if not sens_maps.is_complex():
@@ -94,5 +113,5 @@ def _check_maps(sens_maps: Tensor, shape: tuple[int, int]) -> tuple[Tensor, bool
         )
     if not torch.isfinite(torch.view_as_real(sens_maps)).all():
         raise ValueError("expected finite sens_maps, got NaN or infinity; set them to 0 there")
-    per_sample = sens_maps.ndim == 4
+    per_sample = sens_maps.ndim == count + 1
     return (sens_maps if per_sample else sens_maps[None]), per_sample

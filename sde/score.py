@@ -31,6 +31,9 @@ def score_function(
         stride: the network's image sides are multiples of it; other images are padded.
         symmetric: whether turned and mirrored images are as likely; the score's attribute of that
             name, for samplers that make use of it.
+
+    Returns:
+        The score; its attribute `joint` is True for a network of two channels.
     """
     dtype = next(net.parameters()).dtype
 
@@ -38,9 +41,10 @@ def score_function(
         with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
             return net(x.to(dtype), sigma.to(dtype)).to(x.dtype)
 
-    extend = joint_score if getattr(net, "num_channels", 1) == 2 else complex_score
+    joint = getattr(net, "num_channels", 1) == 2
+    extend = joint_score if joint else complex_score
     score = set_by_set(extend(padded_score(real_score, stride)))
-    score.symmetric = symmetric
+    score.symmetric, score.joint = symmetric, joint
     return score
 
 

@@ -84,3 +84,16 @@ def test_a_wrong_name_is_found_before_the_input_is_read(tmp_path):
     config.prior = "natural_smal"
     with pytest.raises(FileNotFoundError, match="natural_smal"):
         reconstruct_file(config, tmp_path / "missing.npy", tmp_path / "out", "cpu")
+
+
+def test_a_prior_of_complex_images_is_refused_for_real_ones_before_anything_is_written(tmp_path):
+    source, out = tmp_path / "sinogram.npy", tmp_path / "out"
+    angles = np.linspace(0, 180, 24, endpoint=False)
+    np.save(source, ParallelBeamCT(48, angles).forward(disc()[None, None])[0, 0].numpy())
+    config = get_config()
+    config.prior = "natural_complex_small"
+    with pytest.raises(ValueError, match=r"a prior of real images for a sinogram, such as natural"):
+        reconstruct_file(config, source, out, "cpu")
+    assert not out.exists()
+    with pytest.raises(ValueError, match=r"one of complex images, which is for k-space"):
+        program.reconstruct(np.load(source), angles=angles, prior="natural_complex_small", **FEW)

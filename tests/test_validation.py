@@ -3,6 +3,7 @@
 import json
 import math
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from evaluation.own import open_input
 from evaluation.own.engine import Sampling
 from evaluation.own.folder import reconstruct_file
 from evaluation.own.holdout import choose_positions, choose_views
-from evaluation.own.validation import best_weight, check_part, read_choices
+from evaluation.own.validation import best_weight, check_part, read_choices, table
 from operators import FanBeamCT, ParallelBeamCT
 from operators.masks import make_mask
 from sde import Prior
@@ -249,6 +250,33 @@ def test_the_value_that_predicts_best_is_taken():
     np.testing.assert_array_equal(chosen.image, given.image)
 
 
+def test_a_value_with_which_it_diverges_is_not_chosen():
+    def score(x, sigma):  # at the first level, which alone is above 0.5, it is NaN
+        return torch.where(sigma[:, None, None, None] > 0.5, torch.nan, PRIOR.score(x, sigma))
+
+    options = {"prior": Prior(score, PRIOR.sde), "num_steps": 3, "validate": 0.1}
+    kspace = coil_kspace(0.005)
+    found = program.reconstruct(kspace, **options, choose={"start_sigma": (0.9, 0.4)})
+    assert found.validation["chosen"] == {"start_sigma": 0.4}
+    assert found.validation["methods"][0]["error"] is None
+    assert "failed" in "\n".join(table(found.validation))
+    json.dumps(found.validation, allow_nan=False)
+    with pytest.raises(FloatingPointError, match="validate with became NaN"):
+        program.reconstruct(kspace, **options, choose={"start_sigma": (0.9, 0.8)})
+
+
+def test_a_slice_of_noise_alone_is_an_image_of_zeros():
+    """Of many coils and a narrow centre it has maps of 0 everywhere, and is no reason to fail."""
+    rng = np.random.default_rng(0)
+    image = np.concatenate([factor * coil_kspace(0.005) for factor in (1, 1j, 0.5, -1, -1j, 0.2)])
+    noise = (rng.normal(size=image.shape) + 1j * rng.normal(size=image.shape)) * (image != 0)
+    stack = np.stack([image, 0.005 * noise]).astype(np.complex64)
+    found = program.reconstruct(stack, prior=PRIOR, num_steps=3)
+    assert not found.failures
+    assert found.image[0].any()
+    assert not found.image[1].any()
+
+
 def test_a_measurement_without_parts_is_refused():
     operator = ParallelBeamCT(24, [0.0, 45.0, 90.0])
     y = operator.forward(torch.rand(1, 1, 24, 24, generator=generator()))
@@ -274,3 +302,18 @@ def test_the_command_writes_what_it_found_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("evaluation.own.folder.validate", None)
     again = reconstruct_file(config, source, out, "cpu")
     assert again["validation"] == kept
+
+
+def test_simulated_images_are_refused_before_anything_is_written(tmp_path):
+    source, out = tmp_path / "image.nii.gz", tmp_path / "out"
+    nibabel.save(nibabel.Nifti1Image(image((32, 32))[..., None], np.eye(4)), source)
+    config = get_config()
+    config.validate = 0.1
+    with pytest.raises(ValueError, match=r"validate is for .*, the input is images"):
+        reconstruct_file(config, source, out, "cpu")
+    assert not out.exists()
+
+
+def test_sets_of_maps_without_estimated_maps_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="map_sets=2 has no effect: no coil maps are estimated"):
+        opened(tmp_path / "a.npy", coil_kspace()[:1], **{"data.map_sets": 2})

@@ -27,6 +27,8 @@ SIMULATED = {
 OF_A_MASK = ("operator.acceleration", "operator.center_fraction")
 # fields that only some inputs read
 ONLY = {
+    "validate": ("k-space", "a sinogram"),
+    "choose": ("k-space", "a sinogram"),
     "data.first_axis": ("k-space",),
     "data.mask": ("k-space",),
     "data.sens_maps": ("k-space",),

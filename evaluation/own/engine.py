@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from configs.reconstruct import REAL
 from evaluation.own.base import Input
 from evaluation.run.methods import (
     check_noise,
@@ -100,6 +101,15 @@ def choose_sampling(
         )
     num_steps = NUM_STEPS[name] if num_steps is None else num_steps
     return Sampling(name, num_steps, num_samples, sigma_y, dict(options))
+
+
+def check_prior(prior: Prior, opened: Input) -> None:
+    """Raise a ValueError for real images and a prior of complex ones."""
+    if getattr(prior[0], "joint", False) and not opened.is_complex:
+        raise ValueError(
+            f"expected a prior of real images for {opened.kind}, such as {REAL}, got one of complex "
+            "images, which is for k-space"
+        )
 
 
 def solve(

@@ -20,6 +20,7 @@ from evaluation.own.base import SIMULATED, Input, digest
 from evaluation.own.engine import (
     Sampling,
     Solution,
+    check_prior,
     choose_sampling,
     describe,
     noise_origin,
@@ -65,6 +66,7 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     opened = open_input(source, config)
     settings = describe_settings(config, source, opened, sampling)
     prior = read_prior(settings, device)
+    check_prior(prior, opened)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.batch import dot
+from operators.batch import dot, expand
 from operators.problem import Problem
 
 
@@ -48,6 +48,22 @@ class HoldOut(NamedTuple):
         """A copy whose tensors are on `device`."""
         moved = self.problem.to(device), self.operator.to(device), self.y.to(device)
         return HoldOut(*moved, self.count, self.what)
+
+
+def hold_out(
+    problem: Problem, operator: LinearOperator, measured: Tensor, count: int, what: str
+) -> HoldOut:
+    """What was left out of a measurement, in the unit of the problem of the rest.
+
+    Args:
+        problem: of what is left, a batch of one.
+        operator: of what was left out.
+        measured: ``(1, *range_shape)`` what was left out, in its own unit.
+        count: real numbers in it.
+        what: was left out.
+    """
+    scale = torch.where(problem.scale > 0, problem.scale, 1.0)
+    return HoldOut(problem, operator, measured / expand(scale, measured), count, what)
 
 
 def choose_positions(

@@ -25,8 +25,8 @@ from evaluation.own.base import (
     hash_masks,
     load_array,
 )
-from evaluation.own.holdout import HoldOut, choose_positions
-from operators.batch import derive_seed, expand
+from evaluation.own.holdout import HoldOut, choose_positions, hold_out
+from operators.batch import derive_seed
 from operators.espirit import acs_width, espirit_maps
 from operators.espirit_sets import espirit_sets, overlap
 from operators.fourier import ifft2c
@@ -84,12 +84,8 @@ class KspaceInput(Input):
             kspace[None], kept[None, None], None if maps is None else maps[None], noise=noise[None]
         )
         operator = type(problem.operator)(held[None, None], problem.operator.sens_maps)
-        y = (
-            kspace[None]
-            * held
-            / expand(torch.where(problem.scale > 0, problem.scale, 1.0), kspace[None])
-        )
-        return HoldOut(problem, operator, y, 2 * len(kspace) * int(held.sum()), what)
+        count = 2 * len(kspace) * int(held.sum())
+        return hold_out(problem, operator, (kspace * held)[None], count, what)
 
     def _slice(self, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """k-space ``(C, H, W)``, mask ``(H, W)``, noise ``()``, maps ``(C, H, W)``."""
@@ -120,7 +116,8 @@ class KspaceInput(Input):
             if self.sets == 1
             else espirit_sets(centred, calib_width=width, sets=self.sets)
         )
-        if not maps.any():
+        # a slice of noise alone has none, and is 0
+        if not maps.any() and find_peak(kspace)[1] >= PROMINENT:
             raise DataError(
                 f"{self.keys[item]}: expected coil maps from the central {width} x {width} of "
                 "k-space, which ESPIRiT finds inconsistent at every pixel; give maps with "
@@ -182,6 +179,8 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
         _compare_maps(opened)
     elif coils > 1:
         opened.sets = _look_at_calibration(opened, config.data.map_sets)
+    if maps is not None or coils == 1:
+        check_without_effect(config, ["data.map_sets"], "no coil maps are estimated")
     accelerations = [round(effective_acceleration(m), 3) for m in opened.masks]
     opened.facts |= {
         "coils": coils,

@@ -21,9 +21,9 @@ from evaluation.own.base import (
     choose_shape,
     load_array,
 )
-from evaluation.own.holdout import HoldOut, choose_views
+from evaluation.own.holdout import HoldOut, choose_views, hold_out
 from operators import FanBeamCT, ParallelBeamCT
-from operators.batch import derive_seed, expand
+from operators.batch import derive_seed
 from operators.ct import few_view_angles
 from operators.noise import ORDER
 from operators.problem import Problem, scaled_problem
@@ -61,9 +61,9 @@ class SinogramInput(Input):
         generator = torch.Generator().manual_seed(derive_seed(seed, "holdout", self.keys[item]))
         held, kept = choose_views(sinogram.shape[2], part, generator)
         problem = scaled_problem(self.operator.of_views(kept), sinogram[:, :, kept])
-        scale = torch.where(problem.scale > 0, problem.scale, 1.0)
-        y = sinogram[:, :, held] / expand(scale, sinogram)
-        return HoldOut(problem, self.operator.of_views(held), y, y.numel(), "views")
+        left_out = sinogram[:, :, held]
+        operator = self.operator.of_views(held)
+        return hold_out(problem, operator, left_out, left_out.numel(), "views")
 
     def finish(self, images: Tensor) -> Tensor:
         """The centre, from attenuation a pixel to attenuation a unit of length."""

@@ -1,5 +1,6 @@
 """How well a reconstruction predicts what was left out of a measurement, beside other methods."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,17 +31,15 @@ class Row(NamedTuple):
         method: its name.
         settings: keyword and value that were chosen, or "".
         errors: of each slice.
-        noise: part of each that is noise, where the true image predicts.
     """
 
     method: str
     settings: str
     errors: list[float]
-    noise: list[float]
 
-    def describe(self) -> dict:
-        """Means over the slices, for a JSON file."""
-        error, noise = float(np.mean(self.errors)), float(np.mean(self.noise))
+    def describe(self, noise: float) -> dict:
+        """Means over the slices, for a JSON file; `noise` is the true image's mean error."""
+        error = float(np.mean(self.errors))
         return {
             "method": self.method,
             "settings": self.settings,
@@ -80,6 +79,7 @@ def validate(
 
     Raises:
         ValueError: nothing can be left out.
+        FloatingPointError: a slice became NaN or infinite, with each of the choices.
     """
     numbers = range(len(opened.keys))
     items = sorted({round(i) for i in np.linspace(0, numbers[-1], min(MOST_SLICES, len(numbers)))})
@@ -88,13 +88,13 @@ def validate(
     if not used:
         raise ValueError("expected slices to validate with, got nothing but zeros")
     held, keys = [held[k] for k in used], [opened.keys[items[k]] for k in used]
-    noise = [h.noise(noise_level(h.problem, sampling)) for h in held]
+    noise = float(np.mean([h.noise(noise_level(h.problem, sampling)) for h in held]))
 
     def predicted(sampling: Sampling) -> list[float]:
         found = []
         for h, key in zip(held, keys, strict=True):
             moments, failures = sample(h.problem, sampling, prior, seed=seed, keys=[key])
-            found.append(float("inf") if failures else h.error(moments.mean))
+            found.append(math.inf if failures else h.error(moments.mean))
         return found
 
     candidates = [{name: value} for name, values in (choices or {}).items() for value in values]
@@ -102,27 +102,29 @@ def validate(
     rows = []
     for options in candidates:
         errors = predicted(sampling._replace(options=sampling.options | options))
-        rows.append(Row(sampling.sampler, _text(options), errors, noise))
+        rows.append(Row(sampling.sampler, _text(options), errors))
     best = int(np.argmin([np.mean(row.errors) for row in rows]))
-    rows += _baselines(opened, held, noise)
+    if not np.isfinite(rows[best].errors).all():
+        raise FloatingPointError("the slices to validate with became NaN or infinite")
+    rows += _baselines(opened, held)
     return {
         "part": part,
         "left_out": held[0].what,
         "slices": keys,
-        "noise": _digits(float(np.mean(noise))),
-        "methods": [row.describe() for row in rows],
+        "noise": _digits(noise),
+        "methods": [row.describe(noise) for row in rows],
         "chosen": candidates[best],
     }
 
 
-def _baselines(opened: Input, held: Sequence[HoldOut], noise: list[float]) -> Iterator[Row]:
+def _baselines(opened: Input, held: Sequence[HoldOut]) -> Iterator[Row]:
     """The direct reconstruction, and each other baseline at its best weight."""
-    yield Row(opened.direct, "", [h.error(h.problem.direct) for h in held], noise)
+    yield Row(opened.direct, "", [h.error(h.problem.direct) for h in held])
     for name, first in FIRST_WEIGHTS.items():
-        if name == "cg_sense" and opened.kind != "k-space":
+        if name == "cg_sense" and not opened.is_complex:
             continue
         weight, errors = best_weight(_errors(name, held), first)
-        yield Row(name, f"weight={weight:.2g}", errors, noise)
+        yield Row(name, f"weight={weight:.2g}", errors)
 
 
 def _errors(name: str, held: Sequence[HoldOut]) -> Callable[[float], list[float]]:
@@ -206,7 +208,10 @@ def table(found: Mapping) -> list[str]:
     ]
     for row in found["methods"]:
         name = f"{row['method']} {row['settings']}".strip()
-        lines.append(f"{name:32}{row['error']:>10.4g}{row['above_noise']:>18.4g}")
+        error, above = (
+            "failed" if row[k] is None else f"{row[k]:.4g}" for k in ("error", "above_noise")
+        )
+        lines.append(f"{name:32}{error:>10}{above:>18}")
     if found["chosen"]:
         lines.append(f"chosen: {_text(found['chosen'])}")
     return lines
@@ -216,6 +221,6 @@ def _text(options: Mapping) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in options.items())
 
 
-def _digits(value: float) -> float:
-    """Four significant digits."""
-    return float(f"{value:.4g}")
+def _digits(value: float) -> float | None:
+    """Four significant digits; JSON has no infinity."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
