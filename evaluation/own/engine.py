@@ -107,8 +107,8 @@ def check_prior(prior: Prior, opened: Input) -> None:
     """Raise a ValueError for real images and a prior of complex ones."""
     if getattr(prior[0], "joint", False) and not opened.is_complex:
         raise ValueError(
-            f"expected a prior of real images for {opened.kind}, such as {REAL}, got one of complex "
-            "images, which is for k-space"
+            f"expected a prior of real images for {opened.kind}, such as {REAL}, got one of "
+            "complex images, which is for k-space"
         )
 
 
