@@ -14,6 +14,7 @@ from operators.multicoil import MultiCoilMRI
 from operators.soft_sense import SoftSenseMRI
 from operators.superresolution import SuperResolution
 from operators.unmeasured import Unmeasured
+from operators.whitened import Whitened
 
 OPERATORS = {
     "mri": SingleCoilMRI,
@@ -25,6 +26,7 @@ OPERATORS = {
     "inpainting": Inpainting,
     "superresolution": SuperResolution,
     "unmeasured": Unmeasured,
+    "whitened": Whitened,
 }
 
 __all__ = [
@@ -41,5 +43,6 @@ __all__ = [
     "StudyParallelBeamCT",
     "SuperResolution",
     "Unmeasured",
+    "Whitened",
     "check_adjoint",
 ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import OPERATORS, LinearOperator
+from operators import OPERATORS, LinearOperator, ParallelBeamCT, SingleCoilMRI
 from operators.batch import dot, norm
 from operators.fourier import fft2c, ifft2c
 
@@ -21,6 +21,10 @@ def _mask(*shape: int) -> Tensor:
 def _sens_maps(*shape: int) -> Tensor:
     maps = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.complex64)
     return maps / torch.linalg.vector_norm(maps, dim=-3, keepdim=True)
+
+
+def _weights(*shape: int) -> Tensor:
+    return 0.5 + torch.rand(shape, generator=torch.Generator().manual_seed(3))
 
 
 # name in OPERATORS -> argument lists that between them cover odd, even and non-square sizes and,
@@ -66,6 +70,16 @@ EXAMPLES: dict[str, list[dict]] = {
     "superresolution": [
         {"shape": (6, 9), "factor": 3},
         {"shape": (4, 10), "factor": 2, "real": False},
+    ],
+    "whitened": [
+        {
+            "operator": ParallelBeamCT(8, [0.0, 45.0, 90.0, 200.0]),
+            "weights": _weights(1, 1, 4, 12),
+        },
+        {
+            "operator": SingleCoilMRI(_mask(BATCH, 1, 7, 5), real=False),
+            "weights": _weights(BATCH, 1, 7, 5),
+        },
     ],
 }
 
