@@ -239,7 +239,8 @@ class LinearOperator:
         """Approximation of (A A^H + regularization)^-1, the preconditioner of `solve_dual`.
 
         Args:
-            regularization: ``(1,)`` or ``(B,)``, 0 or more.
+            regularization: ``(1,)`` or ``(B,)``, or one of each number ``(1 or B, *range_shape)``;
+                0 or more.
 
         Returns:
             A Hermitian, positive definite map on measurements ``(B, *range_shape)``; None if

@@ -161,7 +161,8 @@ class _RayTransform(LinearOperator):
         """Approximation of (A A^T + regularization)^-1: a ramp filter at low frequencies.
 
         Args:
-            regularization: ``(1,)`` or ``(B,)``, 0 or more.
+            regularization: ``(1,)`` or ``(B,)``, or one of each ray ``(1 or B, 1, V, R)``; 0 or
+                more.
 
         Returns:
             A symmetric, positive definite map on sinograms ``(B, 1, num_views, num_bins)``.

@@ -65,20 +65,29 @@ def gram_spectrum(
 def gram_inverse(spectrum: Tensor, regularization: Tensor) -> Callable[[Tensor], Tensor]:
     """Preconditioner r -> F^-1 (spectrum + regularization)^-1 F r, for `operators.dual.solve_dual`.
 
-    F is the Fourier transform of the zero-padded views along the detector.
+    F is the Fourier transform of the zero-padded views along the detector. With a regularization
+    d of each ray it is T F^-1 (spectrum + d0)^-1 F T, d0 the geometric mean of d and
+    T^2 = (g + d0) / (g + d) with g the length of a ray: exact where all d are equal, and at high
+    frequencies where d varies slowly.
 
     Args:
         spectrum: ``(V, F)`` from `gram_spectrum`.
-        regularization: ``(1,)`` or ``(B,)``, 0 or more.
+        regularization: ``(1,)`` or ``(B,)``, or one of each ray ``(1 or B, 1, V, R)``; 0 or more.
 
     Returns:
         A symmetric, positive definite map on sinograms ``(B, 1, V, R)``.
     """
+    if regularization.ndim == 1:
+        return lambda r: _filtered(r, 1 / (spectrum.to(r) + expand(regularization, r)))
+    rays = regularization.double()
+    level = rays.log().flatten(1).mean(1).exp()  # (1 or B,)
+    length = spectrum.amin()
+    scale = torch.sqrt((length + expand(level, rays)) / (length + rays)).to(regularization)
+    inner = gram_inverse(spectrum, level.to(regularization))
+    return lambda r: scale * inner(scale * r)
 
-    def apply(r: Tensor) -> Tensor:
-        """The filtered sinograms ``(B, 1, V, R)``."""
-        size = 2 * (spectrum.shape[-1] - 1)
-        gain = 1 / (spectrum.to(r) + expand(regularization, r))  # (1 or B, 1, V, F)
-        return torch.fft.irfft(torch.fft.rfft(r, n=size) * gain, n=size)[..., : r.shape[-1]]
 
-    return apply
+def _filtered(r: Tensor, gain: Tensor) -> Tensor:
+    """Sinograms ``(B, 1, V, R)``, each frequency along the detector times its `gain`."""
+    size = 2 * (gain.shape[-1] - 1)
+    return torch.fft.irfft(torch.fft.rfft(r, n=size) * gain, n=size)[..., : r.shape[-1]]

@@ -73,13 +73,12 @@ class Whitened(LinearOperator):
         return self.operator.facts()
 
     def gram_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor] | None:
-        """That of A with the weights beside it, W^-1 (A A^H + regularization / w^2)^-1 W^-1.
-
-        w^2 is the mean square of the weights: the square of the weights themselves could not be
-        inverted together with a filter.
+        """As of A, which is asked with a regularization of each number: W^-1 M W^-1, where M is
+        about (A A^H + regularization W^-2)^-1.
         """
-        square = self.weights.square().flatten(1).mean(1)  # (1 or B,)
-        inner = self.operator.gram_inverse(regularization / square.to(regularization))
+        if regularization.ndim == 1:
+            regularization = expand(regularization, self.weights)
+        inner = self.operator.gram_inverse(regularization / self.weights.to(regularization) ** 2)
         if inner is None:
             return None
         return lambda r: self._unweighted(inner(self._unweighted(r)))

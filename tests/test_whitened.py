@@ -48,6 +48,36 @@ def test_a_data_step_is_weighted_least_squares():
         assert (found.x[b] - expected).norm() < 1e-4 * expected.norm()
 
 
+def test_few_steps_suffice_where_the_noise_of_rays_differs_by_factors():
+    """Against the same filter without regard to the weights, and none of the rays by itself."""
+    operator = ParallelBeamCT(32, np.arange(0.0, 180.0, 10.0))
+    generator = torch.Generator().manual_seed(7)
+    x0 = torch.rand((1, 1, 32, 32), generator=generator, dtype=torch.float64)
+    thickness = operator.forward(torch.ones_like(x0))
+    std = 0.1 * torch.exp(0.12 * thickness)  # some rays see 40 times the noise of others
+    weights, level = noise_weights(std)
+    y = operator.forward(x0) + std * torch.randn(std.shape, generator=generator).double()
+    whitened = Whitened(operator, weights)
+    penalty = level**2 / 0.3**2
+
+    def error(steps: int, chosen: Whitened) -> float:
+        options = {"regularization": penalty, "tolerance": 0.0}
+        exact = solve_dual(whitened, weights * y, x0, max_iterations=300, **options).x
+        found = solve_dual(chosen, weights * y, x0, max_iterations=steps, **options).x
+        return float((found - exact).norm() / (exact - x0).norm())
+
+    assert error(3, whitened) < 0.5 * error(3, _Plain(operator, weights))
+
+
+class _Plain(Whitened):
+    """One regularization for all rays in the filter."""
+
+    def gram_inverse(self, regularization: Tensor):
+        mean = regularization / self.weights.square().mean()
+        inner = self.operator.gram_inverse(mean)
+        return lambda r: inner(r / self.weights) / self.weights
+
+
 def test_direct_and_correct_do_not_depend_on_weights():
     operator = _operator()
     weights = noise_weights(_std(1))[0]
