@@ -181,7 +181,8 @@ class LinearOperator:
 
         Returns:
             ``(B,)`` in units of `y` (for complex `y` that of the real and of the imaginary part
-            each); None if the operator has no such estimate.
+            each), or where it differs that of each number, ``(B, *range_shape)``; None if the
+            operator has no such estimate.
         """
         return None
 
@@ -247,6 +248,13 @@ class LinearOperator:
             nothing better than the identity is known, as for MRI.
         """
         return None
+
+    def without_weights(self, y: Tensor) -> "tuple[LinearOperator, Tensor]":
+        """The operator and the measurement ``(B, *range_shape)`` without the weights of `Whitened`.
+
+        Itself and `y`, as an operator has no weights by default.
+        """
+        return self, y
 
     def check_measurement(self, y: Tensor) -> None:
         """Raise an error if `y` is not a batch of measurements of this operator.

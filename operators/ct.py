@@ -24,8 +24,8 @@ from operators.back_projection import back_project
 from operators.base import LinearOperator
 from operators.ct_matrix import Rays, SystemMatrix, joseph_matrix
 from operators.fbp import fbp
-from operators.noise import sinogram_noise
 from operators.ramp import angular_weights, gram_inverse, gram_spectrum
+from operators.ray_noise import ray_noise
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -107,12 +107,12 @@ class _RayTransform(LinearOperator):
         return torch.ones(self.num_bins, dtype=torch.float64)
 
     def noise(self, y: Tensor) -> Tensor:
-        """Standard deviation of the noise of the median ray through the object: ``(B,)``.
+        """Standard deviation of the noise of each ray: ``(B, 1, num_views, num_bins)``.
 
         Args:
-            y: ``(B, 1, num_views, num_bins)`` line integrals. See `operators.noise`.
+            y: ``(B, 1, num_views, num_bins)`` line integrals. See `operators.ray_noise`.
         """
-        return sinogram_noise(y)
+        return ray_noise(y)
 
     def sampled(self) -> Tensor:
         """Angles of the views in degrees: float64 ``(num_views,)``."""

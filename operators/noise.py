@@ -142,17 +142,22 @@ def sinogram_noise(sinogram: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than 5 bins, too few for a fourth difference.
     """
-    if sinogram.shape[-1] <= ORDER:
-        raise ValueError(
-            f"expected sinograms of at least {ORDER + 1} bins, to estimate their noise, got "
-            f"{sinogram.shape[-1]}; sinograms are (views, bins)"
-        )
+    check_bins(sinogram)
     size = torch.diff(sinogram, n=ORDER, dim=-1).abs()  # (B, 1, V, R - 4)
     average = F.avg_pool1d(sinogram[:, 0], ORDER + 1, stride=1)[:, None]  # of the same rays
     inside = average > AIR * average.amax((1, 2, 3), keepdim=True)
     median = torch.stack(list(map(_median_inside, size, inside)))
     # the coefficients are binomial; the sum of their squares scales the variance
     return median / (NORMAL_MEDIAN * math.sqrt(math.comb(2 * ORDER, ORDER)))
+
+
+def check_bins(sinogram: Tensor) -> None:
+    """Raise a ValueError for a sinogram with too few bins for a fourth difference."""
+    if sinogram.shape[-1] <= ORDER:
+        raise ValueError(
+            f"expected sinograms of at least {ORDER + 1} bins, to estimate their noise, got "
+            f"{sinogram.shape[-1]}; sinograms are (views, bins)"
+        )
 
 
 def _median_inside(values: Tensor, inside: Tensor) -> Tensor:

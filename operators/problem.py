@@ -17,6 +17,7 @@ from operators.fourier import fft2c, ifft2c
 from operators.kspace_peak import centre_peak, find_peak
 from operators.multicoil import MultiCoilMRI, rss
 from operators.soft_sense import SoftSenseMRI
+from operators.whitened import whiten
 
 PEAK = 0.999  # quantile of the magnitudes that counts as the image's peak
 PHASE_WIDTH = (8, 32)  # smallest and largest width of the k-space square for the phase
@@ -34,7 +35,8 @@ class Problem(NamedTuple):
             is scale * x + offset. 0 if the image is constant or the measurement is zero.
         offset: ``(B,)`` minimum intensity in the unit of the image.
         noise: ``(B,)`` standard deviation of the noise of `y` (of real and imaginary part each);
-            0 if the measurement was simulated without noise.
+            0 if the measurement was simulated without noise. Where the numbers of a measurement
+            differ in noise, A and y are weighted so that they do not (`operators.whitened`).
         factor: complex ``(B, 1, H, W)``, the phase removed from x (0 where no coil sees anything);
             None for real images.
 
@@ -77,6 +79,16 @@ class Problem(NamedTuple):
         """
         std = std * expand(self.scale, std)
         return std if std.shape[1] == 1 else rss(std)
+
+    def with_noise(self, sigma_y: float) -> "Problem":
+        """The problem with white noise of a level that is known.
+
+        Args:
+            sigma_y: standard deviation in the unit of the measurement, of all numbers.
+        """
+        operator, y = self.operator.without_weights(self.y)
+        noise = sigma_y / torch.where(self.scale > 0, self.scale, 1.0)
+        return self._replace(operator=operator, y=y, noise=noise)
 
     def to(self, device: torch.device | str) -> "Problem":
         """A copy whose tensors are on `device`."""
@@ -132,7 +144,9 @@ def mri_problem(
     return Problem(operator, y, operator.direct(y), scale, torch.zeros_like(scale), noise, factor)
 
 
-def scaled_problem(operator: LinearOperator, measurement: Tensor) -> Problem:
+def scaled_problem(
+    operator: LinearOperator, measurement: Tensor, *, noise: Tensor | None = None
+) -> Problem:
     """Inverse problem of real images with background 0, such as CT, from data in any unit.
 
     The scale is the peak of the direct reconstruction, the offset is 0.
@@ -140,12 +154,29 @@ def scaled_problem(operator: LinearOperator, measurement: Tensor) -> Problem:
     Args:
         operator: measurement model A.
         measurement: ``(B, *range_shape)``, in the unit of A applied to the image.
+        noise: its standard deviation in its unit, ``(B,)`` or of each number
+            ``(B, *range_shape)``; None to ask the operator.
     """
-    scale = peak(operator.direct(measurement))
-    y = measurement / expand(torch.where(scale > 0, scale, 1.0), measurement)
-    zero = torch.zeros_like(scale)
-    noise = operator.noise(y)
-    return Problem(operator, y, operator.direct(y), scale, zero, zero if noise is None else noise)
+    direct = operator.direct(measurement)
+    return fitted_problem(operator, measurement, direct, noise=noise)
+
+
+def fitted_problem(
+    operator: LinearOperator, measurement: Tensor, direct: Tensor, *, noise: Tensor | None = None
+) -> Problem:
+    """Inverse problem of images with background 0, scaled by the peak of a direct reconstruction.
+
+    Args: as of `scaled_problem`, but
+
+        direct: ``(B, *domain_shape)`` direct reconstruction, in the unit of the image.
+    """
+    scale = peak(direct)
+    unit = torch.where(scale > 0, scale, 1.0)
+    noise = operator.noise(measurement) if noise is None else noise
+    noise = torch.zeros_like(scale) if noise is None else noise / expand(unit, noise)
+    y, direct = measurement / expand(unit, measurement), direct / expand(unit, direct)
+    operator, y, noise = whiten(operator, y, noise)
+    return Problem(operator, y, direct, scale, torch.zeros_like(scale), noise)
 
 
 def image_problem(operator: LinearOperator, images: Tensor) -> Problem:

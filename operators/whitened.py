@@ -59,6 +59,10 @@ class Whitened(LinearOperator):
         """As of A, for y itself."""
         return self.operator.direct_error(self._unweighted(y))
 
+    def without_weights(self, y: Tensor) -> tuple[LinearOperator, Tensor]:
+        """A and the measurement itself."""
+        return self.operator, self._unweighted(y)
+
     def sampled(self) -> Tensor | None:
         """As of A."""
         return self.operator.sampled()
@@ -108,6 +112,24 @@ class Whitened(LinearOperator):
     def _sample(self, index: int) -> "Whitened":
         weights = self.weights if len(self.weights) == 1 else self.weights[index : index + 1]
         return Whitened(self.operator[index], weights)
+
+
+def whiten(
+    operator: LinearOperator, y: Tensor, noise: Tensor
+) -> tuple[LinearOperator, Tensor, Tensor]:
+    """Operator, measurement and noise ``(B,)`` of a measurement whose noise is then white.
+
+    Args:
+        operator: A.
+        y: ``(B, *range_shape)`` measurement.
+        noise: its standard deviation, ``(B,)`` or of each number ``(B, *range_shape)``. Samples
+            where it is 0 somewhere are taken as free of noise.
+    """
+    if noise.ndim == 1:
+        return operator, y, noise
+    noisy = (noise > 0).flatten(1).all(1)  # (B,)
+    weights, level = noise_weights(torch.where(expand(noisy, noise), noise, 1.0))
+    return Whitened(operator, weights), weights * y, torch.where(noisy, level, 0.0)
 
 
 def noise_weights(std: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,7 +141,7 @@ def test_the_true_image_is_as_wrong_as_the_noise(tmp_path):
     clean = torch.from_numpy(image(SHAPE) * phase(SHAPE)).to(torch.complex64)
     p = held.problem
     x = clean[None, None] * p.factor.conj() / p.scale
-    expected = held.noise(sigma / p.scale)
+    expected = held.with_noise(sigma).noise()
     assert held.error(x) == pytest.approx(expected, rel=0.15)  # 600 samples
     assert held.error(torch.zeros_like(x)) == pytest.approx(1)
     assert held.count == 2 * int(held.operator.mask.sum())

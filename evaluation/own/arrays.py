@@ -17,7 +17,7 @@ from evaluation.own.kspace import open_kspace
 from evaluation.own.sinogram import open_sinogram
 from operators import LinearOperator
 from operators.batch import dot, expand
-from operators.problem import Problem, peak
+from operators.problem import Problem, fitted_problem
 
 KSPACE_SHAPES = "(H, W), (coils, H, W) or (slices, coils, H, W)"
 SINOGRAM_SHAPES = "(views, bins) or (slices, views, bins)"
@@ -185,10 +185,4 @@ def operator_problem(operator: LinearOperator, y: Tensor) -> Problem:
     measured = operator.forward(direct)
     size = dot(measured, measured)  # (B,)
     fit = torch.where(size > 0, dot(measured, y) / torch.where(size > 0, size, 1.0), 0.0)
-    direct = expand(fit, direct) * direct
-    scale = peak(direct)
-    unit = torch.where(scale > 0, scale, 1.0)
-    y, direct = y / expand(unit, y), direct / expand(unit, direct)
-    zero = torch.zeros_like(scale)
-    noise = operator.noise(y)
-    return Problem(operator, y, direct, scale, zero, zero if noise is None else noise)
+    return fitted_problem(operator, y, expand(fit, direct) * direct)

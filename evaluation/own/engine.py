@@ -1,13 +1,14 @@
 """From inverse problems to images in the measurement's unit, of files and of arrays."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from configs.reconstruct import REAL
 from evaluation.own.base import Input
+from evaluation.own.holdout import HoldOut
 from evaluation.run.methods import (
     check_noise,
     check_options,
@@ -22,6 +23,9 @@ from sde import Prior
 POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
 # maps are given or estimated here
 KNOWN = tuple(name for name in SAMPLERS if name not in COILS_APART)
+
+
+Noisy = TypeVar("Noisy", Problem, HoldOut)
 
 
 class Sampling(NamedTuple):
@@ -56,7 +60,8 @@ class Solution(NamedTuple):
         std: ``(B, 1, H, W)`` real, the standard deviation over samples; 0 for one.
         direct: ``(B, 1, H, W)``, the reconstruction without a prior.
         scale: ``(B,)`` what 1 was for the prior; 0: nothing was measured.
-        sigma_y: ``(B,)`` noise of the measurement, given or estimated.
+        sigma_y: ``(B,)`` noise of the measurement, given or estimated; where it differs (rays),
+            the geometric mean.
         failures: what went wrong, by number in the batch; these images are not usable.
     """
 
@@ -134,7 +139,7 @@ def solve(
         std=problem.restore_std(torch.where(there, moments.std, 0.0)),
         direct=problem.restore(problem.direct),
         scale=problem.scale,
-        sigma_y=noise_level(problem, sampling) * problem.scale,
+        sigma_y=problem.noise * problem.scale,
         failures={keys.index(key): reason for key, reason in failures.items()},
     )
 
@@ -149,7 +154,7 @@ def solve_slices(
     device: torch.device | str,
 ) -> Solution:
     """`solve` for the chosen slices `items` of an input, its images in the shape asked for."""
-    problem = opened.problem(items).to(device)
+    problem = with_noise(opened.problem(items), sampling).to(device)
     keys = [opened.keys[item] for item in items]
     found = solve(problem, sampling, prior, seed=seed, keys=keys)
     image, std, direct = map(opened.finish, (found.image, found.std, found.direct))
@@ -162,7 +167,7 @@ def sample(
     """Mean and standard deviation in the prior's unit, and the slices that failed, by key."""
     options = dict(sampling.options)
     if sampling.uses_noise:
-        options["sigma_y"] = noise_level(problem, sampling)
+        options["sigma_y"] = problem.noise
     return draw_samples(
         sampling.sampler,
         *prior,
@@ -177,11 +182,9 @@ def sample(
     )
 
 
-def noise_level(problem: Problem, sampling: Sampling) -> Tensor:
-    """Standard deviation of the measurement's noise ``(B,)`` in the prior's unit."""
-    if sampling.sigma_y is None:
-        return problem.noise
-    return sampling.sigma_y / torch.where(problem.scale > 0, problem.scale, 1.0)
+def with_noise(known: Noisy, sampling: Sampling) -> Noisy:
+    """A problem, or what is left out of one, with the noise that is given, if one is."""
+    return known if sampling.sigma_y is None else known.with_noise(sampling.sigma_y)
 
 
 def noise_origin(opened: Input, sampling: Sampling) -> str:

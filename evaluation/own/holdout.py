@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from operators import Whitened
 from operators.base import LinearOperator
 from operators.batch import dot, expand
 from operators.problem import Problem
@@ -36,13 +37,17 @@ class HoldOut(NamedTuple):
         missed = self.operator.forward(x) - self.y
         return float(dot(missed, missed) / dot(self.y, self.y))
 
-    def noise(self, sigma_y: Tensor) -> float:
+    def noise(self) -> float:
         """What `error` is expected to be of the true image: the energy of the noise over that of y.
 
-        Args:
-            sigma_y: ``(1,)`` standard deviation of the noise of y, of each real number.
+        The noise of y is that of the measurement of `problem`.
         """
-        return float(self.count * sigma_y.square() / dot(self.y, self.y))
+        return float(self.count * self.problem.noise.square() / dot(self.y, self.y))
+
+    def with_noise(self, sigma_y: float) -> "HoldOut":
+        """The same with white noise of a known level, see `Problem.with_noise`."""
+        operator, y = self.operator.without_weights(self.y)
+        return self._replace(problem=self.problem.with_noise(sigma_y), operator=operator, y=y)
 
     def to(self, device: torch.device | str) -> "HoldOut":
         """A copy whose tensors are on `device`."""
@@ -51,7 +56,13 @@ class HoldOut(NamedTuple):
 
 
 def hold_out(
-    problem: Problem, operator: LinearOperator, measured: Tensor, count: int, what: str
+    problem: Problem,
+    operator: LinearOperator,
+    measured: Tensor,
+    count: int,
+    what: str,
+    *,
+    noise: Tensor | None = None,
 ) -> HoldOut:
     """What was left out of a measurement, in the unit of the problem of the rest.
 
@@ -61,9 +72,16 @@ def hold_out(
         measured: ``(1, *range_shape)`` what was left out, in its own unit.
         count: real numbers in it.
         what: was left out.
+        noise: ``(1, *range_shape)`` standard deviation of each number of `measured`, in its unit;
+            None where it is that of the problem. Else the error is weighted, each number by its
+            noise.
     """
     scale = torch.where(problem.scale > 0, problem.scale, 1.0)
-    return HoldOut(problem, operator, measured / expand(scale, measured), count, what)
+    y = measured / expand(scale, measured)
+    if noise is not None and problem.noise > 0:
+        weights = expand(problem.noise * scale, noise) / noise
+        operator, y = Whitened(operator, weights), weights * y
+    return HoldOut(problem, operator, y, count, what)
 
 
 def choose_positions(

@@ -60,10 +60,14 @@ class SinogramInput(Input):
         sinogram = torch.from_numpy(self.measured.read(self.numbers[item]))[None, None]
         generator = torch.Generator().manual_seed(derive_seed(seed, "holdout", self.keys[item]))
         held, kept = choose_views(sinogram.shape[2], part, generator)
-        problem = scaled_problem(self.operator.of_views(kept), sinogram[:, :, kept])
+        noise = self.operator.noise(sinogram)  # (1, 1, V, R)
+        rest = self.operator.of_views(kept)
+        problem = scaled_problem(rest, sinogram[:, :, kept], noise=noise[:, :, kept])
         left_out = sinogram[:, :, held]
         operator = self.operator.of_views(held)
-        return hold_out(problem, operator, left_out, left_out.numel(), "views")
+        return hold_out(
+            problem, operator, left_out, left_out.numel(), "views", noise=noise[:, :, held]
+        )
 
     def finish(self, images: Tensor) -> Tensor:
         """The centre, from attenuation a pixel to attenuation a unit of length."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from evaluation.baselines import BASELINES
 from evaluation.own.base import Input
-from evaluation.own.engine import Sampling, noise_level, sample
+from evaluation.own.engine import Sampling, sample, with_noise
 from evaluation.own.holdout import HoldOut
 from evaluation.run.methods import check_options
 from samplers import SAMPLERS
@@ -83,12 +83,12 @@ def validate(
     """
     numbers = range(len(opened.keys))
     items = sorted({round(i) for i in np.linspace(0, numbers[-1], min(MOST_SLICES, len(numbers)))})
-    held = [opened.holdout(item, part, seed).to(device) for item in items]
+    held = [with_noise(opened.holdout(item, part, seed), sampling).to(device) for item in items]
     used = [k for k, h in enumerate(held) if float(h.y.abs().max()) > 0 and h.problem.scale[0] > 0]
     if not used:
         raise ValueError("expected slices to validate with, got nothing but zeros")
     held, keys = [held[k] for k in used], [opened.keys[items[k]] for k in used]
-    noise = float(np.mean([h.noise(noise_level(h.problem, sampling)) for h in held]))
+    noise = float(np.mean([h.noise() for h in held]))
 
     def predicted(sampling: Sampling) -> list[float]:
         found = []
