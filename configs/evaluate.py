@@ -17,6 +17,9 @@ def get_config() -> ConfigDict:
     config.limit = 0  # number of slices, from the first; 0: all
     config.panels = 8  # number of slices that get a PNG; -1: all
 
+    # what reconstructions of measured coils are compared with: mvue (None, too), rss or sense
+    config.target = placeholder(str)
+
     config.data = data = ConfigDict()  # fields as in configs/base.py
     data.name = "samples"  # a key of datasets.DATASETS; samples: the embedded slices
     data.root = ""
@@ -38,10 +41,14 @@ def get_config() -> ConfigDict:
     data.cache_dir = ""
 
     config.operator = operator = ConfigDict()
-    operator.name = "mri"  # or "ct", or another operator that operators.create can simulate
-    operator.keywords = placeholder(
-        str
-    )  # arguments of operators without fields of their own, e.g. "factor=2"
+    # mri, multicoil_mri, ct, or another operator that operators.create can simulate
+    operator.name = "mri"
+    # arguments of operators without fields of their own, e.g. "factor=2"
+    operator.keywords = placeholder(str)
+    operator.coils = placeholder(int)  # multicoil_mri: number of simulated coils; None: 8
+    # multicoil_mri: "espirit" (None, too) estimates coil maps from the undersampled k-space, as one
+    # who measures has to; "known" takes those of the simulation, or of the data set
+    operator.maps = placeholder(str)
     operator.mask = "gaussian1d"  # mri: a key of operators.masks.MASKS
     operator.acceleration = 4.0  # mri: nominal; the effective one is reported
     operator.num_spokes = placeholder(int)  # radial, radial_golden: instead of the acceleration
@@ -50,13 +57,23 @@ def get_config() -> ConfigDict:
     operator.num_views = 30  # ct, parallel beam: equally spaced from 0 degrees
     operator.end_angle = 180.0  # ct: degrees, not included; below 180: limited angle
 
+    config.noise = noise = ConfigDict()  # of the measurement; None everywhere: there is none
+    # standard deviation of white noise, of real and imaginary part each, where images have a peak
+    # of 1; in CT that of line integrals of value times pixels
+    noise.sigma = placeholder(float)
+    noise.snr_db = placeholder(float)  # instead of sigma: 20 log10(|A x| / |noise|)
+    noise.photons = placeholder(float)  # ct, instead of sigma: mean count of a ray that meets air
+    noise.electronic = placeholder(float)  # with photons: std of the detector's noise in counts
+    # with photons: line integral of an image of ones across its width, in nepers; None: 15
+    noise.attenuation = placeholder(float)
+
     config.sampler = sampler = ConfigDict()
     sampler.name = "predictor_corrector"  # a key of samplers.SAMPLERS, or a baseline
     sampler.num_steps = 500  # noise levels
     sampler.num_samples = 1  # posterior samples per slice: metrics are of their mean, std is stored
     add_sampler_keywords(sampler)
-    # noise std that samplers assume, although simulated measurements have none: dds, diffpir, pnp,
-    # annealed_langevin with likelihood gaussian; None: 0
+    # noise std that samplers assume: dds, diffpir, pnp, annealed_langevin with likelihood gaussian;
+    # None: that of the measurement
     sampler.sigma_y = placeholder(float)
     # keywords of baselines; `weight` is that of the penalty, in units of |A|^2 (docs/baselines.md)
     sampler.smoothing = placeholder(float)  # tv: gradient per pixel below which the image is flat

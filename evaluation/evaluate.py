@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
 from absl import flags
 from ml_collections import ConfigDict
@@ -33,7 +34,7 @@ from torch.utils.data import Dataset
 import configs
 from configs.numbers import check_numbers
 from configs.progress import SliceProgress
-from datasets import DataError, create_dataset
+from datasets import DataError, Sample, collate, create_dataset
 from datasets.files import holding, locked
 from datasets.identity import (
     check_outside,
@@ -51,7 +52,7 @@ from evaluation.results.folder import WRITE_LOCK, Results, read_failures, read_r
 from evaluation.results.volumes import write_volumes
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.run.idle import idle_fields
-from evaluation.run.measurements import build_operator
+from evaluation.run.measurements import check_measurement, measure, pose, targets
 from evaluation.run.methods import (
     Reconstructor,
     create_reconstructor,
@@ -115,6 +116,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     if config.protocol not in PROTOCOLS:
         raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
     check_numbers(config)
+    check_measurement(config)
     size = choose_size(config.batch_size, device)
     check_outside(out, config.data, "--out")
     file = prior_file(config)
@@ -148,7 +150,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
             results.publish()
         results.gather()
         if (out / "recon.h5").is_file() and not (out / "volumes.csv").is_file():
-            write_volumes(out, dataset, keys)
+            write_volumes(out, dataset, keys, target=lambda sample: target_of(config, sample))
         if hold.is_last():
             write_sums(out)
     if failures:
@@ -213,7 +215,7 @@ def open_slices(config: ConfigDict) -> Dataset:
 
 
 def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOperator:
-    """Operator of the first readable slice, applied to it as a test before anything is written."""
+    """Operator of the first readable slice, measured as a test before anything is written."""
     error = DataError("expected at least one slice, got none; raise limit")
     for i in range(count):
         try:
@@ -221,13 +223,16 @@ def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOp
         except DataError as problem:
             error = problem if i == 0 else error
             continue
-        operator = build_operator(config, tuple(sample.image.shape[-2:]), [sample.key])
         try:
-            operator.forward(sample.image[None])
+            return pose(config, measure(config, collate([sample]))).operator
         except TypeError as problem:  # complex images, but an operator of real ones
             raise ValueError(f"{problem}; choose data.mode or the operator accordingly") from None
-        return operator
     raise error
+
+
+def target_of(config: ConfigDict, sample: Sample) -> np.ndarray:
+    """What the reconstruction of a slice is compared with: ``(H, W)``."""
+    return targets(config, collate([sample]))[0, 0].numpy()
 
 
 def reconstruct_missing(

@@ -26,14 +26,16 @@ class LinearOperator:
         batch_size: None if the same A applies to every sample; otherwise the number of samples
             that the operator was built for (with a mask or coil maps for each).
         direct_name: name of the image that `direct` returns, for tables and figures.
+        integrates_rays: whether y are integrals along rays, which detectors count photons of.
 
     The other methods have defaults that are valid for any operator. A subclass overrides those it
-    can answer better: `direct`, `direct_error`, `noise`, `gram_inverse`, `sampled`,
+    can answer better: `direct`, `direct_error`, `noise`, `gram_inverse`, `sampled`, `measured`,
     `acceleration`, `facts`. It also overrides `create` and `describe` if the command lines are to
     simulate measurements with it.
     """
 
     direct_name = "adjoint"
+    integrates_rays = False
 
     def __init__(
         self,
@@ -193,6 +195,14 @@ class LinearOperator:
         sampling pattern.
         """
         return None
+
+    def measured(self) -> Tensor:
+        """Which numbers of y are measured; the others are 0 in every measurement.
+
+        Returns:
+            bool, to be broadcast to ``(B, *range_shape)``.
+        """
+        return torch.ones(1, *[1] * len(self.range_shape), dtype=torch.bool)
 
     @property
     def acceleration(self) -> float | None:

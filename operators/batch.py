@@ -90,6 +90,19 @@ class BatchGenerator:
         """
         return self._draw_like(torch.rand, x)
 
+    def poisson(self, mean: Tensor) -> Tensor:
+        """Poisson numbers of the means ``(B, ...)``, of their dtype and device; drawn on the CPU.
+
+        Raises:
+            ValueError: B is not the number of generators.
+        """
+        if len(mean) != len(self):
+            raise ValueError(
+                f"expected a batch of {len(self)} (one seed a sample), got {len(mean)}"
+            )
+        rows = zip(mean.cpu(), self.generators, strict=True)
+        return torch.stack([torch.poisson(m, generator=g) for m, g in rows]).to(mean.device)
+
     def _draw_like(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
         if x.is_complex():
             real, imag = self._draw(function, x.shape), self._draw(function, x.shape)

@@ -53,6 +53,7 @@ class _RayTransform(LinearOperator):
     """
 
     direct_name = "FBP"
+    integrates_rays = True
 
     def __init__(self, size: int | Sequence[int], angles_deg: ArrayLike, num_bins: int):
         self.size = size

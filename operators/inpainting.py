@@ -42,6 +42,10 @@ class Inpainting(LinearOperator):
         """The mask ``(H, W)``, bool, of the first sample."""
         return self.mask[0, 0]
 
+    def measured(self) -> Tensor:
+        """The masks: bool ``(1 or B, 1, H, W)``."""
+        return self.mask
+
     @property
     def acceleration(self) -> float:
         """Number of pixels divided by measured pixels, of the first sample."""

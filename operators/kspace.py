@@ -47,6 +47,10 @@ class CartesianMRI(LinearOperator):
         """The mask ``(H, W)``, bool, of the first sample."""
         return self.mask[0, 0]
 
+    def measured(self) -> Tensor:
+        """The masks: bool ``(1 or B, 1, H, W)``, the same for all coils."""
+        return self.mask
+
     @property
     def acceleration(self) -> float:
         """Number of positions of k-space divided by measured ones, of the first sample."""

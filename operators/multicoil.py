@@ -1,11 +1,16 @@
 """Multi-coil Cartesian MRI with known coil sensitivities (SENSE)."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
 from operators.fourier import centring_signs, fft2, fft2c, ifft2, ifft2c
-from operators.kspace import CartesianMRI
+from operators.kspace import CartesianMRI, create_mask
 from operators.mri import check_mask
+from operators.simulation import birdcage_maps
+
+MAPS = ("espirit", "known")  # how who reconstructs comes by coil maps
 
 
 def rss(x: Tensor) -> Tensor:
@@ -47,6 +52,10 @@ class CoilMRI(CartesianMRI):
         self.mask = mask  # (1 or B, 1, H, W) bool
         self.sens_maps = sens_maps  # (1 or B, ...)
 
+    def facts(self) -> dict:
+        """As of one coil, and ``coils``, their number."""
+        return {**super().facts(), "coils": self.range_shape[0]}
+
     def _sample(self, index: int) -> "CoilMRI":
         mask = self.mask[index if len(self.mask) > 1 else 0].unsqueeze(0)  # (1, 1, H, W)
         maps = self.sens_maps[index if len(self.sens_maps) > 1 else 0].unsqueeze(0)
@@ -83,6 +92,62 @@ class MultiCoilMRI(CoilMRI):
         if signs is not None:
             self._image_signs, kspace_signs = signs  # (H, W) each
             self._signed_mask = self.mask * kspace_signs  # (1 or B, 1, H, W)
+
+    @classmethod
+    def create(
+        cls,
+        shape: tuple[int, int],
+        *,
+        seed: int,
+        keys: Sequence[str],
+        study: bool,
+        coils: int = 8,
+        maps: str = "espirit",
+        mask: str = "gaussian1d",
+        acceleration: float = 4.0,
+        center_fraction: float = 0.04,
+        num_spokes: int | None = None,
+        mask_per_slice: bool = False,
+    ) -> "MultiCoilMRI":
+        """Multi-coil MRI of complex images by simulated coils (`operators.simulation`).
+
+        Args:
+            shape: ``(H, W)`` of the images in pixels.
+            seed: see `operators.kspace.create_mask`, as for the fields of the mask.
+            keys: see there.
+            study: see there.
+            coils: number of coils C.
+            maps: "espirit" or "known": whether who reconstructs estimates the maps from k-space;
+                the operator is the same.
+            mask: see there.
+            acceleration: see there.
+            center_fraction: see there.
+            num_spokes: see there.
+            mask_per_slice: see there.
+
+        Raises:
+            ValueError: an unknown mask, or a value that it cannot have.
+        """
+        if maps not in MAPS:
+            raise ValueError(f"expected operator.maps to be one of {MAPS}, got {maps!r}")
+        drawn = create_mask(
+            shape,
+            seed=seed,
+            keys=keys,
+            study=study,
+            mask=mask,
+            acceleration=acceleration,
+            center_fraction=center_fraction,
+            num_spokes=num_spokes,
+            mask_per_slice=mask_per_slice,
+        )
+        return cls(drawn, birdcage_maps(coils, shape))
+
+    @classmethod
+    def describe(cls, fields: Mapping) -> tuple[str, str]:
+        """As of one coil, and whether the maps are known: "multicoil_mri poisson", "8x"."""
+        what, acceleration = super().describe(fields)
+        return what + (", known maps" if fields.get("maps") == "known" else ""), acceleration
 
     def _forward(self, x: Tensor) -> Tensor:
         maps = self.sens_maps.to(x.dtype)

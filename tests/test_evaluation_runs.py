@@ -345,11 +345,11 @@ def failing_method(fails):
     def create(config, device, *on_call):
         method = methods.create_reconstructor(config, device, *on_call)
 
-        def wrapper(operator, y, keys):
+        def wrapper(problem, keys):
             error = fails(keys)
             if error is not None:
                 raise error
-            return method(operator, y, keys)
+            return method(problem, keys)
 
         return wrapper
 

@@ -3,14 +3,13 @@
 from torch import Tensor
 
 from operators import LinearOperator
-from operators.fbp import fbp as filtered_back_projection
 
 
 def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
     """Filtered back-projection with the ramp filter (`operators.fbp`).
 
     Args:
-        operator: `ParallelBeamCT` or `FanBeamCT`.
+        operator: one of CT, perhaps with weights, which have no effect.
         y: ``(B, *range_shape)`` measurement.
 
     Returns:
@@ -21,7 +20,7 @@ def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
     """
     if operator.direct_name != "FBP":
         raise ValueError(f"expected a CT operator for fbp, got {type(operator).__name__}")
-    return filtered_back_projection(operator, y)
+    return operator.direct(y)
 
 
 def direct(operator: LinearOperator, y: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Measured k-space, of one or of several coils."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from datasets.coil_maps import CALIB_WIDTH, LEAST_WIDTH
+from datasets.coil_maps import CALIB_WIDTH
 from datasets.measured import Measured
 from datasets.sample import DataError
 from datasets.slices import choose_slices
@@ -26,11 +27,11 @@ from evaluation.own.base import (
     load_array,
 )
 from evaluation.own.holdout import HoldOut, choose_positions, hold_out
+from evaluation.run.coil_maps import calibration_width, estimate_maps, for_calibration
 from operators.batch import derive_seed
-from operators.espirit import acs_width, espirit_maps
 from operators.espirit_sets import espirit_sets, overlap
 from operators.fourier import ifft2c
-from operators.kspace_peak import PROMINENT, centre_peak, find_peak
+from operators.kspace_peak import PROMINENT, find_peak
 from operators.masks import effective_acceleration
 from operators.noise import kspace_noise
 from operators.problem import Problem, around_peak, crop_readout, mri_problem
@@ -107,33 +108,20 @@ class KspaceInput(Input):
             return centre(maps, tuple(kspace.shape[-2:]))
         if len(kspace) == 1:
             return None
-        if not kspace.any():
-            return torch.zeros_like(kspace)
-        centred = _for_calibration(kspace)
-        width = self._calibration(centred, item)
-        maps = (
-            espirit_maps(centred, calib_width=width)
-            if self.sets == 1
-            else espirit_sets(centred, calib_width=width, sets=self.sets)
-        )
-        # a slice of noise alone has none, and is 0
-        if not maps.any() and find_peak(kspace)[1] >= PROMINENT:
-            raise DataError(
-                f"{self.keys[item]}: expected coil maps from the central {width} x {width} of "
-                "k-space, which ESPIRiT finds inconsistent at every pixel; give maps with "
-                "data.sens_maps"
-            )
-        return maps
+        with self._maps_may_be_given(item):
+            return estimate_maps(kspace, sets=self.sets)
 
     def _calibration(self, kspace: Tensor, item: int) -> int:
-        width = min(CALIB_WIDTH, acs_width(kspace))
-        if width < LEAST_WIDTH:
-            raise DataError(
-                f"{self.keys[item]}: expected the central {LEAST_WIDTH} x {LEAST_WIDTH} of "
-                f"k-space to be measured, for coil maps, got {width} x {width}; give maps with "
-                "data.sens_maps"
-            )
-        return width
+        with self._maps_may_be_given(item):
+            return calibration_width(kspace)
+
+    @contextmanager
+    def _maps_may_be_given(self, item: int) -> Iterator[None]:
+        """Context that adds the slice and the remedy to an error of the estimate of coil maps."""
+        try:
+            yield
+        except ValueError as error:
+            raise DataError(f"{self.keys[item]}: {error}; give maps with data.sens_maps") from None
 
     def finish(self, images: Tensor) -> Tensor:
         """Cropped along phase encoding, too."""
@@ -211,7 +199,7 @@ def _look_at_calibration(opened: KspaceInput, asked: int | None) -> int:
     for item, number in enumerate(opened.numbers):
         kspace = torch.from_numpy(opened.measured.read(number)) * opened.masks[item]
         if kspace.any():
-            opened._calibration(_for_calibration(kspace), item)
+            opened._calibration(for_calibration(kspace), item)
         energies.append(float(kspace.abs().square().sum()))
     if asked is not None:
         if asked not in (1, 2):
@@ -221,7 +209,7 @@ def _look_at_calibration(opened: KspaceInput, asked: int | None) -> int:
     kspace, _, _ = opened._measured(item)
     if not kspace.any():
         return 1
-    centred = _for_calibration(kspace)
+    centred = for_calibration(kspace)
     width = opened._calibration(centred, item)
     if width < SURE_WIDTH:
         return 1
@@ -281,18 +269,6 @@ def _first_measured(opened: KspaceInput) -> Tensor | None:
         if kspace.any():
             return kspace
     return None
-
-
-def _for_calibration(kspace: Tensor) -> Tensor:
-    """k-space ``(C, H, W)`` for calibration: rolled where its peak lies far beside the origin.
-
-    Coil maps do not change by that. It stays where less would be left to calibrate with.
-    """
-    peak, prominence = find_peak(kspace)
-    rolled = centre_peak(kspace, peak)
-    beside = max(abs(p - n // 2) for p, n in zip(peak, kspace.shape[-2:], strict=True))
-    far = prominence >= PROMINENT and beside > CALIB_WIDTH // 4
-    return rolled if far and acs_width(rolled) >= LEAST_WIDTH else kspace
 
 
 def _check_peaks(opened: KspaceInput, masks: Tensor | None) -> None:

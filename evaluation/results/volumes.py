@@ -7,12 +7,13 @@ volume is 1 and the numbers are not comparable to a leaderboard; ``data.normaliz
 relative intensities of the slices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from datasets import Sample
 from datasets.files import to_csv, write_atomically
 from datasets.parallel import fetch
 from evaluation.metrics import volume_metrics
@@ -27,13 +28,20 @@ def volume_of(key: str) -> str:
     return volume if colon and number.isdecimal() else key
 
 
-def write_volumes(folder: Path, dataset: Dataset, keys: Sequence[str]) -> None:
+def write_volumes(
+    folder: Path,
+    dataset: Dataset,
+    keys: Sequence[str],
+    *,
+    target: Callable[[Sample], np.ndarray],
+) -> None:
     """Write ``volumes.csv`` with one row for each volume whose requested slices are all finished.
 
     Args:
         folder: results folder with a ``recon.h5``.
         dataset: data set of the targets, whose first items have the `keys`.
         keys: keys of the requested slices, in the order of the data set.
+        target: target ``(H, W)`` of an item.
     """
     volumes: dict[str, list[int]] = {}
     for i, key in enumerate(keys):
@@ -43,8 +51,8 @@ def write_volumes(folder: Path, dataset: Dataset, keys: Sequence[str]) -> None:
         for volume, items in volumes.items():
             if not images.keys() >= {keys[i] for i in items}:
                 continue
-            target = np.stack([sample.image[0].numpy() for sample in fetch(dataset, items)])
+            truth = np.stack([target(sample) for sample in fetch(dataset, items)])
             image = np.stack([images[keys[i]] for i in items])  # (S, H, W)
-            metrics = volume_metrics(target, image)
+            metrics = volume_metrics(truth, image)
             rows.append({"volume": volume, "slices": len(items), **metrics})
     write_atomically(folder / "volumes.csv", to_csv(rows, COLUMNS))

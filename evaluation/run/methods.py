@@ -16,6 +16,7 @@ from evaluation.baselines import BASELINES, direct
 from models.checkpoint import load_prior, resolve_prior
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
+from operators.problem import Problem
 from samplers import (
     POINT_ESTIMATES,
     SAMPLERS,
@@ -48,7 +49,7 @@ class Reconstruction(NamedTuple):
     std: Tensor | None = None
 
 
-Reconstructor = Callable[[LinearOperator, Tensor, tuple[str, ...]], Reconstruction]
+Reconstructor = Callable[[Problem, tuple[str, ...]], Reconstruction]
 
 
 def prior_file(config: ConfigDict) -> Path | None:
@@ -94,7 +95,8 @@ def create_reconstructor(
         on_call: called at each call of the network, or by a baseline after each slice.
 
     Returns:
-        A function ``(operator, y, keys) -> Reconstruction``.
+        A function ``(problem, keys) -> Reconstruction``. A sampler that uses the noise level gets
+        that of the problem, unless `sampler.sigma_y` is given, in the unit of the images.
 
     Raises:
         ValueError: an unknown name or keyword (the known ones are listed), or an invalid value.
@@ -121,7 +123,9 @@ def create_reconstructor(
         path, device, autocast=PRECISIONS[config.precision], compiled=config.compile
     )
 
-    def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
+    def method(problem: Problem, keys: tuple[str, ...]) -> Reconstruction:
+        operator, y = problem.operator, problem.y
+        check_kind(score, operator)
         calls = 0
 
         def count() -> None:
@@ -140,7 +144,7 @@ def create_reconstructor(
             seed=config.seed,
             keys=keys,
             initial=direct(operator, y) if starts_warm(name, options) else None,
-            options=options,
+            options=options | noise_options(name, options, problem),
         )
         std = moments.std if num_samples > 1 else None
         return Reconstruction(moments.mean, calls, failures, std)
@@ -247,6 +251,28 @@ def uses_noise(name: str, options: dict) -> bool:
     return takes(name, "sigma_y") and not ignored
 
 
+def noise_options(name: str, options: dict, problem: Problem) -> dict:
+    """The noise level of a problem as a keyword of a sampler, if it uses one and there is noise.
+
+    A given `sigma_y` is in the unit of the images, which `problem.scale` may differ from.
+    """
+    if "sigma_y" in options:
+        same = bool((problem.scale == 1).all())
+        return {} if same else {"sigma_y": options["sigma_y"] / problem.scale}
+    if uses_noise(name, options) and bool(problem.noise.any()):
+        return {"sigma_y": problem.noise}
+    return {}
+
+
+def check_kind(score: Score, operator: LinearOperator) -> None:
+    """Raise a ValueError for a prior of complex images and an operator of real ones."""
+    if getattr(score, "joint", False) and not operator.domain_complex:
+        raise ValueError(
+            f"expected a prior of real images for {type(operator).__name__}, got one of complex "
+            "images; set config.prior to another, or operator.name to multicoil_mri"
+        )
+
+
 def check_num_samples(name: str, num_samples: int) -> None:
     """Raise a ValueError for fewer than one sample, or for several of a deterministic method."""
     if num_samples < 1:
@@ -281,7 +307,8 @@ def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -
     matrix with several vectors sums in another order than with one.
     """
 
-    def method(operator: LinearOperator, y: Tensor, keys: tuple[str, ...]) -> Reconstruction:
+    def method(problem: Problem, keys: tuple[str, ...]) -> Reconstruction:
+        operator, y = problem.operator, problem.y
         slices = []
         for b in range(len(keys)):
             slices.append(baseline(operator[b], y[b : b + 1], **options))

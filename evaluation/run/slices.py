@@ -1,4 +1,4 @@
-"""From slices to rows of results: simulate measurements, reconstruct, compute metrics."""
+"""From slices to rows of results: measure, reconstruct, compute metrics."""
 
 import time
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ from torch import Tensor
 
 from configs import is_out_of_memory
 from datasets import Sample, collate
-from evaluation.baselines import direct
 from evaluation.metrics import all_metrics
-from evaluation.run.measurements import build_operator
+from evaluation.run.measurements import measure, pose, targets
 from evaluation.run.methods import Reconstructor
 from evaluation.run.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
-from operators import LinearOperator
 from operators.batch import norm
 
 ERROR_LENGTH = 500  # largest number of characters kept of an exception's text
 
 
 class Outcome(NamedTuple):
-    """Result of one slice: `row` and images ``(H, W)``, or an `error` message."""
+    """Result of one slice: `row` and images ``(H, W)``, or an `error` message.
+
+    The images are real: the magnitude of complex ones.
+    """
 
     key: str
     error: str = ""
@@ -41,7 +42,7 @@ def run_slices(
     with_panel: set[str],
     device: str,
 ) -> list[Outcome]:
-    """Simulate measurements of slices of one size, reconstruct them and compute metrics.
+    """Measure slices of one size, reconstruct them and compute metrics.
 
     Args:
         config: an evaluation config.
@@ -55,17 +56,20 @@ def run_slices(
     """
     batch = collate(samples)
     keys = batch.key
-    operator = build_operator(config, tuple(batch.image.shape[-2:]), keys)
-    y = measure(operator, batch.image)
-    check_finite(y, keys)
-    on_device, y_on_device = operator.to(device), y.to(device)
+    measurement = measure(config, batch)
+    check_finite(measurement.y, keys)
+    problem, target = pose(config, measurement), magnitude(targets(config, batch))
+    on_device = problem.to(device)
     reset_peak_memory(device)
     begin = time.perf_counter()
-    images, calls, failures, stds = method(on_device, y_on_device, keys)
+    images, calls, failures, stds = method(on_device, keys)
     images = images.cpu()
     shared = {"seconds": round((time.perf_counter() - begin) / len(keys), 3), "nfe": calls}
     shared["memory_mib"] = round(peak_memory(device), 1)
 
+    restored = magnitude(problem.restore(images))  # (B, 1, H, W)
+    directs = magnitude(problem.restore(problem.direct))
+    stds = None if stds is None else problem.restore_std(stds.cpu())
     slices = []
     for b, key in enumerate(keys):
         error = failures.get(key, "")
@@ -74,37 +78,36 @@ def run_slices(
         if error:
             slices.append(Outcome(key, error=error))
             continue
-        own, y_b, x_b = operator[b], y[b : b + 1], images[b : b + 1]
-        target, image = batch.image[b, 0].numpy(), images[b, 0].numpy()
+        own, y_b, x_b = problem.operator[b], problem.y[b : b + 1], images[b : b + 1]
+        image = restored[b, 0].numpy()
         row = {
-            **all_metrics(target, image, study=config.protocol == "study"),
+            **all_metrics(target[b, 0].numpy(), image, study=config.protocol == "study"),
             **shared,
             "residual": float(norm(own.forward(x_b) - y_b) / norm(y_b)),
             **sampling(own),
-            "measurement_hash": fingerprint(y_b),
+            "measurement_hash": fingerprint(measurement.y[b : b + 1]),
         }
         slices.append(
             Outcome(
                 key,
                 row=row,
-                target=target,
-                direct=direct(own, y_b)[0, 0].numpy() if key in with_panel else None,
+                target=target[b, 0].numpy(),
+                direct=directs[b, 0].numpy() if key in with_panel else None,
                 image=image,
-                std=None if stds is None else stds[b, 0].cpu().numpy(),
+                std=None if stds is None else stds[b, 0].numpy(),
             )
         )
     return slices
 
 
-def measure(operator: LinearOperator, image: Tensor) -> Tensor:
-    """Measurement of images ``(B, 1, H, W)``, of each slice alone, so that no bit depends on B."""
-    return torch.cat([operator[b].forward(image[b : b + 1]) for b in range(len(image))])
+def magnitude(images: Tensor) -> Tensor:
+    """Images as the metrics use them: magnitudes of complex ones; real images keep their sign."""
+    return images.abs() if images.is_complex() else images
 
 
 def measurement_hash(config: ConfigDict, sample: Sample) -> str:
-    """`fingerprint` of the simulated measurement of a slice."""
-    operator = build_operator(config, tuple(sample.image.shape[-2:]), [sample.key])
-    return fingerprint(measure(operator, sample.image[None]))
+    """`fingerprint` of the measurement of a slice."""
+    return fingerprint(measure(config, collate([sample])).y)
 
 
 def check_finite(value: Tensor, keys: tuple[str, ...]) -> None:

@@ -6,13 +6,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from torch.utils.data import Dataset
 
-from datasets import Sample, create_dataset
+from datasets import Sample, collate, create_dataset
 from datasets.identity import describe_files, read_files
-from evaluation.baselines import direct
 from evaluation.results.cells import Cell
 from evaluation.results.recon_file import open_reconstructions
-from evaluation.run.measurements import build_operator
-from evaluation.run.slices import measure, measurement_hash
+from evaluation.run.measurements import measure, pose, targets
+from evaluation.run.slices import measurement_hash
 
 
 class CellImages:
@@ -42,13 +41,12 @@ class CellImages:
 
     def target(self, key: str) -> np.ndarray:
         """Target of a slice, read from the data set."""
-        return _real(self._sample(key).image[0].numpy())
+        return _real(targets(self.config, collate([self._sample(key)]))[0, 0].numpy())
 
     def direct(self, key: str) -> np.ndarray:
-        """Direct reconstruction (zero-filled or FBP) of a slice, from its simulated measurement."""
-        image = self._sample(key).image[None]  # (1, 1, H, W)
-        operator = build_operator(self.config, tuple(image.shape[-2:]), [key])
-        return _real(direct(operator, measure(operator, image))[0, 0].numpy())
+        """Direct reconstruction (zero-filled or FBP) of a slice, from its measurement."""
+        problem = pose(self.config, measure(self.config, collate([self._sample(key)])))
+        return _real(problem.restore(problem.direct)[0, 0].numpy())
 
     def _sample(self, key: str) -> Sample:
         if self._dataset is None:
