@@ -66,6 +66,8 @@ def get_config() -> ConfigDict:
     noise.electronic = placeholder(float)  # with photons: std of the detector's noise in counts
     # with photons: line integral of an image of ones across its width, in nepers; None: 15
     noise.attenuation = placeholder(float)
+    # with photons: weight rays by what their counts say of their noise, for all methods; None: True
+    noise.weights = placeholder(bool)
 
     config.sampler = sampler = ConfigDict()
     sampler.name = "predictor_corrector"  # a key of samplers.SAMPLERS, or a baseline

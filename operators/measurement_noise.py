@@ -129,9 +129,9 @@ def count_photons(
     The count of a ray is N ~ Poisson(N0 exp(-p)) plus normal numbers of standard deviation
     `electronic`, p = `nepers` y, and at least `LEAST_COUNT`; read is -log(N / N0) / nepers. Its
     variance is (N + electronic^2) / (N nepers)^2 to first order, with the N that was counted, as
-    nobody knows the mean. The logarithm is biased by 1 / (2 N) upwards, and rays that let less than
-    one photon through are read as log(N0) / nepers at most; their deviation of a neper or more says
-    so. Electronic noise lowers the weight of weak rays further: at N = 1 by 1 + electronic^2.
+    nobody knows the mean. The logarithm is biased upwards by half its variance, and rays that let
+    less than one photon through are read as log(N0) / nepers at most; their deviation of a neper or
+    more says so, and electronic noise raises it, at N = 1 to sqrt(1 + electronic^2) nepers.
 
     Args:
         y: real ``(B, ...)`` line integrals, in units of the image times pixels.

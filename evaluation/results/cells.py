@@ -14,6 +14,7 @@ from evaluation.results.files import check_sums, read_csv, read_json
 from evaluation.results.folder import read_rows
 from evaluation.results.volumes import volume_of
 from operators.create import operator_class
+from operators.measurement_noise import create_noise
 
 
 class Metric(NamedTuple):
@@ -168,9 +169,12 @@ def titles(cells: Sequence[Cell]) -> list[str]:
 
 
 def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
-    """Measurement, and nominal and effective acceleration, in words."""
+    """Measurement with coils and noise, and nominal and effective acceleration, in words."""
     operator = config["operator"]
     what, acceleration = operator_class(operator["name"]).describe(operator)
+    coils = f"{info['coils']} coils" if info.get("coils", 1) > 1 else ""
+    noise = create_noise(config.get("noise") or {}).describe()
+    what = ", ".join(filter(None, [what, coils, noise]))
     if acceleration != "-" and "effective_acceleration" in info:
         acceleration += f" (effective {info['effective_acceleration']:.2f}x)"
     return what, acceleration

@@ -6,6 +6,7 @@ info.json       device and versions: ``device, python, torch, cuda, numpy, versi
                 (the last two in a git checkout); ``earlier``: those of earlier runs that differ;
                 ``prior``: its path and SHA-256; ``skipped``: files and slices that
                 ``data.skip_bad`` left out; ``effective_acceleration`` of the first slice's mask;
+                ``coils``, their number, of k-space;
                 ``people``: a numbered person by key, if the data set knows whom slices show
 keys.txt        the keys of the slices in the order of the data set, one per line; keys with a line
                 break, a control character or invalid Unicode are JSON strings

@@ -18,6 +18,7 @@ from operators.multicoil import rss
 from operators.noise import kspace_noise
 from operators.problem import Problem, mri_problem
 from operators.simulation import smooth_phase
+from operators.whitened import Whitened, noise_weights
 
 ONE_COIL, COILS = "mri", "multicoil_mri"  # names of operators
 TARGETS = ("mvue", "rss", "sense")  # of measured coils; the first is the default
@@ -48,7 +49,9 @@ def check_measurement(config: ConfigDict) -> None:
     Args:
         config: an evaluation config; its `noise` and `target` are read.
     """
-    create_noise(config.noise)
+    noise = create_noise(config.noise)
+    if config.noise.weights is not None and noise.photons is None:
+        raise ValueError("noise.weights are those of counted rays; set noise.photons as well")
     if config.target not in (None, *TARGETS):
         raise ValueError(f"expected target to be one of {TARGETS}, got {config.target!r}")
 
@@ -113,7 +116,9 @@ def pose(config: ConfigDict, measurement: Measurement) -> Problem:
     Coil maps and the phase of images are estimated from k-space (`operators.problem.mri_problem`),
     the maps of several coils by ESPIRiT unless `operator.maps` says that they are known. Nothing is
     estimated otherwise: the scale is 1. The noise is what was added; where the data came with noise
-    it is estimated, and at least that.
+    it is estimated, and at least that. Rays with counted photons are weighted by the deviation that
+    their counts tell (`operators.whitened`), unless `noise.weights` is False: then all are alike,
+    with noise of the root mean square.
 
     Args:
         config: an evaluation config.
@@ -125,8 +130,12 @@ def pose(config: ConfigDict, measurement: Measurement) -> Problem:
     operator, y = measurement.operator, measurement.y
     if measurement.is_kspace:
         return _joined([_kspace_problem(config, measurement, b) for b in range(len(y))])
-    level = measurement.std.flatten(1).square().mean(1).sqrt()  # (B,)
+    std = measurement.std
+    level = std.double().flatten(1).square().mean(1).sqrt().to(std.dtype)  # (B,)
     direct = torch.cat([operator[b].direct(y[b : b + 1]) for b in range(len(y))])
+    if std.shape == y.shape and (config.noise.weights in (None, True)):
+        weights, level = noise_weights(std)
+        operator, y = Whitened(operator, weights), y * weights
     return Problem(operator, y, direct, torch.ones(len(y)), torch.zeros(len(y)), level)
 
 

@@ -133,6 +133,9 @@ def describe(
     earlier = [*old.get("earlier", []), *([before] if before and before != now else [])]
     info = {**now, "earlier": [run for run in _distinct(earlier) if run != now], "prior": prior}
     info["skipped"] = skipped
+    coils = operator.facts().get("coils")
+    if coils is not None:
+        info["coils"] = coils
     acceleration = sampling(operator).get("acceleration")
     if acceleration is not None:
         info["effective_acceleration"] = round(acceleration, 3)
