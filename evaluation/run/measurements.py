@@ -205,8 +205,17 @@ def _kspace_problem(config: ConfigDict, measurement: Measurement, b: int) -> Pro
     if measurement.has_own_noise:
         noise = torch.maximum(noise, kspace_noise(y))
     known = len(y[0]) == 1 or config.operator.get("maps") == "known"
-    maps = operator.sens_maps if known else estimate_maps(y[0])[None]
+    maps = operator.sens_maps if known else _estimated(y[0])[None]
     return mri_problem(y, operator.mask, maps, noise=noise)
+
+
+def _estimated(kspace: Tensor) -> Tensor:
+    try:
+        return estimate_maps(kspace)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; raise operator.center_fraction, or set operator.maps to known"
+        ) from None
 
 
 def _joined(problems: Sequence[Problem]) -> Problem:
