@@ -68,6 +68,9 @@ def get_config() -> ConfigDict:
     noise.attenuation = placeholder(float)
     # with photons: weight rays by what their counts say of their noise, for all methods; None: True
     noise.weights = placeholder(bool)
+    # ct: simulate line integrals on a grid of half the spacing, so that no method has the very
+    # model that made its data ("inverse crime"); None: False
+    noise.fine = placeholder(bool)
 
     config.sampler = sampler = ConfigDict()
     sampler.name = "predictor_corrector"  # a key of samplers.SAMPLERS, or a baseline

@@ -30,8 +30,8 @@ class LinearOperator:
 
     The other methods have defaults that are valid for any operator. A subclass overrides those it
     can answer better: `direct`, `direct_error`, `noise`, `gram_inverse`, `sampled`, `measured`,
-    `acceleration`, `facts`. It also overrides `create` and `describe` if the command lines are to
-    simulate measurements with it.
+    `measure_finely`, `acceleration`, `facts`. It also overrides `create` and `describe` if the
+    command lines are to simulate measurements with it.
     """
 
     direct_name = "adjoint"
@@ -195,6 +195,23 @@ class LinearOperator:
         sampling pattern.
         """
         return None
+
+    def measure_finely(self, x: Tensor) -> Tensor:
+        """Measurement of images on a grid of half the spacing, in the unit of `forward`.
+
+        Whoever reconstructs on the coarse grid then does not have the very model that made the
+        data, as with real objects.
+
+        Args:
+            x: ``(B, 1, 2 H, 2 W)``.
+
+        Returns:
+            ``(B, *range_shape)``.
+
+        Raises:
+            ValueError: the operator has no finer model.
+        """
+        raise ValueError(f"{self._name} has no finer model; line integrals have one")
 
     def measured(self) -> Tensor:
         """Which numbers of y are measured; the others are 0 in every measurement.

@@ -28,6 +28,7 @@ from operators.ramp import angular_weights, gram_inverse, gram_spectrum
 from operators.ray_noise import ray_noise
 
 _DTYPES = (torch.float32, torch.float64)
+FINE = "fine"  # key of the matrix of half the spacing, beside those of the two precisions
 
 
 def few_view_angles(num_views: int, end: float = 180.0) -> NDArray[np.float64]:
@@ -60,7 +61,7 @@ class _RayTransform(LinearOperator):
         self.angles_deg = angles_deg  # (num_views,) float64
         self.num_bins = num_bins
         self._device = torch.device("cpu")
-        self._matrices: dict[torch.dtype, SystemMatrix] = {}
+        self._matrices: dict[torch.dtype | str, SystemMatrix] = {}
         super().__init__(
             (1, *size),
             (1, len(angles_deg), num_bins),
@@ -106,6 +107,24 @@ class _RayTransform(LinearOperator):
     def bin_weights(self) -> Tensor:
         """Weights of the bins before the filter of filtered back-projection: ``(num_bins,)``."""
         return torch.ones(self.num_bins, dtype=torch.float64)
+
+    def measure_finely(self, x: Tensor) -> Tensor:
+        """Line integrals of images on a grid of half the spacing, along the same rays.
+
+        Args:
+            x: ``(B, 1, 2 H, 2 W)``.
+
+        Returns:
+            ``(B, 1, num_views, num_bins)`` in units of the image times pixels of the coarse grid.
+        """
+        expected = (1, *(2 * n for n in self.size))
+        self._check(x, expected, False, "measure_finely")
+        if FINE not in self._matrices:
+            points, directions = self._rays()
+            fine = joseph_matrix(expected[1:], Rays(2 * points, directions), torch.float32)
+            self._matrices[FINE] = fine.to(self._device)
+        integrals = self._matrices[FINE].multiply(x.flatten(1).float()) / 2
+        return integrals.reshape(-1, *self.range_shape).to(x.dtype)
 
     def noise(self, y: Tensor) -> Tensor:
         """Standard deviation of the noise of each ray: ``(B, 1, num_views, num_bins)``.

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from operators.batch import BatchGenerator
 from operators.fourier import fft2c
 
+CORRECTIONS = 12  # of an interpolation; the means are then met to about 1e-4 at an edge
 COIL_RADIUS = 1.5  # in units of half the field of view, as in sigpy's birdcage
 
 
@@ -66,6 +68,24 @@ def smooth_phase(shape: tuple[int, int], *, rng: BatchGenerator, std: float = 1.
     coefficients = std * rng.normal((len(rng), 6)).to(torch.float64)
     phase = torch.einsum("bk,khw->bhw", coefficients, terms)[:, None]  # (B, 1, H, W)
     return torch.polar(torch.ones_like(phase), phase).to(torch.complex64)
+
+
+def refine(images: Tensor) -> Tensor:
+    """Smooth images on a grid of half the spacing, whose 2 x 2 blocks have the given means.
+
+    They are interpolated bicubically and corrected until the means are met.
+
+    Args:
+        images: real ``(B, 1, H, W)``.
+
+    Returns:
+        ``(B, 1, 2 H, 2 W)``.
+    """
+    fine = torch.zeros(*images.shape[:2], *(2 * n for n in images.shape[-2:])).to(images)
+    for _ in range(CORRECTIONS):
+        missing = images - functional.avg_pool2d(fine, 2)
+        fine = fine + functional.interpolate(missing, scale_factor=2, mode="bicubic")
+    return fine
 
 
 def simulate_multicoil(

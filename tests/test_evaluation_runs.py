@@ -407,7 +407,7 @@ def test_what_concerns_all_stops_at_once(knee, tmp_path, monkeypatch):
 def test_data_that_cannot_be_measured_stop_before_anything_is_written(tmp_path):
     path = tmp_path / "knee" / "singlecoil_val" / "file0.h5"
     write_fastmri(path, slices=2)
-    config = config_of(tmp_path / "knee", **MRI, **{"data.mode": "complex"})
+    config = config_of(tmp_path / "knee", **CT, **{"data.mode": "complex"})
     with pytest.raises(ValueError, match=r"expected a float32 .*choose data\.mode"):
         evaluate(config, tmp_path / "out", "cpu")
     overwrite(path, "reconstruction_rss", slice(None), np.nan)

@@ -17,6 +17,7 @@ from evaluation.run.provenance import fingerprint
 from evaluation.run.slices import run_slices
 from operators import BatchGenerator, ParallelBeamCT, SingleCoilMRI, Whitened
 from operators.measurement_noise import MeasurementNoise, count_photons, create_noise
+from operators.simulation import refine
 from tests.conftest import ROOT
 from tests.test_evaluation import rows_of
 from tests.tiny_prior import write_prior
@@ -144,6 +145,25 @@ def test_weights_make_the_noise_of_counts_white():
     assert plain.noise.item() == pytest.approx(measurement.std.square().mean().sqrt().item())
 
 
+def test_a_finer_grid_has_the_same_means_and_nearly_the_same_integrals():
+    """Of a disc they are those of the coarse grid but for the discretisation, in the same unit."""
+    axis = torch.arange(64) - 31.5
+    disc = torch.sigmoid(20 - torch.hypot(axis[:, None], axis))[None, None]
+    fine = refine(disc)
+    blocks = torch.nn.functional.avg_pool2d(fine, 2)
+    torch.testing.assert_close(blocks, disc, atol=1e-3, rtol=0)
+    operator = ParallelBeamCT(64, np.linspace(0, 180, 12, endpoint=False), num_bins=80)
+    coarse, finer = operator.forward(disc), operator.measure_finely(fine)
+    difference = torch.linalg.vector_norm(finer - coarse) / torch.linalg.vector_norm(coarse)
+    assert 1e-4 < difference < 0.02
+    assert finer.sum().item() == pytest.approx(coarse.sum().item(), rel=1e-3)  # the same unit
+    part = operator.of_views([3, 1])  # has a matrix of its own
+    torch.testing.assert_close(part.measure_finely(fine), finer[:, :, [3, 1]])
+    config = config_of(**CT, **{"noise.fine": True})
+    batch = batch_of(1)
+    assert not torch.equal(measure(config, batch).y, measure(config_of(**CT), batch).y)
+
+
 def test_without_noise_nothing_changes():
     config, batch = config_of(), batch_of()
     measurement = measure(config, batch)
@@ -168,6 +188,10 @@ def test_without_noise_nothing_changes():
         ({"noise.sigma": -0.1}, "expected noise.sigma of at least 0"),
         ({"noise.sigma": math.inf}, "expected a finite noise.sigma"),
         ({"noise.weights": False, "noise.sigma": 0.1}, "noise.weights are those of counted rays"),
+        (
+            {"noise.fine": True},
+            "noise.fine needs line integrals, such as operator.name=ct, got mri",
+        ),
         ({"target": "max"}, r"expected target to be one of \('mvue', 'rss', 'sense'\), got 'max'"),
     ],
 )

@@ -30,6 +30,11 @@ def idle_fields(config: ConfigDict) -> dict[str, str]:
             found["operator.acceleration"] = "operator.mask is outer"
         if o.mask in UNSEEDED:
             found["operator.mask_per_slice"] = f"{o.mask} masks are all the same"
+    with_coils = o.name == "multicoil_mri" and config.data.mode == "multicoil"
+    if with_coils:
+        found["operator.coils"] = "the data set has coils of its own"
+    elif "target" in config:
+        found["target"] = "there are no measured coils; the target is the image"
     sampler = config.get("sampler")
     if sampler is not None and sampler.name in BASELINES:
         names = ("prior", "precision", "compile", "sampler.num_steps", "sampler.num_samples")

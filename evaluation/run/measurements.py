@@ -11,13 +11,13 @@ from datasets import DataError, Sample
 from evaluation.run.coil_maps import estimate_maps
 from operators import BatchGenerator, LinearOperator, MultiCoilMRI
 from operators.batch import derive_seed, expand
-from operators.create import create_operator
+from operators.create import create_operator, operator_class
 from operators.fourier import ifft2c
 from operators.measurement_noise import create_noise
 from operators.multicoil import rss
 from operators.noise import kspace_noise
 from operators.problem import Problem, mri_problem
-from operators.simulation import smooth_phase
+from operators.simulation import refine, smooth_phase
 from operators.whitened import Whitened, noise_weights
 
 ONE_COIL, COILS = "mri", "multicoil_mri"  # names of operators
@@ -52,6 +52,11 @@ def check_measurement(config: ConfigDict) -> None:
     noise = create_noise(config.noise)
     if config.noise.weights is not None and noise.photons is None:
         raise ValueError("noise.weights are those of counted rays; set noise.photons as well")
+    if config.noise.fine and not operator_class(config.operator.name).integrates_rays:
+        raise ValueError(
+            f"noise.fine needs line integrals, such as operator.name=ct, got {config.operator.name}"
+            ": others have no finer model; leave it out"
+        )
     if config.target not in (None, *TARGETS):
         raise ValueError(f"expected target to be one of {TARGETS}, got {config.target!r}")
 
@@ -104,7 +109,7 @@ def measure(config: ConfigDict, batch: Sample) -> Measurement:
     if has_coils:
         y, operator = _undersampled(config, batch, operator.mask)
     else:
-        y = _apply(operator, _with_phase(config, batch) if is_kspace else batch.image)
+        y = _apply(config, operator, _with_phase(config, batch) if is_kspace else batch.image)
     noise = create_noise(config.get("noise") or {})  # old folders have none
     y, std = noise.add(operator, y, _generators(config, "noise", batch.key))
     return Measurement(operator, y, std, is_kspace, is_kspace and is_complex)
@@ -190,8 +195,12 @@ def _with_phase(config: ConfigDict, batch: Sample) -> Tensor:
     return batch.image * smooth_phase(tuple(batch.image.shape[-2:]), rng=rng)
 
 
-def _apply(operator: LinearOperator, images: Tensor) -> Tensor:
-    return torch.cat([operator[b].forward(images[b : b + 1]) for b in range(len(images))])
+def _apply(config: ConfigDict, operator: LinearOperator, images: Tensor) -> Tensor:
+    """Noise-free measurement of each image, with `noise.fine` of a finer one."""
+    slices = [(operator[b], images[b : b + 1]) for b in range(len(images))]
+    if (config.get("noise") or {}).get("fine"):
+        return torch.cat([own.measure_finely(refine(image)) for own, image in slices])
+    return torch.cat([own.forward(image) for own, image in slices])
 
 
 def _generators(config: ConfigDict, purpose: str, keys: Sequence[str]) -> BatchGenerator:
