@@ -13,19 +13,23 @@ from xml.etree import ElementTree
 
 import h5py
 import numpy as np
+import torch
 
 from datasets.bad_input import reading
 from datasets.compressed import check_claim
 from datasets.sample import DataError
+from operators.prewhiten import noise_covariance, whitening_matrix
 
 ANY = "{*}"  # any XML namespace, as some writers omit it
 # bit numbers from 1, as in ismrmrd.h: noise, navigator, phase correction, feedback, dummy, ...
-NOT_IMAGING = (19, 23, 24, 26, 27, 28, 29, 30, 31)
+NOISE = 19
+NOT_IMAGING = (NOISE, 23, 24, 26, 27, 28, 29, 30, 31)
 CALIBRATION, REVERSE = 20, 22
 # modes whose calibration lines belong to the k-space of the image, unlike "separate" ones
 SAME_SCAN = ("embedded", "interleaved", "")
 # counters that have to be constant in a series of slices
 SINGLE = ("kspace_encode_step_2", "contrast", "phase", "repetition", "set")
+NOISE_SAMPLES = 10  # of noise, per coil, that a covariance is computed from
 OVERSAMPLED = 1.25  # samples per line over encoded matrix: above, oversampling is not in the header
 STRAY = 1 / 8  # fraction of lines that may be outside the encoded matrix
 PARALLEL = 0.02  # tolerance of direction cosines, about one degree
@@ -52,12 +56,15 @@ class Raw(NamedTuple):
         encoding: encoding of the header, with the readout as sampled.
         spacing: distance of slices in mm, from the positions of the readouts; None if unknown.
         notes: remarks on anything unusual.
+        whitening: complex64 ``(coils, coils)`` that the coils were multiplied by, because the file
+            has samples of their noise; None: as measured.
     """
 
     kspace: np.ndarray
     encoding: Encoding
     spacing: float | None
     notes: list[str]
+    whitening: np.ndarray | None = None
 
 
 def find_groups(file: h5py.File) -> list[str]:
@@ -113,7 +120,9 @@ def read_ismrmrd(file: h5py.File, path: Path) -> Raw:
     """All slices of the last measurement in a file that has imaging readouts.
 
     Repeated lines are averaged. The readout runs along the first image axis, as in fastMRI files.
-    Slices are ordered by their positions.
+    Slices are ordered by their positions. If there are enough noise readouts, the coils become
+    virtual ones with white noise (`operators.prewhiten`), whose level is the geometric mean of the
+    coils' levels: the noise scan's own level depends on its bandwidth.
 
     Args:
         file: the open file.
@@ -128,14 +137,43 @@ def read_ismrmrd(file: h5py.File, path: Path) -> Raw:
             f"{path}: expected Cartesian k-space, got trajectory '{encoding.trajectory}'; grid it, "
             "and save it as 'kspace' (see docs/reconstruct.md)"
         )
-    records = group["data"][()]
-    records = records[_is_imaging(records["head"], encoding)]
+    every = group["data"][()]
+    records = every[_is_imaging(every["head"], encoding)]
     head = records["head"]
     _check_counters(head, path)
     encoding, more = _as_sampled(head, encoding)
     order, spacing, moved = _order_slices(head, path)
     kspace, strays = _fill_grid(records, encoding, order, path)
-    return Raw(kspace, encoding, spacing, notes + more + moved + strays)
+    with reading(path, "noise readouts that fit their coils"):
+        whitening, about_noise = _whitening(every, coils=kspace.shape[1])
+    if whitening is not None:
+        kspace = np.einsum("dc,scxy->sdxy", whitening, kspace)
+    return Raw(kspace, encoding, spacing, notes + more + moved + strays + about_noise, whitening)
+
+
+def _whitening(records: np.ndarray, coils: int) -> tuple[np.ndarray | None, list[str]]:
+    """Matrix that makes the noise of coils white, from the noise readouts; None without; a note."""
+    head = records["head"]
+    noise = records[_flag(head, NOISE) & (head["active_channels"] == coils)]
+    if coils == 1 or not len(noise):
+        return None, []
+    samples = np.concatenate([_samples(record, coils) for record in noise], axis=1)  # (C, N)
+    if samples.shape[1] < NOISE_SAMPLES * coils:
+        return None, []
+    try:
+        matrix = whitening_matrix(noise_covariance(torch.from_numpy(samples))).numpy()
+    except ValueError as error:
+        return None, [f"noise readouts are not used: {error}"]
+    level = np.exp(-np.log(matrix.diagonal().real).mean())  # geometric mean
+    note = f"coils are whitened by {samples.shape[1]} samples of their noise"
+    return (level * matrix).astype(np.complex64), [note]
+
+
+def _samples(record: np.ndarray, coils: int) -> np.ndarray:
+    """Samples of a readout without those to discard: complex64 ``(coils, n)``."""
+    head = record["head"]
+    values = np.asarray(record["data"], dtype=np.float32).view(np.complex64).reshape(coils, -1)
+    return values[:, int(head["discard_pre"]) : values.shape[1] - int(head["discard_post"])]
 
 
 def _choose_group(file: h5py.File, path: Path) -> tuple[h5py.Group, Encoding, list[str]]:

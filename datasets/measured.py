@@ -43,6 +43,8 @@ class Measured:
         image_shape: rows and columns of the image by the file; None for the whole image.
         voxel_size: row, column and slice spacing in mm; None if unknown.
         notes: remarks on anything unusual.
+        whitening: ``(coils, coils)`` that the measured coils were multiplied by, and maps of theirs
+            have to be; None: they are as measured.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Measured:
     image_shape: tuple[int, int] | None = None
     voxel_size: tuple[float, float, float] | None = None
     notes: list[str] = field(default_factory=list)
+    whitening: np.ndarray | None = None
 
     def read(self, index: int) -> np.ndarray:
         """Slice number `index`, from 0: ``(coils, H, W)`` or ``(views, bins)``.
@@ -270,6 +273,7 @@ def _raw(raw: Raw, path: Path) -> Measured:
         image_shape=image_shape,
         voxel_size=_voxel_size(encoding, raw.spacing),
         notes=raw.notes,
+        whitening=raw.whitening,
     )
 
 

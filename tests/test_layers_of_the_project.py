@@ -18,6 +18,7 @@ ALLOWED = {
         "operators.fourier",
         "operators.batch",
         "operators.espirit",  # coil maps
+        "operators.prewhiten",  # white noise of coils
     },
     "configs": set(),
 }

@@ -164,6 +164,9 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
         maps = load_array(config.data.sens_maps, "data.sens_maps")
     if maps is not None:
         opened.sens_maps = _check_maps(maps, (measured.shape[0], coils, *shape))
+        if measured.whitening is not None:  # given maps are of the measured coils
+            mix = torch.from_numpy(measured.whitening)
+            opened.sens_maps = torch.einsum("dc,schw->sdhw", mix, opened.sens_maps)
         _compare_maps(opened)
     elif coils > 1:
         opened.sets = _look_at_calibration(opened, config.data.map_sets)
