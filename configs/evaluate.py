@@ -3,9 +3,27 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.published import SETTINGS
 
-def get_config() -> ConfigDict:
-    """Config of the study's first cell: gaussian1d 4x, predictor-corrector with 500 levels."""
+
+def get_config(setting: str = "") -> ConfigDict:
+    """Config of the study's first cell: gaussian1d 4x, predictor-corrector with 500 levels.
+
+    Args:
+        setting: a key of configs/published.py, whose fields replace those; given on the command
+            line as ``--config=configs/evaluate.py:SETTING``.
+
+    Raises:
+        ValueError: the setting is unknown.
+    """
+    if setting and setting not in SETTINGS:
+        raise ValueError(f"expected a setting out of {', '.join(SETTINGS)}, got {setting!r}")
+    config = _default()
+    config.update_from_flattened_dict(SETTINGS.get(setting, {}))
+    return config
+
+
+def _default() -> ConfigDict:
     config = ConfigDict()
     config.seed = 42  # seed of the mask and, with each slice's key, of the sampler's noise
     config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)

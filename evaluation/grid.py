@@ -21,9 +21,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from configs import check_overrides, clear_errors, load_config, quiet_pipe
-from evaluation.study.grids import GRIDS, QUICK_GRIDS, QUICK_PRIOR, QUICK_TRAINING, ROOTS, GridCell
+from evaluation.study.grids import (
+    GRIDS,
+    NOISY_GRIDS,
+    QUICK_GRIDS,
+    QUICK_NOISY_GRIDS,
+    QUICK_PRIOR,
+    QUICK_TRAINING,
+    ROOTS,
+    SHIPPED_PRIORS,
+    GridCell,
+)
 
 CONFIG = "configs/evaluate.py"
+ALL, ALL_QUICK = GRIDS | NOISY_GRIDS, QUICK_GRIDS | QUICK_NOISY_GRIDS
 INTERRUPTED = 75  # exit code as in train.py: the same command continues
 
 
@@ -39,7 +50,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("name", choices=GRIDS)
+    parser.add_argument("name", choices=ALL)
     parser.add_argument("--quick", action="store_true", help="small version, on embedded slices")
     parser.add_argument(
         "--only", metavar="PATTERN", default="*", help="cells such as 'knee_*/*/natural_1_*'"
@@ -76,7 +87,7 @@ def choose(arguments: Namespace) -> list[GridCell]:
     Raises:
         ValueError: no cell matches the pattern, or the number is negative.
     """
-    cells = (QUICK_GRIDS if arguments.quick else GRIDS)[arguments.name]
+    cells = (ALL_QUICK if arguments.quick else ALL)[arguments.name]
     chosen = [cell for cell in cells if fnmatchcase(cell.folder, arguments.only)]
     if not chosen:
         raise ValueError(f"no cell matches --only='{arguments.only}'; --list shows them")
@@ -126,7 +137,8 @@ def folder_of(cell: GridCell, arguments: Namespace) -> str:
 
 def prior_of(cell: GridCell, arguments: Namespace) -> str:
     """Prior of a cell as a name or path for `models.checkpoint.load_prior`."""
-    return cell.prior if arguments.quick else f"{arguments.prior_root}/{cell.prior}"
+    by_name = arguments.quick or cell.prior in SHIPPED_PRIORS
+    return cell.prior if by_name else f"{arguments.prior_root}/{cell.prior}"
 
 
 def missing(cells: Sequence[GridCell], arguments: Namespace) -> list[str]:
@@ -142,7 +154,8 @@ def missing(cells: Sequence[GridCell], arguments: Namespace) -> list[str]:
             )
     if arguments.lists and not Path(arguments.lists).is_dir():
         lines.append(f"lists: no folder {arguments.lists}; give --lists=FOLDER or set LISTS")
-    wanted = [] if arguments.quick else [prior_of(cell, arguments) for cell in cells if cell.prior]
+    fitted = [cell for cell in cells if cell.prior and cell.prior not in SHIPPED_PRIORS]
+    wanted = [] if arguments.quick else [prior_of(cell, arguments) for cell in fitted]
     absent = [prior for prior in dict.fromkeys(wanted) if not has_checkpoint(Path(prior))]
     if absent:
         lines.append(

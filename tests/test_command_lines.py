@@ -116,7 +116,7 @@ def test_files_that_are_no_configs_are_named(tmp_path):
         ("a.py", "with a function get_config"),
         ("b.txt", "expected a Python file"),
         ("c.py", "expected a config file"),
-        (f"{ROOT}/configs/evaluate.py:3", "takes no argument; leave out ':3'"),
+        (f"{ROOT}/configs/reconstruct.py:3", "takes no argument; leave out ':3'"),
     ]:
         with pytest.raises(ConfigError, match=message):
             load_config(str(tmp_path / spec))

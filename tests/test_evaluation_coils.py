@@ -5,20 +5,25 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import Sample, collate, create_dataset
+from configs import load_config, published
+from configs.numbers import check_numbers
+from datasets import Sample, collate, create_dataset, dataset_options
 from evaluation.evaluate import evaluate
 from evaluation.metrics import all_metrics
 from evaluation.results.cells import read_cell
 from evaluation.results.folder import read_rows
 from evaluation.results.volumes import COLUMNS
-from evaluation.run.measurements import measure, pose, targets
+from evaluation.run.measurements import check_measurement, measure, pose, targets
 from evaluation.run.methods import create_reconstructor
 from evaluation.run.slices import run_slices
 from evaluation.show.cell_images import CellImages
 from operators import MultiCoilMRI
+from operators.create import fields_of
 from operators.fourier import ifft2c
 from operators.noise import kspace_noise
 from operators.simulation import birdcage_maps
+from samplers import SAMPLERS
+from tests.conftest import ROOT
 from tests.data_writers import write_fastmri
 from tests.test_evaluation import recon_of
 from tests.test_measurement_noise import batch_of, config_of
@@ -191,3 +196,43 @@ def test_a_file_that_was_undersampled_has_no_target(tmp_path):
     config = knee_config(root, "multicoil", **COILS, **{"data.split": "test"})
     with pytest.raises(ValueError, match=r"undersampled when it was measured.*reconstruct\.py"):
         evaluate(config, tmp_path / "out", "cpu")
+
+
+def test_coils_that_are_sampled_apart_give_a_magnitude_in_the_right_unit(tmp_path):
+    """SSOS of the full k-space is the image; its phase is gone, and so is the residual."""
+    prior = str(write_prior(tmp_path / "checkpoints/step_00000001.pt"))
+    fields = {"sampler.name": "ssos", "sampler.num_steps": 3, "prior": prior}
+    config = config_of(**COILS, **FULL, **fields, **{"operator.maps": "known"})
+    method = create_reconstructor(config, "cpu")
+    (outcome,) = run_slices(config, method, [sample_of(blob())], set(), "cpu")
+    assert outcome.row["psnr"] > 40
+    assert outcome.row["residual"] == ""
+
+
+@pytest.mark.parametrize("name", published.SETTINGS)
+def test_a_published_setting_is_a_config(name):
+    config = load_config(f"{ROOT}/configs/evaluate.py:{name}")
+    for field, value in published.SETTINGS[name].items():
+        section, _, leaf = field.rpartition(".")
+        assert (config[section] if section else config)[leaf] == value
+    check_numbers(config)
+    check_measurement(config)
+    assert config.sampler.name in SAMPLERS
+    assert set(fields_of(config.operator.name)) >= {"maps", "mask"}
+    dataset_options(config.data)
+    assert f"`{name}`" in (ROOT / "docs" / "published.md").read_text()
+
+
+def test_an_unknown_setting_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"a setting out of score_mri, .*got 'dds'"):
+        load_config(f"{ROOT}/configs/evaluate.py:dds")
+
+
+def test_settings_undersample_measured_coils(knee, tmp_path):
+    config = load_config(f"{ROOT}/configs/evaluate.py:inversebench_4x")
+    config.data.update({"root": str(knee), "image_size": 0, "slices": ""})
+    config.operator.center_fraction = 0.25
+    config.sampler.name, config.limit, config.panels = "cg_sense", 1, 0
+    evaluate(config, tmp_path / "out", "cpu")
+    info = read_cell(tmp_path / "out").info
+    assert info["effective_acceleration"] == pytest.approx(4.0)

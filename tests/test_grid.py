@@ -19,7 +19,7 @@ from datasets import dataset_options
 from evaluation import grid
 from evaluation.baselines import BASELINES
 from evaluation.results.folder import read_rows
-from evaluation.run.measurements import build_operator
+from evaluation.run.measurements import build_operator, check_measurement
 from evaluation.study import grids as study
 from operators.create import simulated_names
 from operators.masks import MASKS
@@ -29,12 +29,14 @@ from sde import VESDE
 from tests.conftest import PATIENCE, ROOT
 
 SCRIPTS = {
-    name: f"evaluation/evaluate_{name}.sh" for name in ("mri", "jalal", "ct", "lambda", "baselines")
+    name: f"evaluation/evaluate_{name}.sh"
+    for name in ("mri", "jalal", "ct", "lambda", "baselines", "noisy")
 }
+ALL = study.GRIDS | study.NOISY_GRIDS
 VARIABLES = ("OUT", "RUNS", "LISTS", "NPROC", "PYTHON", "KNEE", "BRAIN", "CT", "HEAD")
 CASES = [
     pytest.param(grids[name], id=f"{kind}-{name}")
-    for kind, grids in (("full", study.GRIDS), ("quick", study.QUICK_GRIDS))
+    for kind, grids in (("full", ALL), ("quick", grid.ALL_QUICK))
     for name in grids
 ]
 
@@ -194,6 +196,26 @@ def test_other_cells_have_the_study_s_values(name, folder, expected):
     assert expected.items() <= overrides_of(command).items()
 
 
+def test_noisy_rows_have_each_noise_once_and_the_baselines_several_weights():
+    cells = study.NOISY_GRIDS["noisy"]
+    assert {cell.measurement for cell in cells if cell.data == "brain"} == {
+        f"{mask}_noise_{sigma}"
+        for mask in ("gaussian1d_4x", "gaussian1d_8x", "poisson_8x_8_coils")
+        for sigma in ("0.01", "0.03", "0.05")
+    }
+    assert {cell.measurement for cell in cells if cell.data == "ct"} == {
+        f"views_{views}_photons_{photons}" for views in (30, 60) for photons in (10_000, 100_000)
+    }
+    methods = Counter(cell.overrides["sampler.name"] for cell in cells)
+    assert methods == {
+        "zero_filled": 9, "fbp": 4, "tv": 13 * 5, "l1_wavelet": 13 * 5, "pnp": 13, "dds": 13
+    }  # fmt: skip
+    priors = {cell.prior for cell in cells} - {""}
+    assert priors == set(study.SHIPPED_PRIORS)
+    assert not grid.missing(cells, arguments_of("noisy"))  # nothing to download or to fit
+    assert grid.prior_of(cells[-1], arguments_of("noisy", "--prior-root=x")) in priors
+
+
 def test_the_sweep_s_values():
     found = [cell.overrides["sampler.weight"] for cell in study.GRIDS["lambda"]]
     thousandths, hundredths = range(1, 10), range(1, 6)
@@ -255,6 +277,7 @@ def test_every_cell_is_a_config(grid_):
             assert (config[section] if section else config)[leaf] == value, (cell.folder, field)
         assert config.operator.name in simulated_names()
         assert config.operator.name == "ct" or config.operator.mask in MASKS
+        check_measurement(config)
         assert config.sampler.name in {*SAMPLERS, *BASELINES}
         assert bool(config.prior) == (config.sampler.name in SAMPLERS)
         assert bool(config.sampler.checkpoint) == (config.sampler.name == "unet")
@@ -422,14 +445,14 @@ def test_a_dry_run_is_the_grid(name):
     commands = [shlex.split(line) for line in result.stdout.splitlines()]
     arguments = arguments_of(name)
     assert commands == [
-        grid.command_of(cell, arguments, ["--config.protocol=study"]) for cell in study.GRIDS[name]
+        grid.command_of(cell, arguments, ["--config.protocol=study"]) for cell in ALL[name]
     ]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_s_array_has_a_task_for_each_cell(name):
     header = (ROOT / SCRIPTS[name]).read_text()
-    assert f"#SBATCH --array=0-{len(study.GRIDS[name]) - 1}\n" in header
+    assert f"#SBATCH --array=0-{len(ALL[name]) - 1}\n" in header
     assert f"run_grid {name} " in header
 
 

@@ -262,6 +262,10 @@ def test_a_folder_from_before_there_was_noise_is_continued(tmp_path):
         ({"sigma": 0.03}, "mri gaussian1d, noise 0.03"),
         ({"snr_db": 30.0}, "mri gaussian1d, 30 dB"),
         ({"photons": 1e4, "electronic": 5.0}, "mri gaussian1d, 1e+04 photons + 5 electronic"),
+        (
+            {"photons": 1e4, "weights": False, "fine": True},
+            "mri gaussian1d, 1e+04 photons, unweighted, finer image",
+        ),
         ({}, "mri gaussian1d"),
     ],
 )

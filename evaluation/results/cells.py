@@ -173,8 +173,11 @@ def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
     operator = config["operator"]
     what, acceleration = operator_class(operator["name"]).describe(operator)
     coils = f"{info['coils']} coils" if info.get("coils", 1) > 1 else ""
-    noise = create_noise(config.get("noise") or {}).describe()
-    what = ", ".join(filter(None, [what, coils, noise]))
+    fields = config.get("noise") or {}  # old folders have none
+    noise = create_noise(fields).describe()
+    unweighted = "unweighted" if fields.get("weights") is False else ""
+    fine = "finer image" if fields.get("fine") else ""
+    what = ", ".join(filter(None, [what, coils, noise, unweighted, fine]))
     if acceleration != "-" and "effective_acceleration" in info:
         acceleration += f" (effective {info['effective_acceleration']:.2f}x)"
     return what, acceleration

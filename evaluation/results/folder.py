@@ -34,7 +34,8 @@ ssim              uniform 7 x 7 windows, data range 1
 nmse              |target - image|^2 / |target|^2; over |image|^2 with ``protocol=study``
 seconds           time from measurement to image: that of the batch divided by its slices
 nfe               number of network calls
-residual          |A x - y| / |y| of the image x and the measurement y
+residual          |A x - y| / |y| of the image x and the measurement y, with the weights of counted
+                  rays; empty for a method that returns magnitudes of complex images
 acceleration      positions of k-space divided by measured ones; empty without a mask
 mask_hash         `provenance.fingerprint` of the sampling: bool mask (H, W), or CT angles
 measurement_hash  `provenance.fingerprint` of the measurement y: equal hashes mean equal data

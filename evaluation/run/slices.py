@@ -15,6 +15,7 @@ from evaluation.metrics import all_metrics
 from evaluation.run.measurements import measure, pose, targets
 from evaluation.run.methods import Reconstructor
 from evaluation.run.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
+from operators import LinearOperator
 from operators.batch import norm
 
 ERROR_LENGTH = 500  # largest number of characters kept of an exception's text
@@ -83,7 +84,7 @@ def run_slices(
         row = {
             **all_metrics(target[b, 0].numpy(), image, study=config.protocol == "study"),
             **shared,
-            "residual": float(norm(own.forward(x_b) - y_b) / norm(y_b)),
+            "residual": residual(own, x_b, y_b),
             **sampling(own),
             "measurement_hash": fingerprint(measurement.y[b : b + 1]),
         }
@@ -98,6 +99,13 @@ def run_slices(
             )
         )
     return slices
+
+
+def residual(operator: LinearOperator, x: Tensor, y: Tensor) -> float | str:
+    """|A x - y| / |y| of one slice; "" for an image whose phase a method has thrown away."""
+    if operator.domain_complex and not x.is_complex():
+        return ""
+    return float(norm(operator.forward(x) - y) / norm(y))
 
 
 def magnitude(images: Tensor) -> Tensor:

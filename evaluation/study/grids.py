@@ -11,6 +11,7 @@ from itertools import product
 from typing import NamedTuple
 
 from configs.base import SIZES
+from configs.reconstruct import COMPLEX
 
 Overrides = Mapping[str, str | float]  # field of configs/evaluate.py -> value
 
@@ -254,4 +255,84 @@ QUICK_GRIDS = {
         *combine(QUICK_MRI_DATA, QUICK_MRI, baselines("zero_filled", "tv", "l1_wavelet")),
         *combine(QUICK_CT_DATA, QUICK_CT, baselines("fbp", "tv")),
     ],
+}
+
+# Noisy measurements of embedded slices, which anyone can run: the shipped priors, and the baselines
+# with several weights of their penalty. The best one of each row counts, which favours them.
+COMPLEX_PRIOR = COMPLEX
+SHIPPED_PRIORS = (SHIPPED_PRIOR, COMPLEX_PRIOR)
+NOISY_SIGMAS = (0.01, 0.03, 0.05)  # of the peak
+NOISY_MASKS = {name: MRI[name] for name in ("gaussian1d_4x", "gaussian1d_8x")}
+NOISY_COILS = {
+    "operator.name": "multicoil_mri",
+    "operator.coils": 8,
+    "operator.mask": "poisson",
+    "operator.acceleration": 8,
+    "operator.center_fraction": 0.08,  # enough for coil maps
+}
+NOISY_WEIGHTS = {"mri": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "ct": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)}
+DDS_MEAN = {"sampler.name": "dds", "sampler.num_steps": 50, "sampler.num_samples": 8}
+
+
+def white(measurements: Mapping[str, Overrides]) -> dict[str, Overrides]:
+    """Measurements with white noise of each of `NOISY_SIGMAS`."""
+    return {
+        f"{name}_noise_{sigma:g}": {**fields, "noise.sigma": sigma}
+        for (name, fields), sigma in product(measurements.items(), NOISY_SIGMAS)
+    }
+
+
+def noisy_methods(direct: str, prior: str, weights: Iterable[float]) -> list[GridMethod]:
+    """Direct reconstruction, weighted baselines, and point estimate and mean of a shipped prior."""
+    penalised = [
+        GridMethod(f"{name}_weight_{w:g}", "", {"sampler.name": name, "sampler.weight": w})
+        for name, w in product(("tv", "l1_wavelet"), weights)
+    ]
+    point = {"sampler.name": "pnp", "sampler.num_steps": 50}
+    own = [
+        GridMethod(f"{prior}_pnp", prior, point),
+        GridMethod(f"{prior}_dds_mean_of_8", prior, DDS_MEAN),
+    ]
+    return [*baselines(direct), *penalised, *own]
+
+
+NOISY_MRI_DATA = {"brain": ("", {"data.name": "samples", "data.subset": "brain"})}
+NOISY_CT_DATA = {
+    "ct": ("", {"data.name": "samples", "data.subset": "head_ct", "data.image_size": 256})
+}
+NOISY_COUNTS = {
+    f"views_{views}_photons_{photons:g}": {
+        "operator.name": "ct",
+        "operator.num_views": views,
+        "noise.photons": photons,
+    }
+    for views, photons in product((30, 60), (10_000, 100_000))
+}
+
+
+def noisy_cells(extra: Overrides) -> list[GridCell]:
+    """All cells, with further fields of the data."""
+    mri, ct = (
+        {name: (root, {**fields, **extra}) for name, (root, fields) in data.items()}
+        for data in (NOISY_MRI_DATA, NOISY_CT_DATA)
+    )
+    coils = white({"poisson_8x_8_coils": NOISY_COILS})
+    one = noisy_methods("zero_filled", SHIPPED_PRIOR, NOISY_WEIGHTS["mri"])
+    several = noisy_methods("zero_filled", COMPLEX_PRIOR, NOISY_WEIGHTS["mri"])
+    rays = noisy_methods("fbp", SHIPPED_PRIOR, NOISY_WEIGHTS["ct"])
+    return [
+        *combine(mri, white(NOISY_MASKS), one),
+        *combine(mri, coils, several),
+        *combine(ct, NOISY_COUNTS, rays),
+    ]
+
+
+NOISY_GRIDS = {"noisy": noisy_cells({})}
+QUICK_NOISY_GRIDS = {
+    "noisy": [
+        cell
+        for cell in noisy_cells({"data.image_size": 128, "data.fit": "resize", "limit": 1})
+        if cell.measurement
+        in ("gaussian1d_4x_noise_0.03", "poisson_8x_8_coils_noise_0.03", "views_60_photons_10000")
+    ]
 }
