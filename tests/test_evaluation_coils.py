@@ -120,9 +120,9 @@ def test_targets_by_hand(target):
     torch.testing.assert_close(found, expected / expected.max())
 
 
-@pytest.fixture
-def knee(tmp_path):
-    root = tmp_path / "knee"
+@pytest.fixture(scope="module")
+def knee(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "knee"
     for split in ("train", "val"):
         write_fastmri(root / f"multicoil_{split}/file1.h5", slices=2, size=(32, 32), coils=4)
         write_fastmri(root / f"singlecoil_{split}/file1.h5", slices=2, size=(32, 32))
@@ -133,18 +133,19 @@ def knee_config(knee, mode, **fields):
     data = {
         "data.name": "fastmri",
         "data.root": str(knee),
+        "data.cache_dir": str(knee.parent / "cache"),
         "data.mode": mode,
         "data.split": "val",
         "data.image_size": 0,
         "operator.center_fraction": 0.3,
         "operator.acceleration": 2.0,
         "panels": 1,
+        "data.slices": "first:1",
     }
     return config_of(**data | fields)
 
 
-@pytest.mark.parametrize("maps", ["known", "espirit"])
-@pytest.mark.parametrize("target", ["rss", "mvue"])
+@pytest.mark.parametrize(("maps", "target"), [("known", "rss"), ("espirit", "mvue")])
 def test_measured_coils_end_to_end(knee, tmp_path, maps, target):
     fields = {"operator.maps": maps, "sampler.name": "cg_sense", "operator.center_fraction": 0.0}
     config = knee_config(knee, "multicoil", **COILS | fields | FULL, target=target)
@@ -230,7 +231,8 @@ def test_an_unknown_setting_lists_the_known_ones():
 
 def test_settings_undersample_measured_coils(knee, tmp_path):
     config = load_config(f"{ROOT}/configs/evaluate.py:inversebench_4x")
-    config.data.update({"root": str(knee), "image_size": 0, "slices": ""})
+    folders = {"root": str(knee), "cache_dir": str(knee.parent / "cache")}
+    config.data.update({**folders, "image_size": 0, "slices": "first:1"})
     config.operator.center_fraction = 0.25
     config.sampler.name, config.limit, config.panels = "cg_sense", 1, 0
     evaluate(config, tmp_path / "out", "cpu")

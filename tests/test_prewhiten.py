@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from configs import load_config
 from datasets.measured import open_measured
+from evaluation.own.kspace import open_kspace
+from operators.fourier import ifft2c
 from operators.prewhiten import noise_covariance, prewhiten, whitening_matrix
-from tests.reconstruct_inputs import HEAD, write_ismrmrd
+from tests.conftest import ROOT
+from tests.reconstruct_inputs import HEAD, kspace_of, write_ismrmrd
+from tests.test_kspace_inputs import complex_image
 
 COILS = 3
 
@@ -92,3 +97,21 @@ def test_a_file_with_a_noise_scan_has_white_coils(tmp_path):
     dead = open_measured(path)
     assert dead.whitening is None
     assert any("noise readouts are not used" in note for note in dead.notes)
+
+
+def test_given_maps_are_of_the_coils_as_measured(tmp_path):
+    """Maps get the same combination as k-space: the coil images are still maps times image."""
+    generator = np.random.default_rng(5)
+    image = complex_image((32, 24))
+    maps = generator.standard_normal((COILS, 32, 24)) + 1j * generator.standard_normal(
+        (COILS, 32, 24)
+    )
+    path = write_ismrmrd(tmp_path / "a.h5", kspace_of(maps * image)[None], np.ones(24))
+    add_noise_scan(path, (mixing() @ noise(COILS, 500, seed=2)).numpy())
+    np.save(tmp_path / "maps.npy", maps.astype(np.complex64))
+    config = load_config(f"{ROOT}/configs/reconstruct.py")
+    config.data.sens_maps = str(tmp_path / "maps.npy")
+    opened = open_kspace(open_measured(path), config)
+    kspace = torch.from_numpy(opened.measured.read(0))
+    seen = opened.sens_maps[0] * torch.from_numpy(image)
+    torch.testing.assert_close(ifft2c(kspace), seen.to(kspace), rtol=1e-3, atol=1e-3)

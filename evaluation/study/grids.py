@@ -270,7 +270,7 @@ NOISY_COILS = {
     "operator.acceleration": 8,
     "operator.center_fraction": 0.08,  # enough for coil maps
 }
-NOISY_WEIGHTS = {"mri": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "ct": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)}
+NOISY_WEIGHTS = {"mri": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "ct": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)}
 DDS_MEAN = {"sampler.name": "dds", "sampler.num_steps": 50, "sampler.num_samples": 8}
 
 
