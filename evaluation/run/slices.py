@@ -13,6 +13,7 @@ from configs import is_out_of_memory
 from datasets import Sample, collate
 from evaluation.baselines import direct
 from evaluation.metrics import all_metrics
+from evaluation.run.lesions import lesion_metrics
 from evaluation.run.measurements import build_operator
 from evaluation.run.methods import Reconstructor
 from evaluation.run.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
@@ -82,6 +83,7 @@ def run_slices(
             "residual": float(norm(own.forward(x_b) - y_b) / norm(y_b)),
             **sampling(own),
             "measurement_hash": fingerprint(y_b),
+            **lesion_metrics(target, image, batch.extras, b),
         }
         slices.append(
             Outcome(
