@@ -16,7 +16,7 @@ case "${1:-}" in
     # photographs have several sizes: their central 256 x 256
     python -m evaluation.image_statistics --out="${OUT:-results/image_statistics_quick}" \
       "brain MR=configs/demo.py,subset=brain,image_size=256" \
-      "head CT=configs/demo.py,subset=head_ct,image_size=256" \
+      "CT=configs/demo.py,subset=ct,image_size=256" \
       "natural=configs/demo.py,subset=natural,image_size=256" ;;
   "")
     python -m evaluation.image_statistics --out="${OUT:-results/image_statistics}" \

@@ -4,7 +4,7 @@
 
 prints the PSNR of the direct image and of the reconstruction, for k-space of embedded brain test
 slices (gaussian1d 4x, 256 x 256, smooth phase, one and four simulated coils) and sinograms of
-embedded head CT test slices, with and without noise. The noise level is estimated, given, or set
+embedded CT test slices, with and without noise. The noise level is estimated, given, or set
 to 0.
 """
 
@@ -38,7 +38,7 @@ SINOGRAM_NOISE = 0.5  # std in units of the image's peak times one pixel
 
 def images_of(subset: str, slices: int) -> Tensor:
     """Test slices ``(n, 1, 256, 256)`` in [0, 1]."""
-    data = open_samples("test", subset=subset, image_size=SIDE if subset == "head_ct" else 0)
+    data = open_samples("test", subset=subset, image_size=SIDE if subset == "ct" else 0)
     return torch.stack([data[i].image for i in range(min(slices, len(data)))])
 
 
@@ -82,18 +82,18 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=2)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    brain, head = images_of("brain", args.slices), images_of("head_ct", args.slices)
+    brain, ct = images_of("brain", args.slices), images_of("ct", args.slices)
     size = {"data.image_size": str(SIDE)}
     cases = [
         ("k-space, 1 coil", 0.0, lambda: kspace(brain, 1, 0.0), brain, {}),
         ("k-space, 4 coils", 0.0, lambda: kspace(brain, 4, 0.0), brain, {}),
         ("k-space, 4 coils", KSPACE_NOISE, lambda: kspace(brain, 4, KSPACE_NOISE), brain, {}),
-        (f"sinogram, {VIEWS} views", 0.0, lambda: sinogram(head, 0.0), head, size),
+        (f"sinogram, {VIEWS} views", 0.0, lambda: sinogram(ct, 0.0), ct, size),
         (
             f"sinogram, {VIEWS} views",
             SINOGRAM_NOISE,
-            lambda: sinogram(head, SINOGRAM_NOISE),
-            head,
+            lambda: sinogram(ct, SINOGRAM_NOISE),
+            ct,
             size,
         ),
     ]

@@ -55,9 +55,9 @@ class Measured(NamedTuple):
 def problems(slices: int) -> dict[str, Measured]:
     """Measurements by name."""
     brain = open_samples("val", subset="brain")
-    head = open_samples("val", subset="head_ct", image_size=SIDE)
+    ct = open_samples("val", subset="ct", image_size=SIDE)
     brains = torch.stack([brain[i].image for i in range(min(slices, len(brain)))])
-    heads = torch.stack([head[i].image for i in range(min(slices, len(head)))])
+    bodies = torch.stack([ct[i].image for i in range(min(slices, len(ct)))])
     found = {}
     for label, (name, acceleration) in MASKS.items():
         mask = make_mask(
@@ -66,7 +66,7 @@ def problems(slices: int) -> dict[str, Measured]:
         found[f"MR {label}"] = Measured(brains, SingleCoilMRI(mask))
     for views in VIEWS:
         operator = ParallelBeamCT(SIDE, few_view_angles(views, 180.0))
-        found[f"CT {views} views"] = Measured(heads, operator)
+        found[f"CT {views} views"] = Measured(bodies, operator)
     for name, noise in NOISES.items():
         found[f"{name}, noise"] = found[name]._replace(noise=noise)
     return found

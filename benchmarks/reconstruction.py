@@ -2,7 +2,7 @@
 
     python -m benchmarks.reconstruction --out=results/reconstruction
 
-Measurements are brain MR at gaussian1d 4x and head CT at 30 views, 256 x 256, with one prior
+Measurements are brain MR at gaussian1d 4x and CT at 30 views, 256 x 256, with one prior
 (``--prior``) and the samplers' defaults. The reference is Chung & Ye's predictor-corrector with the
 study's 500 levels (1000 calls). `points.csv` has one row per sampler, number of steps and
 measurement: network calls, seconds per slice, mean PSNR and SSIM; `samplers.png` shows them; the
@@ -36,7 +36,7 @@ from matplotlib import pyplot as plt
 
 MEASUREMENTS = {
     "MR gaussian1d 4x": {"data.subset": "brain"},
-    "CT 30 views": {"data.subset": "head_ct", "data.image_size": 256, "operator.name": "ct"},
+    "CT 30 views": {"data.subset": "ct", "data.image_size": 256, "operator.name": "ct"},
 }
 REFERENCE = ("predictor_corrector", 500)  # Chung & Ye with the study's number of levels
 FAST = "pnp"
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--prior", default="natural_small")
     parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--limit", type=int, default=0, help="slices; 0: all")
+    parser.add_argument("--limit", type=int, default=12, help="slices, people alternate; 0: all")
     parser.add_argument("--quick", action="store_true", help="only what the goals need")
     args = parser.parse_args()
     args.device = "cuda" if torch.cuda.is_available() else "cpu"

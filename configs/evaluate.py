@@ -41,7 +41,7 @@ def _default() -> ConfigDict:
     config.data = data = ConfigDict()  # fields as in configs/base.py
     data.name = "samples"  # a key of datasets.DATASETS; samples: the embedded slices
     data.root = ""
-    data.subset = ""  # samples: brain (also ""), head_ct or natural
+    data.subset = ""  # samples: brain (also ""), ct or natural
     data.split = "test"  # train, val or test
     data.image_size = 0  # pixels per side; 0: as stored
     data.acquisition = ""

@@ -8,12 +8,12 @@ from ml_collections import ConfigDict
 from configs import base
 
 SIZES = ("1", "2", "4", "4_attention")
-# prior -> fields of config.data. Whole heads have 128 pixels; photographs are scaled to half to
+# prior -> fields of config.data. Whole bodies have 128 pixels; photographs are scaled to half to
 # full resolution, which gives about as much fine detail per pixel.
 PRIORS = {
     "natural": {"subset": "natural", "image_size": 0, "shrink": 0.5},
     "brain": {"subset": "brain", "image_size": 128, "fit": "resize"},
-    "head": {"subset": "head_ct", "image_size": 128},
+    "chest": {"subset": "ct", "image_size": 128},
 }
 NAMES = tuple(f"{prior}_{size}" for size in SIZES for prior in PRIORS)
 

@@ -38,7 +38,8 @@ class DiskCache(Dataset):
         path: .npy file of the array ``(N, 1, H, W)``, float32 or complex64.
         index: index that `_build` stores with it: `rows`, `keys`, `scales` and `checksums` of the
             items, and `skipped`.
-        dataset: the source.
+        dataset: the source; if it has `extras_at_source`, items have its extras, read from it at
+            each use.
     """
 
     in_memory = True  # loader processes would only copy images
@@ -88,7 +89,10 @@ class DiskCache(Dataset):
         return image
 
     def __getitem__(self, i: int) -> Sample:
-        return Sample(self.images([i])[0], tuple(self.scales[i]), self.keys[i], {})
+        extras = {}
+        if getattr(self.dataset, "extras_at_source", False):
+            extras = self.dataset[int(self.rows[i])].extras
+        return Sample(self.images([i])[0], tuple(self.scales[i]), self.keys[i], extras)
 
 
 def open_cache(
@@ -107,7 +111,7 @@ def open_cache(
 
     Args:
         dataset: data set with `keys`, `files` and `skipped`, whose images have one shape and no
-            extras.
+            extras, or `extras_at_source`.
         settings: JSON-able settings that the images depend on in addition to the files.
         cache_dir: see `cache_folder.cache_folder`.
         root: folder of the data; None if there is none.
@@ -191,7 +195,7 @@ def _first_image(dataset: Dataset, skips: Skips) -> np.ndarray:
         if isinstance(sample, DataError) and not skips.allowed:
             raise sample
         if isinstance(sample, Sample):
-            if sample.extras:
+            if sample.extras and not getattr(dataset, "extras_at_source", False):
                 raise DataError(
                     f"{sample.key}: the disk cache holds images alone, not "
                     f"{', '.join(sample.extras)}; set data.cache to none or memory"

@@ -29,6 +29,7 @@ class Selection(Dataset):
         self.dataset = dataset
         self.items = list(items)
         self.skipped = [*getattr(dataset, "skipped", ()), *skipped]
+        self.extras_at_source = getattr(dataset, "extras_at_source", False)
 
     @property
     def keys(self) -> list[str]:

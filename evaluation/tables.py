@@ -2,8 +2,8 @@ r"""Tables of results folders.
 
     python -m evaluation.tables results/* --format=markdown
 
-prints one row per folder: mean and standard deviation over the slices. Other paths, and folders
-without a finished slice, are skipped with a note.
+prints one row per folder: mean and standard deviation over the slices (of lesions: over the slices
+that have one). Other paths, and folders without a finished slice, are skipped with a note.
 
     python -m evaluation.tables --grid results/mri results/ct --format=latex --metrics=psnr,ssim
     python -m evaluation.tables --grid results/mri --compare natural_1_pc knee_1_pc
@@ -14,12 +14,13 @@ between two methods, with intervals and tests by volume.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs import clear_errors, quiet_pipe
 from evaluation.results.cells import (
     IMAGE_METRICS,
+    LESION_METRICS,
     METRICS,
     Cell,
     describe_measurement,
@@ -29,6 +30,7 @@ from evaluation.results.cells import (
 from evaluation.results.folder import read_rows
 from evaluation.show.comparison_table import comparison_table
 from evaluation.show.markup import (
+    MISSING,
     SPREADS,
     Column,
     Text,
@@ -68,9 +70,16 @@ def make_table(folders: list[Path], style: str, *, spread: str = "std") -> str:
 
 def flat_table(cells: Sequence[Cell], spread: str) -> tuple[list[Column], list[list[Text]]]:
     """Columns and rows of the table with one row per folder."""
-    titles = [METRICS[name].title for name in (*IMAGE_METRICS, SECONDS)]
+    names = _metrics(cells)
+    titles = [METRICS[name].title for name in (*names, SECONDS)]
     columns = [Column(name, number=False) for name in HEADER] + [Column(t) for t in titles]
-    return columns, [[Text(text) for text in _texts(cell, spread)] for cell in cells]
+    return columns, [[Text(text) for text in _texts(cell, names, spread)] for cell in cells]
+
+
+def _metrics(cells: Sequence[Cell]) -> list[str]:
+    """Metrics of the table: those of images, and those of lesions where there are some."""
+    there = {name for cell in cells for row in cell.rows.values() for name in row}
+    return [*IMAGE_METRICS, *(name for name in LESION_METRICS if name in there)]
 
 
 def _labels(cell: Cell) -> list[str]:
@@ -89,27 +98,40 @@ def _labels(cell: Cell) -> list[str]:
     ]
 
 
-def _texts(cell: Cell, spread: str) -> list[str]:
+def _texts(cell: Cell, names: Sequence[str], spread: str) -> list[str]:
     seconds = mean_std(list(cell.values(SECONDS).values()))[0]
     return [
         *_labels(cell),
-        *(_number(cell, name, spread) for name in IMAGE_METRICS),
+        *(_number(cell, name, spread) for name in names),
         f"{seconds:.{METRICS[SECONDS].digits}f}",
     ]
 
 
 def _number(cell: Cell, name: str, spread: str) -> str:
     """Mean and spread of a metric, with the number of slices if some lack it."""
-    values = cell.values(name)
-    lacking = "" if len(values) == len(cell.rows) else f" ({len(values)} of {len(cell.rows)})"
+    values = _values(cell, name)
+    if not values:
+        return MISSING
+    complete = name in LESION_METRICS or len(values) == len(cell.rows)
+    lacking = "" if complete else f" ({len(values)} of {len(cell.rows)})"
     return number(values, METRICS[name], spread, cell.unit) + lacking
 
 
+def _values(cell: Cell, name: str) -> dict[str, float]:
+    """Values of a metric by slice; none of lesions where the data have none."""
+    there = any(name in row for row in cell.rows.values())
+    return cell.values(name) if there or name not in LESION_METRICS else {}
+
+
+def _mean_std(values: Mapping[str, float]) -> tuple[float | str, float | str]:
+    return mean_std(list(values.values())) if values else ("", "")
+
+
 def _csv(cells: list[Cell]) -> str:
-    names = (*IMAGE_METRICS, SECONDS)
+    names = (*_metrics(cells), SECONDS)
     header = [*HEADER, *(f"{name}_{part}" for name in names for part in ("mean", "std"))]
     lines = [
-        _labels(cell) + [v for name in names for v in mean_std(list(cell.values(name).values()))]
+        _labels(cell) + [v for name in names for v in _mean_std(_values(cell, name))]
         for cell in cells
     ]
     return write_csv([header, *lines])

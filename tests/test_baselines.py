@@ -65,7 +65,7 @@ def _images(operator: LinearOperator, count: int = 2, dtype=torch.float64):
 def _embedded(kind: str, count: int, size: int):
     """Embedded validation slices and their measurement."""
     data = load_config(str(ROOT / "configs" / "evaluate.py")).data
-    data.subset = "head_ct" if kind == "ct" else "brain"
+    data.subset, data.fit = ("ct", "") if kind == "ct" else ("brain", "resize")
     data.image_size = size
     dataset = prepare_dataset(data, "val")
     x = torch.stack([dataset[i].image for i in range(count)])

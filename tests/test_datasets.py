@@ -1,5 +1,6 @@
 """Data sets: what they give, that splits are disjoint and stable, and that bad input says so."""
 
+import hashlib
 import math
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 from PIL import Image
+from scipy.ndimage import binary_dilation
 from torch.utils.data import DataLoader
 
 from datasets import DATASETS, DataError, Sample, collate, create_dataset
@@ -19,17 +21,23 @@ from datasets.embedded import NATURAL, SAMPLES
 from datasets.fastmri import PD, PDFS, open_fastmri
 from datasets.image_folder import open_image_folder
 from datasets.lodopab import open_lodopab
+from datasets.prepare import prepare_dataset
 from datasets.slices import choose_slices
 from datasets.splits import seeded_split
-from operators.fourier import ifft2c
+from evaluation.evaluate import number_people
 from tests.data_writers import overwrite, truncate, write_fastmri, write_lodopab, write_picture
 
 SPLITS = ("train", "val", "test")
-SUBSETS = ("brain", "head_ct", "natural")
+SUBSETS = ("brain", "ct", "natural")
 
 
 def samples(subset, split="test", **fields):
     return create_dataset({"name": "samples", "subset": subset, **fields}, split)
+
+
+def ring(mask, width=3):
+    """Pixels around a mask, with a gap of one."""
+    return binary_dilation(mask, iterations=width + 1) & ~binary_dilation(mask)
 
 
 @pytest.fixture
@@ -61,7 +69,8 @@ def test_embedded_items(subset, split):
         assert item.image.max() == 1
         assert item.scale[0] < item.scale[1]
         if subset != "natural":
-            assert item.image.shape[1:] == ((256, 256) if subset == "brain" else (362, 362))
+            side = 320 if subset == "ct" and split != "train" else 256
+            assert item.image.shape[1:] == (side, side)
 
 
 @pytest.mark.parametrize("subset", SUBSETS)
@@ -91,14 +100,15 @@ def test_embedded_brain_can_be_shrunk():
 @pytest.mark.parametrize(
     ("subset", "options", "message"),
     [
-        ("brain", {"fit": "resize", "load_kspace": True}, r"whole image.*data\.fit"),
+        ("brain", {"image_size": 257}, "at least 257 pixels a side, got 256"),
+        ("ct", {"image_size": 321}, "at least 321 pixels a side, got 320"),
         ("brain", {"fit": "resize", "image_size": 257}, "at least 257 pixels a side, got 256"),
         ("brain", {"fit": "pad"}, r"unknown data\.fit 'pad'.*resize"),
-        ("head_ct", {"fit": "resize"}, r"'head_ct' is resized anyway; set data\.fit to ''"),
+        ("ct", {"fit": "resize"}, r"'ct' is resized anyway; set data\.fit to ''"),
         ("natural", {"fit": "resize"}, "'natural' is resized anyway"),
     ],
 )
-def test_embedded_fit_is_refused_where_it_means_nothing(subset, options, message):
+def test_embedded_options_are_refused_where_it_means_nothing(subset, options, message):
     with pytest.raises(DataError, match=message):
         samples(subset, "test", **options)
 
@@ -111,44 +121,102 @@ def test_embedded_splits_are_disjoint(subset):
     assert not set(NATURAL["val"]) & set(NATURAL["test"])
 
 
-@pytest.mark.parametrize(("folder", "apart_mm"), [("brain", 5), ("head_ct", 6)])
-def test_embedded_slices_of_different_splits_lie_apart(folder, apart_mm):
-    spacing = 1 if folder == "brain" else 1.5
-    where = []
-    for path in sorted(SAMPLES.glob(f"{folder}/**/*.h*5")):
-        with h5py.File(path) as file:
-            where += [(path, index * spacing) for index in file.attrs["source_slices"]]
-    gaps = [abs(a - b) for p, a in where for q, b in where if p != q]
-    assert min(gaps) >= apart_mm
+def test_embedded_people_are_in_one_split_each_and_alternate():
+    counts = {}
+    for subset in ("brain", "ct"):
+        seen = []
+        for split in SPLITS:
+            data = samples(subset, split)
+            assert data.people.keys() == set(data.keys)
+            people = [data.people[key] for key in data.keys]
+            counts[subset, split] = (len(people), len(set(people)))
+            assert len(set(people[: len(set(people))])) == len(set(people))
+            seen += set(people)
+        assert len(seen) == len(set(seen))
+    assert list(counts.values()) == [(33, 1), (18, 1), (42, 3), (40, 2), (18, 3), (24, 4)]
 
 
-def test_embedded_files_are_small():
+def test_embedded_people_are_known_to_the_evaluation():
+    prepared = prepare_dataset(
+        {"name": "samples", "subset": "ct", "image_size": 64}, "val", limit=6
+    )
+    people = number_people(prepared.people, prepared.keys)
+    assert [*people.values()] == [f"person {i}" for i in (1, 2, 3, 1, 2, 3)]
+
+
+def test_embedded_files_are_small_and_as_they_were_made():
     sizes = [path.stat().st_size for path in SAMPLES.rglob("*") if path.is_file()]
-    assert sum(sizes) <= 6e6
+    assert sum(sizes) <= 13e6
+    sums = dict(
+        line.split("  ")[::-1] for line in (SAMPLES / "SHA256SUMS").read_text().splitlines()
+    )
+    found = {path.relative_to(SAMPLES).as_posix(): path for path in SAMPLES.rglob("*.h5")}
+    assert sums == {n: hashlib.sha256(found[n].read_bytes()).hexdigest() for n in sorted(found)}
 
 
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_embedded_kspace_gives_the_image(split):
-    for item in map(samples("brain", split, load_kspace=True).__getitem__, range(4)):
-        kspace = item.extras["kspace"]
-        assert kspace.shape == (1, 256, 256)
-        assert kspace.dtype == torch.complex64
-        low, high = item.scale
-        magnitude = (ifft2c(kspace).abs() - low) / (high - low)
-        torch.testing.assert_close(magnitude, item.image, atol=1e-3, rtol=0)
-        assert ifft2c(kspace).angle()[0, 128].std() > 0.1  # a phase to reconstruct
+def test_embedded_brains_are_upright_and_keep_grey_levels():
+    data = samples("brain", "val")
+    item = data[data.keys.index("patient03_T1W.h5:3")]
+    with h5py.File(SAMPLES / "brain/singlecoil_val/patient03_T1W.h5") as file:
+        np.testing.assert_allclose(
+            item.image[0] * item.scale[1], file["reconstruction_rss"][3], rtol=1e-6
+        )
+    rows, columns = (torch.nonzero(item.image[0].sum(1 - axis)) for axis in (0, 1))
+    assert rows[-1] - rows[0] > 1.1 * (columns[-1] - columns[0])  # a head is longer than wide
 
 
-def test_head_ct_is_scaled_as_lodopab_and_upright():
-    data = samples("head_ct", "val")
-    with h5py.File(data.slices[0][0]) as file:
-        stored = file["data"][0]
-    brain = np.median(stored[150:210, 150:210])
-    assert brain == pytest.approx((20 + 30 * 0.01998) / 81.35858, abs=0.005)  # 30 HU
-    image = data[0].image[0]
-    widths = (image > 0.2).float().sum(1)  # the head is narrow at the nose, wide at the back
-    rows = torch.nonzero(widths > 0).flatten()
-    assert widths[rows[0] + 10] < widths[rows[-1] - 40]
+def test_embedded_brains_are_a_folder_of_fastmri():
+    for split in SPLITS:
+        as_fastmri, data = open_fastmri(SAMPLES / "brain", split), samples("brain", split)
+        assert sorted(as_fastmri.keys) == sorted(data.keys)
+        first = as_fastmri[as_fastmri.keys.index(data.keys[0])]
+        assert torch.equal(first.image, data[0].image)
+    assert len(open_fastmri(SAMPLES / "brain", "test", acquisition="AXFLAIR")) == 18
+
+
+@pytest.mark.parametrize(("split", "slices"), [("train", 1), ("val", 2), ("test", 8)])
+def test_embedded_lesions_are_brighter_than_their_surroundings(split, slices):
+    found = 0
+    for item in samples("brain", split):
+        mask = item.extras["lesions"]
+        assert mask.dtype == torch.bool
+        assert mask.shape == item.image.shape
+        if mask.any():
+            assert "FLAIR" in item.key
+            near = ring(mask[0].numpy())
+            assert item.image[0].numpy()[near].mean() < 0.85 * item.image[mask].mean()
+            found += 1
+    assert found == slices
+
+
+def test_embedded_lesions_go_along_with_the_image():
+    name = "patient09_FLAIR.h5:3"
+    items = {}
+    for fields in ({}, {"image_size": 192}, {"image_size": 128, "fit": "resize"}):
+        data = samples("brain", **fields)
+        items[fields.get("image_size")] = data[data.keys.index(name)].extras["lesions"]
+    torch.testing.assert_close(items[192], items[None][:, 32:224, 32:224])
+    assert items[128].shape == (1, 128, 128)
+    assert int(items[128].sum()) == pytest.approx(int(items[None].sum()) / 4, rel=0.1)
+    assert not samples("ct")[0].extras
+
+
+def test_embedded_ct_is_in_hounsfield_units_without_fill_values():
+    for split in SPLITS:
+        data = samples("ct", split)
+        for item in data:
+            assert item.scale[0] == -1000  # air is 0
+        image = data[0].image[0] * (data[0].scale[1] + 1000) - 1000
+        assert image[:2].mean() == pytest.approx(-1000, abs=20)
+        soft = (image > -20) & (image < 120)  # water is 0
+        assert 0.08 < soft.float().mean() < 0.6
+        middle = (image[len(image) // 2] > -500).nonzero()
+        assert len(middle) > 0.4 * len(image)  # an axial chest is wide
+
+
+def test_the_old_name_of_ct_is_understood(caplog):
+    assert samples("head_ct").keys == samples("ct").keys
+    assert "'head_ct' is now 'ct'" in caplog.text
 
 
 def test_scale_gives_the_original(knee):
@@ -161,14 +229,14 @@ def test_scale_gives_the_original(knee):
 
 
 def test_collate():
-    data = samples("brain", load_kspace=True)
+    data = samples("brain")
     batch = collate([data[0], data[1]])
     assert isinstance(batch, Sample)
     assert batch.image.shape == (2, 1, 256, 256)
     assert batch.scale.shape == (2, 2)
     assert batch.scale[1].tolist() == list(data[1].scale)
     assert batch.key == tuple(data.keys[:2])
-    assert batch.extras["kspace"].shape == (2, 1, 256, 256)
+    assert batch.extras["lesions"].shape == (2, 1, 256, 256)
 
 
 def test_collate_names_the_samples_that_do_not_fit():
@@ -181,8 +249,8 @@ def test_collate_names_the_samples_that_do_not_fit():
         collate([])
 
 
-def test_workers_give_the_same_items():
-    data = samples("brain", load_kspace=True)
+def test_workers_give_the_same_items(knee):
+    data = open_fastmri(knee, "train", load_kspace=True)
     data[0]  # a file was opened before the workers are started
     loader = DataLoader(data, batch_size=4, num_workers=2, collate_fn=collate)
     batches = list(loader)
@@ -508,7 +576,7 @@ def test_unknown_names_list_the_known_ones():
         DataError, match=r"'knee'.*fastmri, image_folder, lodopab, rsna_head, samples"
     ):
         create_dataset({"name": "knee"}, "train")
-    with pytest.raises(DataError, match=r"'heart'.*brain, head_ct, natural"):
+    with pytest.raises(DataError, match=r"'heart'.*brain, ct, natural"):
         samples("heart")
     for name in DATASETS:
         with pytest.raises(DataError, match=r"'validation'.*train, val, test"):
@@ -520,8 +588,8 @@ def test_fields_of_another_data_set_are_refused(tmp_path):
         create_dataset({"name": "lodopab", "root": str(tmp_path), "acquisition": PD}, "train")
     with pytest.raises(DataError, match="image_size"):
         samples("brain", image_size=-1)
-    with pytest.raises(DataError, match="no k-space"):
-        samples("head_ct", load_kspace=True)
+    with pytest.raises(DataError, match=r"'samples' does not read data\.load_kspace"):
+        samples("ct", load_kspace=True)
 
 
 # --- bad input: the message names the file and the remedy ----------------------------------------
@@ -605,7 +673,7 @@ def test_file_that_goes_bad_after_opening(tmp_path):
     root = tmp_path / "brain"
     shutil.copytree(SAMPLES / "brain", root)
     data = open_fastmri(root, "train")
-    path = next(root.glob("singlecoil_train/*.h5"))
+    path = data.files[0]
     content = bytearray(path.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)  # inside a compressed slice
     path.write_bytes(content)

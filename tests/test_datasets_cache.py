@@ -196,11 +196,28 @@ def test_what_the_disk_cache_cannot_hold(tmp_path, cache):
     data = {"name": "image_folder", "root": str(tmp_path / "p"), "cache": "disk"}
     with pytest.raises(DataError, match=r"png.*expected an image of.*data\.image_size"):
         prepare_dataset({**data, "cache_dir": str(cache)}, "train")
-    brain = {"name": "samples", "subset": "brain", "load_kspace": True, "cache": "disk"}
+    for split in ("train", "val"):
+        write_fastmri(tmp_path / f"f/singlecoil_{split}/f{split}.h5")
+    knee = {"name": "fastmri", "root": str(tmp_path / "f"), "load_kspace": True, "cache": "disk"}
     with pytest.raises(DataError, match=r"holds images alone, not kspace.*none or memory"):
-        prepare_dataset({**brain, "cache_dir": str(cache)}, "val")
+        prepare_dataset({**knee, "cache_dir": str(cache)}, "val")
     with pytest.raises(DataError, match=r"'ram'.*none, memory, disk"):
         prepare_dataset({**data, "cache": "ram"}, "train")
+
+
+@pytest.mark.parametrize("limit", [0, 9])
+def test_lesion_masks_stay_where_they_are(cache, limit):
+    brain = {"name": "samples", "subset": "brain"}
+    source = create_dataset(brain, "test")
+    for _ in range(2):  # built, opened
+        data = prepare_dataset(
+            {**brain, "cache": "disk", "cache_dir": str(cache)}, "test", limit=limit, processes=1
+        )
+        assert len(data) == limit or len(source)
+        for i in (4, 7):
+            assert torch.equal(data[i].image, source[i].image)
+            assert torch.equal(data[i].extras["lesions"], source[i].extras["lesions"])
+        assert data[4].extras["lesions"].any()
 
 
 def test_a_killed_worker_is_an_error(tmp_path, cache):
@@ -213,7 +230,7 @@ def test_a_killed_worker_is_an_error(tmp_path, cache):
         def __getitem__(self, i):
             if i == 50:
                 os._exit(9)
-            return create_dataset({"name": "samples", "subset": "brain"}, "val")[0]
+            return create_dataset({"name": "samples", "subset": "ct"}, "val")[0]
 
     with pytest.raises(DataError, match=r"was killed.*memory"):
         open_cache(Deadly(), settings={}, cache_dir=str(cache), processes=2)

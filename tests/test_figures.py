@@ -226,7 +226,7 @@ def evaluated(tmp_path_factory):
     """Zero-filled and FBP of small embedded slices."""
     root = tmp_path_factory.mktemp("results")
     folders = []
-    for name, subset, operator in (("zero_filled", "brain", "mri"), ("fbp", "head_ct", "ct")):
+    for name, subset, operator in (("zero_filled", "brain", "mri"), ("fbp", "ct", "ct")):
         config = load_config(str(ROOT / "configs" / "evaluate.py"))
         config.sampler.name, config.data.subset, config.operator.name = name, subset, operator
         config.data.image_size, config.panels, config.limit = 64, 0, 3
@@ -256,9 +256,9 @@ def test_images_behind_the_results(evaluated):
 def test_panels_from_folders(evaluated, tmp_path, capsys):
     main(["panels", str(evaluated[0]), f"--out={tmp_path}", "--inset=10,12,16"])
     printed = capsys.readouterr().out
-    assert "panels_file_brain_colin27_test.h5_1.png" in printed
+    assert "panels_patient09_FLAIR.h5_0.png" in printed
     assert len(list(tmp_path.iterdir())) == 2
-    with pytest.raises(SystemExit, match=r"no slice x in all folders; there are: file_brain"):
+    with pytest.raises(SystemExit, match=r"no slice x in all folders; there are: patient04"):
         main(["panels", str(evaluated[0]), "--key=x"])
     with pytest.raises(SystemExit):
         main(["panels", str(evaluated[0]), "--inset=1,2"])

@@ -61,7 +61,7 @@ def test_counts_are_numpys_for_any_image(image):
 
 
 def test_the_disk_cache_is_mapped_anew_without_effect(tmp_path, monkeypatch):
-    data = {"name": "samples", "subset": "brain", "cache": "disk", "cache_dir": str(tmp_path)}
+    data = {"name": "samples", "subset": "ct", "cache": "disk", "cache_dir": str(tmp_path)}
     cached = prepare_dataset(data, "train", processes=1)
     images = torch.stack([cached[i].image for i in range(len(cached))])
     monkeypatch.setattr(module, "BATCH", 2)

@@ -289,7 +289,7 @@ def test_keys_reach_everything(page):
         "Right",
         "Order",
         "error",
-        "file_brain_colin27_test.h5:0:",
+        "patient04_FLAIR.h5:0:",
     ]
     before = browser.run(f"+{focus}.value")
     for _ in range(3):

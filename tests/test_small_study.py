@@ -91,7 +91,7 @@ def test_there_are_three_priors_of_four_sizes():
         counts.setdefault(prior, []).append(
             sum(p.numel() for p in create_model(config).parameters() if p.requires_grad)
         )
-    assert counts["natural"] == counts["brain"] == counts["head"] == sorted(counts["brain"])
+    assert counts["natural"] == counts["brain"] == counts["chest"] == sorted(counts["brain"])
 
 
 def test_only_the_data_differ_between_priors():
@@ -101,15 +101,15 @@ def test_only_the_data_differ_between_priors():
     assert configs[0] == configs[1] == configs[2]
 
 
-@pytest.mark.parametrize("prior", ["brain", "head"])
-def test_whole_heads_are_seen_at_128_pixels(prior):
+@pytest.mark.parametrize("prior", ["brain", "chest"])
+def test_whole_bodies_are_seen_at_128_pixels(prior):
     data = create_dataset(load_config(f"configs/small_study.py:{prior}_1").data, "train")
     assert data[0].image.shape == (1, 128, 128)
 
 
 @pytest.mark.parametrize("name", ["natural", "natural_3", "knee_1", "1"])
 def test_an_unknown_prior_is_refused(name):
-    with pytest.raises(ValueError, match=rf"natural_1, brain_1, .*head_4_attention, got '{name}'"):
+    with pytest.raises(ValueError, match=rf"natural_1, brain_1, .*chest_4_attention, got '{name}'"):
         load_config(f"configs/small_study.py:{name}")
 
 
@@ -154,7 +154,7 @@ def test_the_embedded_sets_are_read_at_128_pixels(tmp_path):
         dataset = create_dataset(data, data.pop("split"))
         assert dataset[0].image.shape == (1, 128, 128)
         sizes[name] = len(dataset)
-    assert {"brain_t1": 6, "head_ct": 5, "photos": 2}.items() <= sizes.items()
+    assert {"brain_mr": 42, "chest_ct": 24, "photos": 2}.items() <= sizes.items()
     assert sizes.get(BODY, 1) == 1
 
 
@@ -193,9 +193,9 @@ def test_the_warm_start_of_ct():
 
 
 def test_what_is_out_of_distribution():
-    assert outside("brain", MRI) == ("head_ct", "brain_pd", "brain_gd", "brain_sagittal")
-    assert outside("head", CT) == ("brain_t1", "body_ct")
-    assert set(outside("natural", CT)) == {"brain_t1", "head_ct", "body_ct"}
+    assert outside("brain", MRI) == ("chest_ct", "brain_pd", "brain_gd", "brain_sagittal")
+    assert outside("chest", CT) == ("brain_mr", "body_ct")
+    assert set(outside("natural", CT)) == {"brain_mr", "chest_ct", "body_ct"}
 
 
 # --- running them
@@ -204,7 +204,7 @@ def test_what_is_out_of_distribution():
 def test_a_prior_is_evaluated_and_again_at_no_cost(tmp_path, capfd):
     write_prior(tmp_path / f"runs/{prior_folder('brain_1')}/checkpoints/step_00000001.pt")
     argv = ["--quick", f"--out={tmp_path}/out", f"--prior-root={tmp_path}/runs"]
-    argv += ["--only=head_ct/*/brain_1_*[cfl]"]
+    argv += ["--only=chest_ct/*/brain_1_*[cfl]"]
     small_study.main([*argv, "--part=0/2"])
     small_study.main([*argv, "--part=1/2"])
     folders = sorted((tmp_path / "out").glob("*/*/brain_1_*"))
@@ -220,10 +220,10 @@ def test_a_prior_is_evaluated_and_again_at_no_cost(tmp_path, capfd):
 
 
 def test_missing_priors_are_listed_before_anything_runs(tmp_path):
-    argv = [f"--out={tmp_path}", f"--prior-root={tmp_path}", "--only=brain_t1/*/*_1_pc"]
-    with pytest.raises(SystemExit, match=r"small_study_natural_1, .*head_1; run training_scripts"):
+    argv = [f"--out={tmp_path}", f"--prior-root={tmp_path}", "--only=brain_mr/*/*_1_pc"]
+    with pytest.raises(SystemExit, match=r"small_study_natural_1, .*chest_1; run training_scripts"):
         small_study.main(argv)
-    assert not (tmp_path / "brain_t1").exists()
+    assert not (tmp_path / "brain_mr").exists()
 
 
 def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch):
@@ -231,11 +231,11 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch):
 
     def evaluate(config, out, device):
         done.append(out)
-        if "head_ct" in str(out):
+        if "chest_ct" in str(out):
             raise ValueError("too bad")
 
     monkeypatch.setattr(small_study, "evaluate", evaluate)
-    with pytest.raises(SystemExit, match=r"1 of 3 failed.*\n  head_ct/gaussian1d_4x/tv: too bad"):
+    with pytest.raises(SystemExit, match=r"1 of 3 failed.*\n  chest_ct/gaussian1d_4x/tv: too bad"):
         small_study.main([f"--out={tmp_path}", f"--only=*/{MRI}/tv"])
     assert len(done) == 3
 
@@ -262,7 +262,7 @@ def test_a_part_that_does_not_exist_is_refused(part, capsys):
 # --- findings
 
 
-COUNTS = {"brain_t1": 6, "head_ct": 5, BODY: 1}
+COUNTS = {"brain_mr": 6, "chest_ct": 5, BODY: 1}
 
 
 def keys_of(data: str) -> list[str]:
@@ -379,7 +379,7 @@ def test_findings_about_photographs(scores):
 def test_differences_are_of_slices_that_both_have(tmp_path):
     rows = [(f"x.h5:{i}", 30.0 + i, 0.5, 0.1) for i in range(6)]
     for name, part in (("brain_1_pc", rows), ("brain_2_pc", rows[2:4])):
-        write_results(tmp_path / "brain_t1" / MRI / name, part)
+        write_results(tmp_path / "brain_mr" / MRI / name, part)
     row = size_findings(Scores(read_grid([tmp_path])))[0]
     assert (row.inside.interval.mean, row.inside.slices) == (0, 2)
     assert row.outside.slices == 0
@@ -403,26 +403,26 @@ def test_the_summary_and_its_figure(study, tmp_path, capsys):
 
 def test_the_figure_s_axes(scores):
     panels = size_panels(scores)
-    assert [panel.known for panel in panels[::3]] == [set(), {"head"}, set(), {"brain"}]
+    assert [panel.known for panel in panels[::3]] == [set(), {"chest"}, set(), {"brain"}]
     assert len({panel.column for panel in panels}) == 4
     assert [panel.row for panel in panels[:3]] == ["PC / CCDF", "Jalal", "PnP"]
     first = panels[0]
     assert first.reference == pytest.approx(27.5)
     assert first.lines["brain"]["4"].mean == pytest.approx(33.2 + 2.5, abs=0.02)
-    assert first.lines.keys() == {"natural", "brain", "head"}
+    assert first.lines.keys() == {"natural", "brain", "chest"}
 
 
 def test_what_is_not_finished_is_named(tmp_path):
     for name, count in (("brain_1_pc", 3), ("brain_2_pc", 2)):
         rows = [(f"x.h5:{i}", 30.0 + i, 0.5, 0.1) for i in range(count)]
-        write_results(tmp_path / "brain_t1" / MRI / name, rows)
+        write_results(tmp_path / "brain_mr" / MRI / name, rows)
     summarize([str(tmp_path)])
     text = (tmp_path / "summary.md").read_text()
-    assert "lacking slices:** brain_t1/gaussian1d_4x/brain_2_pc\n" in text
+    assert "lacking slices:** brain_mr/gaussian1d_4x/brain_2_pc\n" in text
 
 
 def test_without_results_the_summary_says_what_to_run(tmp_path):
-    write_results(tmp_path / "brain_t1" / MRI / "tv", [("x.h5:0", 30.0, 0.5, 0.1)])
+    write_results(tmp_path / "brain_mr" / MRI / "tv", [("x.h5:0", 30.0, 0.5, 0.1)])
     with pytest.raises(SystemExit, match=r"no finished slice of a prior; run evaluation/small"):
         summarize([str(tmp_path)])
 
@@ -432,11 +432,11 @@ def test_without_results_the_summary_says_what_to_run(tmp_path):
 
 def test_the_scripts_list_what_they_do(tmp_path):
     assert bash(TRAIN, "--list").stdout.split() == list(NAMES)
-    assert bash(TRAIN, "--list", "head_4", "natural_1").stdout.split() == ["head_4", "natural_1"]
-    argv = ("--list", "--only=head_ct/*/head_1_*")
+    assert bash(TRAIN, "--list", "chest_4", "natural_1").stdout.split() == ["chest_4", "natural_1"]
+    argv = ("--list", "--only=chest_ct/*/chest_1_*")
     assert bash(EVALUATE, *argv, OUT=str(tmp_path)).stdout.split() == [
-        *(f"head_ct/{MRI}/head_1_{sampler}" for sampler in STUDIED[MRI]),
-        *(f"head_ct/{CT}/head_1_{sampler}" for sampler in STUDIED[CT]),
+        *(f"chest_ct/{MRI}/chest_1_{sampler}" for sampler in STUDIED[MRI]),
+        *(f"chest_ct/{CT}/chest_1_{sampler}" for sampler in STUDIED[CT]),
     ]
 
 
@@ -476,7 +476,7 @@ def test_the_evaluation_script_shares_the_cells_and_sums_up(tmp_path):
     log, fake = tmp_path / "log", tmp_path / "python"
     fake.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
     fake.chmod(0o755)
-    write_results(tmp_path / "out/brain_t1" / MRI / "tv", [("x.h5:0", 30.0, 0.5, 0.1)])
+    write_results(tmp_path / "out/brain_mr" / MRI / "tv", [("x.h5:0", 30.0, 0.5, 0.1)])
     environment = {"PYTHON": str(fake), "JOBS": "2", "OUT": f"{tmp_path}/out"}
     result = bash(EVALUATE, "--quick", **environment)
     assert result.returncode == 0, result.stderr

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole way on embedded data. Training: fit a toy prior to photographs, for a minute.
-# Reconstruction: brain MR from 4x undersampled k-space and head CT from 30 views, both with the
+# Reconstruction: brain MR from 4x undersampled k-space and CT from 30 views, both with the
 # shipped prior of photographs, beside zero-filling or FBP, converged TV, and (MR) the toy.
 # Tables and pictures. Minutes on 2 CPU cores (README.md).
 #
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 source training_scripts/common.sh
 [ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
 
-name=demo steps=500 limit=0
+name=demo steps=500 limit=12  # slices; people take turns
 for argument in "$@"; do
   case "$argument" in
     -h | --help) usage; exit ;;
@@ -41,24 +41,24 @@ reconstruct() {
 }
 mr=(--config.data.subset=brain --config.operator.mask=gaussian1d
   --config.operator.acceleration=4 --config.operator.center_fraction=0.04)
-ct=(--config.data.subset=head_ct --config.operator.name=ct --config.operator.num_views=30)
+ct=(--config.data.subset=ct --config.operator.name=ct --config.operator.num_views=30)
 shipped=(--config.prior=natural_small --config.sampler.num_steps=50)
 reconstruct brain/gaussian1d_4x/zero_filled zero_filled "${mr[@]}"
 reconstruct brain/gaussian1d_4x/tv tv "${mr[@]}"
 reconstruct brain/gaussian1d_4x/toy pnp "${mr[@]}" --config.prior="runs/$name" \
   --config.sampler.num_steps=20
 reconstruct brain/gaussian1d_4x/natural_small pnp "${mr[@]}" "${shipped[@]}"
-reconstruct head_ct/views_30/fbp fbp "${ct[@]}"
-reconstruct head_ct/views_30/tv tv "${ct[@]}"
-reconstruct head_ct/views_30/natural_small pnp "${ct[@]}" "${shipped[@]}"
+reconstruct ct/views_30/fbp fbp "${ct[@]}"
+reconstruct ct/views_30/tv tv "${ct[@]}"
+reconstruct ct/views_30/natural_small pnp "${ct[@]}" "${shipped[@]}"
 
 echo "== 3/3 tables and pictures"
 mr_folders=("$out"/brain/gaussian1d_4x/{zero_filled,tv,toy,natural_small})
-ct_folders=("$out"/head_ct/views_30/{fbp,tv,natural_small})
+ct_folders=("$out"/ct/views_30/{fbp,tv,natural_small})
 {
-  python -m evaluation.tables "${mr_folders[@]}"
+  python -m evaluation.tables --spread=ci "${mr_folders[@]}"
   echo
-  python -m evaluation.tables "${ct_folders[@]}"
+  python -m evaluation.tables --spread=ci "${ct_folders[@]}"
 } | tee "$out/table.md"
 python -m evaluation.figures panels "${mr_folders[@]}" --out="$out/figures"
 python -m evaluation.figures panels "${ct_folders[@]}" --out="$out/figures"
@@ -70,7 +70,7 @@ from evaluation.results.folder import read_rows
 
 print()
 bad = False
-for place, least in (("brain/gaussian1d_4x", 2), ("head_ct/views_30", 1)):
+for place, least in (("brain/gaussian1d_4x", 2), ("ct/views_30", 1)):
     tv, shipped = (
         statistics.fmean(float(row["psnr"]) for row in read_rows(Path(sys.argv[1], place, method)))
         for method in ("tv", "natural_small")

@@ -3,7 +3,7 @@
 # hour on one CPU core, half of it with JOBS=2 on two.
 #
 #   bash training_scripts/train_small_study.sh                   all, smallest first
-#   bash training_scripts/train_small_study.sh natural_1 head_4  some
+#   bash training_scripts/train_small_study.sh natural_1 chest_4 some
 #   JOBS=2 bash training_scripts/train_small_study.sh            two at a time, a thread each
 #   NATURAL=FOLDER bash training_scripts/train_small_study.sh    photographs of one's own, in
 #                                                                FOLDER/train and FOLDER/val
@@ -26,7 +26,7 @@ for argument in "$@"; do
 done
 if [ "${#names[@]}" = 0 ]; then
   for size in 1 2 4 4_attention; do
-    names+=("natural_$size" "brain_$size" "head_$size")
+    names+=("natural_$size" "brain_$size" "chest_$size")
   done
 fi
 if [ "$list" = 1 ]; then

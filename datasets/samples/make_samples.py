@@ -1,108 +1,75 @@
-"""Make the embedded brain and head CT samples from two freely redistributable Debian packages.
+"""Make the embedded samples from the folder of shared data that README.md of this folder lists.
 
-Download the sources (no root needed), then run from the top of the checkout::
+    python -m datasets.samples.make_samples --data=FOLDER
 
-    apt-get download mricron-data invesalius-examples
-    for deb in *.deb; do dpkg -x "$deb" extracted; done
-    python -m datasets.samples.make_samples \
-        --brain extracted/usr/share/mricron/templates/ch2.nii.gz \
-        --head extracted/usr/share/doc/invesalius-examples/examples/Cranium.inv3
-
-Needs nibabel (the extra `io`). The result depends only on the sources; README.md in this folder
-describes it.
+Run from the top of the checkout; needs nibabel and pydicom (the extra `io`). The files depend on
+the sources alone, to the byte with one version of HDF5: SHA256SUMS has their checksums.
 """
 
 import argparse
-import plistlib
-import tarfile
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
 import nibabel
 import numpy as np
-import torch
+import pydicom
+from scipy.io import loadmat
 from skimage.transform import resize
 
-from operators.fourier import fft2c
+from datasets.dicom import read_dicom
+from datasets.fit import fit_square
+from datasets.samples.lesions import find_lesions
 
 HERE = Path(__file__).parent
+SUMS = "SHA256SUMS"
 
-# Axial slices (index = mm) of Colin 27: slabs of 4 mm for training, pairs for evaluation, 5 mm
-# between the slabs of different splits. Below 62 the volume cuts off part of the head.
-BRAIN_SLICES = {
-    "train": (62, 64, 66, 78, 80, 82, 94, 96, 98, 110, 112, 114, 126, 128, 130),
-    "val": (87, 89, 119, 121),
-    "test": (71, 73, 103, 105, 135, 137),
+BRAIN_SIZE = 256  # pixels of 0.86 to 0.91 mm
+# split -> volume -> axial slices of the source, from below
+BRAIN = {
+    "train": {
+        "patient01_study1_FLAIR": (5, 8, 11, 14, 15, 18, 20, 23, 25, 27, 30),
+        "patient01_study1_T1W": (5, 8, 11, 14, 17, 20, 23, 26, 29, 31, 34),
+        "patient01_study1_T2W": (5, 8, 10, 13, 15, 18, 20, 23, 25, 27, 30),
+    },
+    "val": {
+        "patient03_study1_FLAIR": (6, 12, 17, 22, 25, 29),
+        "patient03_study2_T1W": (10, 18, 24, 29, 33, 38),
+        "patient03_study1_T2W": (6, 12, 17, 22, 25, 29),
+    },
+    "test": {
+        "patient04_study1_FLAIR": (9, 17, 22, 26, 29, 34),
+        "patient04_study1_T1W": (10, 18, 23, 28, 32, 37),
+        "patient04_study1_T2W": (9, 16, 21, 25, 29, 33),
+        "patient09_study2_FLAIR": (8, 16, 18, 24, 25, 31),
+        "patient12_study1_FLAIR": (10, 20, 26, 31, 33, 35),
+        "patient12_study1_T1W": (10, 20, 25, 31, 34, 38),
+        "patient12_study1_T2W": (9, 18, 23, 28, 31, 35),
+    },
 }
-BRAIN_SIZE = 256  # pixels of 1 mm: the volume's own grid, padded with its zero background
-BRAIN_UNIT = 2.0**-20  # one grey level; a power of two, so that grey levels stay exact
-KSPACE_STEP = 1 / 16  # grey levels; far below the source's own rounding to integers
-
-# Axial slices of the head CT, 1.5 mm apart; at least 6 mm between slices of different splits.
-HEAD_SLICES = {
-    "train": (36, 38, 50, 52, 64, 66, 78, 80),
-    "validation": (44, 72, 86),
-    "test": (30, 32, 58, 92, 94),
+# slices whose lesion masks were looked at and kept; the masks of all others are empty
+WITH_LESIONS = {
+    "patient01_study1_FLAIR": (15,),
+    "patient03_study1_FLAIR": (22, 25),
+    "patient09_study2_FLAIR": (16, 18, 24, 25),
+    "patient12_study1_FLAIR": (26, 31, 33, 35),
 }
-# LoDoPaB's attenuation scale (Leuschner et al. 2021, section "Methods"), 1/m.
-MU_WATER, MU_AIR = 20.0, 0.02
-MU_MAX = 3071 * (MU_WATER - MU_AIR) / 1000 + MU_WATER  # 81.35858
-LODOPAB_SIZE = 362
-LODOPAB_PIXEL = 260 / LODOPAB_SIZE  # mm: LoDoPaB's images show 26 cm x 26 cm
-HEAD_STEP = 2.0**-11  # 0.04 / m, about 2 HU: below the scan's noise
 
-HEADER = """<?xml version="1.0" encoding="utf-8"?>
-<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
- <encoding>
-  <encodedSpace>
-   <matrixSize><x>{n}</x><y>{n}</y><z>1</z></matrixSize>
-   <fieldOfView_mm><x>{n}</x><y>{n}</y><z>1</z></fieldOfView_mm>
-  </encodedSpace>
-  <reconSpace>
-   <matrixSize><x>{n}</x><y>{n}</y><z>1</z></matrixSize>
-   <fieldOfView_mm><x>{n}</x><y>{n}</y><z>1</z></fieldOfView_mm>
-  </reconSpace>
-  <encodingLimits>
-   <kspace_encoding_step_1>
-    <minimum>0</minimum><maximum>{last}</maximum><center>{centre}</center>
-   </kspace_encoding_step_1>
-  </encodingLimits>
-  <trajectory>cartesian</trajectory>
- </encoding>
-</ismrmrdHeader>
-"""
+CT_SIZE, CT_TRAIN_SIZE = 320, 256
+AIR = -1000  # HU
+CT_PEOPLE = {
+    "val": ("A046441", "A048383", "A058062"),
+    "test": ("A002304", "A027284", "A056642", "A062055"),
+}
+# series of ct_lung.h5 -> slices; the other two series are the same scans with another kernel
+CT_TRAIN = {
+    "Lung_Dx-A0001_2.000000-5mm-40805": range(3, 28),
+    "Lung_Dx-A0002_2.000000-ThoraxRouti": range(15),
+}
 
-
-def quantise(x: np.ndarray, step: float) -> np.ndarray:
-    """`x` rounded to multiples of `step`, which makes it compressible."""
-    if np.iscomplexobj(x):
-        return quantise(x.real, step) + 1j * quantise(x.imag, step)
-    return np.round(x / step) * step
-
-
-def brain_slice(volume: np.ndarray, index: int) -> np.ndarray:
-    """Axial slice of a (right, anterior, superior) volume in radiological view: (256, 256).
-
-    Anterior is up, the patient's right is on the left. The slice is padded, not resampled.
-    """
-    image = volume[::-1, ::-1, index].T  # (anterior to posterior, right to left)
-    rows, columns = ((BRAIN_SIZE - n) // 2 for n in image.shape)
-    padded = np.zeros((BRAIN_SIZE, BRAIN_SIZE))
-    padded[rows : rows + image.shape[0], columns : columns + image.shape[1]] = image
-    return padded
-
-
-def smooth_phase(size: int, index: int) -> np.ndarray:
-    """Second-order polynomial phase in radians that drifts with the slice: (size, size)."""
-    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    return 0.02 * index + 1.1 * x - 0.8 * y + 0.9 * x * y + 0.7 * y**2 - 0.4 * x**2
-
-
-def simulate_kspace(image: np.ndarray, index: int) -> np.ndarray:
-    """Noise-free single-coil k-space of a magnitude image with a smooth phase, complex64."""
-    signal = image * np.exp(1j * smooth_phase(image.shape[0], index))
-    kspace = fft2c(torch.from_numpy(signal)).numpy()
-    return (quantise(kspace, KSPACE_STEP) * BRAIN_UNIT).astype(np.complex64)
+SINOGRAM_STEP = 2.0**-10  # its rounding error is a fortieth of the noise, 0.011
+FAN_OBJECTS = ("solid_disc", "ta", "tb", "tc", "td")
 
 
 def write_dataset(file: h5py.File, name: str, data: np.ndarray) -> None:
@@ -117,80 +84,157 @@ def write_dataset(file: h5py.File, name: str, data: np.ndarray) -> None:
     )
 
 
-def write_brain(path: Path, volume: np.ndarray, slices: tuple[int, ...], kspace: bool) -> None:
-    """Write a fastMRI-style file: `reconstruction_rss`, header, attributes, optionally `kspace`."""
-    images = np.stack([brain_slice(volume, index) for index in slices])  # (n, 256, 256)
-    rss = (images * BRAIN_UNIT).astype(np.float32)
-    header = HEADER.format(n=BRAIN_SIZE, last=BRAIN_SIZE - 1, centre=BRAIN_SIZE // 2)
+def write(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, object]) -> None:
+    """Write an HDF5 file of arrays, whose first axis is that of slices, and attributes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w", track_order=True) as file:
-        file.create_dataset("ismrmrd_header", data=header.encode())
-        write_dataset(file, "reconstruction_rss", rss)
-        if kspace:
-            simulated = [simulate_kspace(*pair) for pair in zip(images, slices, strict=True)]
-            write_dataset(file, "kspace", np.stack(simulated))
-        file.attrs["acquisition"] = "AXT1"
-        file.attrs["max"] = float(rss.max())
-        file.attrs["norm"] = float(np.linalg.norm(rss.astype(np.float64)))
-        file.attrs["patient_id"] = "colin27"
-        file.attrs["simulated_kspace"] = "smooth second-order phase, no noise, one coil"
-        file.attrs["source"] = "Colin 27 average (ch2.nii.gz of mricron-data), see README.md"
-        file.attrs["source_slices"] = np.asarray(slices, dtype=np.int32)
+        for name, array in arrays.items():
+            write_dataset(file, name, array)
+        file.attrs.update(attributes)
 
 
-def read_head(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """HU volume (slices, rows, columns) and spacing (mm; x, y, z) of an InVesalius project."""
-    with tarfile.open(path) as tar:
-        members = {Path(member.name).name: member for member in tar.getmembers()}
-        plist = plistlib.load(tar.extractfile(members["main.plist"]))
-        matrix = tar.extractfile(members[plist["matrix"]["filename"]]).read()
-    volume = np.frombuffer(matrix, dtype=plist["matrix"]["dtype"])
-    return volume.reshape(plist["matrix"]["shape"]), tuple(plist["spacing"])
+def brain_slices(volume: np.ndarray) -> np.ndarray:
+    """Axial slices of a (right, anterior, superior) volume in radiological view: (n, 256, 256).
 
-
-def head_slice(volume: np.ndarray, spacing: tuple[float, ...], index: int) -> np.ndarray:
-    """Axial slice in LoDoPaB's scale, field of view and orientation: (362, 362) in [0, 1].
-
-    InVesalius stores rows from posterior to anterior, DICOM from anterior to posterior, and LoDoPaB
-    the transpose of DICOM's, so that the nose is up after the reader's rotation by -90 degrees.
+    Anterior is up, the patient's right on the left. Slices are padded with 0 to squares, and
+    resampled with anti-aliasing if they have more pixels.
     """
-    hu = volume[index, ::-1].astype(np.float64)  # as in DICOM
-    mu = np.clip((hu * (MU_WATER - MU_AIR) / 1000 + MU_WATER) / MU_MAX, 0, 1)
-    shape = tuple(round(n * spacing[0] / LODOPAB_PIXEL) for n in mu.shape)
-    mu = resize(mu, shape, order=3)  # to smaller pixels, so that aliasing cannot occur
-    pad = [((LODOPAB_SIZE - n) // 2, (LODOPAB_SIZE - n + 1) // 2) for n in shape]
-    return quantise(np.clip(np.pad(mu, pad), 0, 1), HEAD_STEP).T
+    slices = volume[::-1, ::-1].T.astype(np.float64)  # (superior, anterior to posterior, ...)
+    return np.stack([fit_square(image, BRAIN_SIZE, "pad") for image in slices])
 
 
-def write_head(path: Path, volume: np.ndarray, spacing: tuple, slices: tuple[int, ...]) -> None:
-    """Write a LoDoPaB-style file: `data` (n, 362, 362) float32."""
-    data = np.stack([head_slice(volume, spacing, index) for index in slices])
+def write_brain(data: Path, out: Path, split: str, name: str, slices: Sequence[int]) -> None:
+    """Write the chosen slices of a volume, with lesion masks if it is FLAIR."""
+    person, _, contrast = name.split("_")
+    image = nibabel.as_closest_canonical(nibabel.load(data / f"mr_people/{name}.nii.gz"))
+    volume = np.asarray(image.dataobj)
+    pixel = float(image.header.get_zooms()[0]) * max(volume.shape[:2]) / BRAIN_SIZE
+    squares, chosen = brain_slices(volume), list(slices)
+    arrays = {"reconstruction_rss": np.round(squares[chosen]).astype(np.uint16)}
+    if contrast == "FLAIR":
+        looked_at = np.isin(chosen, WITH_LESIONS.get(name, ()))
+        masks = find_lesions(squares, pixel)[chosen]
+        arrays["lesions"] = masks & looked_at[:, None, None]
+    attributes = {
+        "patient_id": person,
+        "acquisition": "AX" + contrast.removesuffix("W"),  # as in fastMRI
+        "pixel_mm": round(pixel, 4),
+        "source": f"{name}.nii.gz",
+        "source_slices": np.asarray(chosen, dtype=np.int32),
+    }
+    write(out / f"brain/singlecoil_{split}/{person}_{contrast}.h5", arrays, attributes)
+
+
+def hounsfield(image: np.ndarray, size: int) -> np.ndarray:
+    """CT image in HU resampled to ``(size, size)``, int16; no value below air.
+
+    What the scanner fills in outside its field of view (-1024 to -3024 HU) becomes air before
+    the resampling, as negative attenuation does: a projection must not see it.
+    """
+    above = np.maximum(image.astype(np.float64), AIR)
+    return np.round(resize(above, (size, size), anti_aliasing=True)).astype(np.int16)
+
+
+def write_ct(data: Path, out: Path, split: str, person: str) -> None:
+    """Write all images of a person: axial, coronal and sagittal at two dates."""
+    paths = sorted((data / f"ct_people/{person}").glob("*.dcm"))
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    images = [hounsfield(read_dicom(path), CT_SIZE) for path in paths]
+    pixels = [float(h.PixelSpacing[0]) * h.Rows / CT_SIZE for h in headers]
+    attributes = {
+        "patient_id": person,
+        "sex": str(headers[0].PatientSex),
+        "age": str(headers[0].PatientAge),
+        "pixel_mm": np.round(pixels, 4),
+        "source": [path.name for path in paths],
+    }
+    write(out / f"ct/{split}/{person}.h5", {"image": np.stack(images)}, attributes)
+
+
+def write_ct_train(data: Path, out: Path, series: str, slices: Sequence[int]) -> None:
+    """Write axial slices of a person for training."""
+    with h5py.File(data / "ct_lung.h5") as file:
+        images = [hounsfield(file[series][k], CT_TRAIN_SIZE) for k in slices]
+        pixel = file[series].attrs["pixel_spacing_mm"][0] * file[series].shape[1] / CT_TRAIN_SIZE
+    person = "_".join(series.split("_")[:2])  # such as Lung_Dx-A0001
+    attributes = {
+        "patient_id": person,
+        "pixel_mm": round(float(pixel), 4),
+        "source": series,
+        "source_slices": np.asarray(slices, dtype=np.int32),
+    }
+    write(out / f"ct/train/{person}.h5", {"image": np.stack(images)}, attributes)
+
+
+def write_kspace(data: Path, out: Path) -> None:
+    """Write the 8-coil k-space as it is: (1, coils, H, W), 0 where nothing was measured."""
+    kspace = np.load(data / "kspace/brain_8coil_undersampled.npy")
+    attributes = {"source": "brain_8coil_undersampled.npy", "noise": 0.012}
+    write(out / "measured/brain_8coil.h5", {"kspace": kspace[None]}, attributes)
+
+
+def write_fan(data: Path, out: Path, name: str) -> None:
+    """Write a fan-beam sinogram (1, 720, 560) without the last view, which repeats the first."""
+    full = loadmat(data / f"ct_fan/htc2022_{name}_full.mat", simplify_cells=True)["CtDataFull"]
+    segmented = loadmat(data / f"ct_fan/htc2022_{name}_full_recon_fbp_seg.mat")["reconFullFbpSeg"]
+    p = full["parameters"]
+    sinogram = np.round(full["sinogram"][None, :-1] / SINOGRAM_STEP) * SINOGRAM_STEP
+    arrays = {
+        "sinogram": sinogram.astype(np.float32),
+        "angles": p["angles"][:-1].astype(np.float64),
+        "segmentation": segmented.astype(bool),
+    }
+    attributes = {
+        "geometry": "fan",
+        "detector": "flat",
+        "source_distance": float(p["distanceSourceOrigin"]),
+        "detector_distance": round(p["distanceSourceDetector"] - p["distanceSourceOrigin"], 2),
+        "bin_spacing": float(p["pixelSizePost"]),
+        "unit": "mm, degrees",
+        "segmentation_pixel_size": float(p["effectivePixelSizePost"]),
+        "noise": 0.011,
+        "source": f"htc2022_{name}_full.mat",
+    }
+    path = out / f"measured/htc2022_{name}.h5"
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w", track_order=True) as file:
-        write_dataset(file, "data", data.astype(np.float32))
-        file.attrs["source"] = "Cranium.inv3 of invesalius-examples, see README.md"
-        file.attrs["source_slices"] = np.asarray(slices, dtype=np.int32)
+        for key in arrays:
+            file.create_dataset(
+                key, data=arrays[key], compression="gzip", compression_opts=9, shuffle=True
+            )
+        file.attrs.update(attributes)
+
+
+def write_sums(folder: Path) -> None:
+    """Write the checksums of all HDF5 files below a folder, in the format of `sha256sum`."""
+    paths = sorted(folder.rglob("*.h5"))
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
+        for path in paths
+    ]
+    (folder / SUMS).write_text("".join(lines))
 
 
 def main() -> None:
-    """Write the sets whose sources are given."""
+    """Write all samples."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--brain", type=Path, help="ch2.nii.gz of mricron-data")
-    parser.add_argument("--head", type=Path, help="Cranium.inv3 of invesalius-examples")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sources")
     parser.add_argument("--out", type=Path, default=HERE, help="folder (default: this one)")
     args = parser.parse_args()
-    if args.brain:
-        volume = np.asarray(nibabel.as_closest_canonical(nibabel.load(args.brain)).dataobj)
-        for split, slices in BRAIN_SLICES.items():
-            path = args.out / f"brain/singlecoil_{split}/file_brain_colin27_{split}.h5"
-            write_brain(path, volume, slices, kspace=split != "train")
-    if args.head:
-        volume, spacing = read_head(args.head)
-        for split, slices in HEAD_SLICES.items():
-            path = args.out / f"head_ct/ground_truth_{split}_000.hdf5"
-            write_head(path, volume, spacing, slices)
+    for split, volumes in BRAIN.items():
+        for name, slices in volumes.items():
+            write_brain(args.data, args.out, split, name, slices)
+    for split, people in CT_PEOPLE.items():
+        for person in people:
+            write_ct(args.data, args.out, split, person)
+    for series, chosen in CT_TRAIN.items():
+        write_ct_train(args.data, args.out, series, chosen)
+    write_kspace(args.data, args.out)
+    for name in FAN_OBJECTS:
+        write_fan(args.data, args.out, name)
+    write_sums(args.out)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,16 @@ from operators.measurement_noise import create_noise
 
 
 class Metric(NamedTuple):
-    """Presentation of a column of `metrics.csv`: title, decimal digits; `better` is max or min."""
+    """Presentation of a column of `metrics.csv`: title, digits; `better` is as max or min."""
 
     title: str
     digits: int
     better: Callable
+
+
+def _nearest_to_one(values, *, key: Callable, default=None):
+    """As `min` and `max`."""
+    return min(values, key=lambda value: abs(key(value) - 1), default=default)
 
 
 METRICS = {
@@ -33,8 +38,11 @@ METRICS = {
     "seconds": Metric("s/slice", 2, min),
     "nfe": Metric("calls", 0, min),
     "memory_mib": Metric("memory (MiB)", 0, min),
+    "lesion_error": Metric("lesion error", 2, min),
+    "lesion_contrast": Metric("lesion contrast", 2, _nearest_to_one),
 }
 IMAGE_METRICS = ("psnr", "ssim", "nmse")
+LESION_METRICS = ("lesion_error", "lesion_contrast")  # of data with lesion masks
 BASELINES = ("zero_filled", "fbp", "cg_sense", "l1_wavelet", "tv", "unet")  # order in tables
 SAMPLER_LABELS = {
     "pc": "PC",
@@ -62,10 +70,10 @@ LABELS = {
     "knee_pdfs": "knee PD-FS",
     "lodopab": "LoDoPaB",
     "ct": "CT",
-    "brain_t1": "brain T1",
+    "brain_mr": "brain MR",
     "brain_pd": "brain PD",
     "brain_gd": "brain T1 + Gd",
-    "head_ct": "head CT",
+    "chest_ct": "chest CT",
     "body_ct": "body CT",
     "4_attention": "4 + att.",
 }

@@ -40,6 +40,9 @@ acceleration      positions of k-space divided by measured ones; empty without a
 mask_hash         `provenance.fingerprint` of the sampling: bool mask (H, W), or CT angles
 measurement_hash  `provenance.fingerprint` of the measurement y: equal hashes mean equal data
 memory_mib        peak memory in MiB: of the batch on a GPU, on a CPU of the whole process
+lesion_error      `evaluation.run.lesions`: error inside lesions over that elsewhere in the head;
+                  empty if the data have no mask, or the slice no lesion
+lesion_contrast   contrast of lesions over the target's; empty like that
 ================  =================================================================================
 
 Except for `seconds` and `memory_mib`, results are equal to the bit, no matter how often a run was
@@ -97,6 +100,8 @@ COLUMNS = (
     "mask_hash",
     "measurement_hash",
     "memory_mib",
+    "lesion_error",
+    "lesion_contrast",
 )
 
 

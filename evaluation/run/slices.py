@@ -12,6 +12,7 @@ from torch import Tensor
 from configs import is_out_of_memory
 from datasets import Sample, collate
 from evaluation.metrics import all_metrics
+from evaluation.run.lesions import lesion_metrics
 from evaluation.run.measurements import measure, pose, targets
 from evaluation.run.methods import Reconstructor
 from evaluation.run.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
@@ -87,6 +88,7 @@ def run_slices(
             "residual": residual(own, x_b, y_b),
             **sampling(own),
             "measurement_hash": fingerprint(measurement.y[b : b + 1]),
+            **lesion_metrics(target[b, 0].numpy(), image, batch.extras, b),
         }
         slices.append(
             Outcome(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from evaluation.results.cells import (
     BASELINES,
+    LESION_METRICS,
     METRICS,
     SAMPLER_LABELS,
     Cell,
@@ -84,9 +85,18 @@ def row_labels(row: Row) -> tuple[str, str, str]:
 
 
 def is_finished(cell: Cell, row: Row, metric: str) -> bool:
-    """Whether a cell has the metric for every slice of the other cells in its row."""
-    has = {key for key, values in cell.rows.items() if metric in values}
+    """Whether a cell has the metric for every slice of the other cells in its row.
+
+    Of lesions, for every slice with a lesion.
+    """
+    has = _with(cell, metric)
+    if metric in LESION_METRICS:
+        return all(_with(other, metric) <= has for other in row)
     return all(other.rows.keys() <= has for other in row)
+
+
+def _with(cell: Cell, metric: str) -> set[str]:
+    return {key for key, values in cell.rows.items() if metric in values}
 
 
 def _method_order(method: MethodName) -> tuple:

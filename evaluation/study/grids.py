@@ -224,7 +224,7 @@ QUICK_TRAINING = (
 )
 QUICK_DATA = {"data.name": "samples", "data.image_size": 256, "limit": 2}
 QUICK_MRI_DATA = {"samples_brain": ("", QUICK_DATA | {"data.subset": "brain"})}
-QUICK_CT_DATA = {"samples_head": ("", QUICK_DATA | {"data.subset": "head_ct"})}
+QUICK_CT_DATA = {"samples_ct": ("", QUICK_DATA | {"data.subset": "ct"})}
 QUICK_MRI = {name: MRI[name] for name in ("gaussian1d_4x", "gaussian2d_4x")}
 QUICK_CT = {name: CT[name] for name in ("views_30", "limited_90")}
 QUICK_PC = PC | {"sampler.num_steps": 50}
@@ -298,7 +298,7 @@ def noisy_methods(direct: str, prior: str, weights: Iterable[float]) -> list[Gri
 
 NOISY_MRI_DATA = {"brain": ("", {"data.name": "samples", "data.subset": "brain"})}
 NOISY_CT_DATA = {
-    "ct": ("", {"data.name": "samples", "data.subset": "head_ct", "data.image_size": 256})
+    "ct": ("", {"data.name": "samples", "data.subset": "ct", "data.image_size": 256})
 }
 NOISY_COUNTS = {
     f"views_{views}_photons_{photons:g}": {

@@ -37,11 +37,12 @@ STUDIED = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "pnp")}
 ALIKE = {"pc": ("pc", "ccdf"), "ccdf": ("pc", "ccdf")}  # samplers that share a row of the figure
 DIRECT = {MRI: "zero_filled", CT: "fbp"}
 OUT = "results/small_study"  # root of the results
-BATCH = 8  # batch size in slices: a test set is one batch
+BATCH = 9  # batch size in slices: a test set is one batch
 
 SAMPLES = {"data.name": "samples", "data.split": "test", "data.image_size": 128}
-BRAIN = SAMPLES | {"data.subset": "brain", "data.fit": "resize"}
-HEAD = SAMPLES | {"data.subset": "head_ct"}
+# three slices of each of three people, two of each of four
+BRAIN = SAMPLES | {"data.subset": "brain", "data.fit": "resize", "limit": 9}
+CHEST = SAMPLES | {"data.subset": "ct", "limit": 8}
 PHOTOS = SAMPLES | {"data.subset": "natural"}
 FOLDER_OF_PHOTOS = {
     "data.name": "image_folder",
@@ -65,12 +66,12 @@ VOLUMES = {
 }
 BODY = "body_ct"
 BODY_FILE = "CT_small.dcm"  # one of pydicom's test files
-# clipped to -1000 to 2000 Hounsfield units, like the head CT
+# clipped to -1000 to 2000 Hounsfield units
 BODY_FIELDS = VOLUME | {"data.slices": "", "data.window": "500,3000"}
 
 MEASURED = {
-    "brain_t1": (MRI, CT),
-    "head_ct": (MRI, CT),
+    "brain_mr": (MRI, CT),
+    "chest_ct": (MRI, CT),
     "photos": (MRI, CT),
     "brain_pd": (MRI,),
     "brain_gd": (MRI,),
@@ -78,10 +79,10 @@ MEASURED = {
     BODY: (CT,),
 }
 # prior -> the test set of the kind of images it was trained on
-OWN = {"natural": "photos", "brain": "brain_t1", "head": "head_ct"}
+OWN = {"natural": "photos", "brain": "brain_mr", "chest": "chest_ct"}
 MEDICAL = tuple(name for name in MEASURED if name != OWN["natural"])
 # (prior, measurement) pairs: the measurements that each prior is meant for
-DOMAINS = (("brain", MRI), ("head", CT), ("natural", MRI), ("natural", CT))
+DOMAINS = (("brain", MRI), ("chest", CT), ("natural", MRI), ("natural", CT))
 
 
 def outside(prior: str, measurement: str) -> tuple[str, ...]:
@@ -111,7 +112,7 @@ class TestSets:
     def __init__(self, out: Path, *, mri: Path | None = None, natural: Path | None = None):
         self.inputs = out / "inputs"
         photos = FOLDER_OF_PHOTOS | {"data.root": str(natural)} if natural else PHOTOS
-        self.found: dict[str, Overrides] = {"brain_t1": BRAIN, "head_ct": HEAD, "photos": photos}
+        self.found: dict[str, Overrides] = {"brain_mr": BRAIN, "chest_ct": CHEST, "photos": photos}
         self.absent: dict[str, str] = {}
         for label, (volume, fields) in VOLUMES.items():
             if mri and any(mri.glob(f"{volume}.nii*")):
