@@ -297,9 +297,7 @@ def noisy_methods(direct: str, prior: str, weights: Iterable[float]) -> list[Gri
 
 
 NOISY_MRI_DATA = {"brain": ("", {"data.name": "samples", "data.subset": "brain"})}
-NOISY_CT_DATA = {
-    "ct": ("", {"data.name": "samples", "data.subset": "ct", "data.image_size": 256})
-}
+NOISY_CT_DATA = {"ct": ("", {"data.name": "samples", "data.subset": "ct", "data.image_size": 256})}
 NOISY_COUNTS = {
     f"views_{views}_photons_{photons:g}": {
         "operator.name": "ct",
