@@ -316,7 +316,8 @@ class ParallelBeamCT(RayTransform):
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:
         """Operator and views of a config, and no acceleration: "ct 30 views of 180°", "-"."""
-        return f"{fields['name']} {fields['num_views']} views of {fields['end_angle']:g}°", "-"
+        end = fields.get("end_angle") or 180.0
+        return f"{fields['name']} {fields['num_views']} views of {end:g}°", "-"
 
     def facts(self) -> dict:
         """Description as a dict: ``operator``, ``views`` (their number) and ``angles_deg``.
