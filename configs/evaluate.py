@@ -59,7 +59,7 @@ def _default() -> ConfigDict:
     data.cache_dir = ""
 
     config.operator = operator = ConfigDict()
-    # mri, multicoil_mri, ct, or another operator that operators.create can simulate
+    # mri, multicoil_mri, ct, fan_ct, or another operator that operators.create can simulate
     operator.name = "mri"
     # arguments of operators without fields of their own, e.g. "factor=2"
     operator.keywords = placeholder(str)
@@ -72,8 +72,10 @@ def _default() -> ConfigDict:
     operator.num_spokes = placeholder(int)  # radial, radial_golden: instead of the acceleration
     operator.center_fraction = 0.04  # mri: fraction of lines in the fully measured centre
     operator.mask_per_slice = False  # mri: draw a different mask for each slice
-    operator.num_views = 30  # ct, parallel beam: equally spaced from 0 degrees
-    operator.end_angle = 180.0  # ct: degrees, not included; below 180: limited angle
+    operator.num_views = 30  # ct (parallel beam), fan_ct: equally spaced from 0 degrees
+    # ct, fan_ct: degrees, not included; None: 180 and 360. Less is a limited angle, or a short scan
+    # of a fan beam
+    operator.end_angle = placeholder(float)
 
     config.noise = noise = ConfigDict()  # of the measurement; None everywhere: there is none
     # standard deviation of white noise, of real and imaginary part each, where images have a peak

@@ -45,7 +45,8 @@ def get_config() -> ConfigDict:
     data.window = ""  # images: "LEVEL,WIDTH" to clip to, e.g. 40,400 in Hounsfield units
 
     config.operator = operator = ConfigDict()
-    operator.name = ""  # images: mri, ct or another; "": ct for DICOM files of CT, otherwise mri
+    # images: mri, ct, fan_ct or another; "": ct for DICOM files of CT, otherwise mri
+    operator.name = ""
     operator.keywords = placeholder(
         str
     )  # images: arguments of operators without own fields, e.g. "factor=2"
@@ -58,9 +59,10 @@ def get_config() -> ConfigDict:
     # CT; lengths are in the unit of pixel_size
     operator.num_views = placeholder(int)  # images: number of simulated views; None: 30
     operator.end_angle = placeholder(float)  # degrees, not included; None: 180, fan 360
-    operator.geometry = "parallel"  # or "fan": flat detector
+    operator.geometry = "parallel"  # or "fan"
+    operator.detector = placeholder(str)  # fan: flat, or curved around the source; None: flat
     operator.pixel_size = 1.0  # pixel size of the image; values are divided by it
-    operator.bin_spacing = 1.0  # distance of neighbouring detector bins
+    operator.bin_spacing = 1.0  # distance of neighbouring detector bins, along a curved detector
     # bins from the middle of the detector to the projection of the centre of rotation; None:
     # estimated from the sinogram where it is clear, otherwise 0
     operator.centre_offset = placeholder(float)

@@ -52,7 +52,13 @@ from evaluation.results.folder import WRITE_LOCK, Results, read_failures, read_r
 from evaluation.results.volumes import write_volumes
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.run.idle import idle_fields
-from evaluation.run.measurements import check_measurement, measure, pose, targets
+from evaluation.run.measurements import (
+    check_measurement,
+    measure,
+    pose,
+    targets,
+    with_end_angle,
+)
 from evaluation.run.methods import (
     Reconstructor,
     create_reconstructor,
@@ -117,6 +123,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
         raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
     check_numbers(config)
     check_measurement(config)
+    config = with_end_angle(config)
     size = choose_size(config.batch_size, device)
     check_outside(out, config.data, "--out")
     file = prior_file(config)

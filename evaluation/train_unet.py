@@ -33,7 +33,7 @@ from evaluation.baselines.direct import direct
 from evaluation.baselines.unet import apply_unet, normalise
 from evaluation.metrics import psnr
 from evaluation.run.idle import idle_fields
-from evaluation.run.measurements import build_operator
+from evaluation.run.measurements import build_operator, with_end_angle
 from models import checkpoint
 from models.run import (
     REQUEUE,
@@ -86,8 +86,9 @@ def train_unet(
         FloatingPointError: the loss is not finite.
         SystemExit: with code `REQUEUE`, after an interruption.
     """
-    t = config.training
     check(config)
+    config = with_end_angle(config)
+    t = config.training
     check_outside(workdir, config.data, "--workdir")
     configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
     stream = TrainingStream(

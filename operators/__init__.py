@@ -5,8 +5,9 @@ Imports nothing else of the project. A new operator is one file and one line in 
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator
-from operators.ct import FanBeamCT, ParallelBeamCT
+from operators.ct import ParallelBeamCT
 from operators.ct_study import StudyParallelBeamCT
+from operators.fan_beam import FanBeamCT
 from operators.function import FunctionOperator, check_adjoint
 from operators.inpainting import Inpainting
 from operators.mri import SingleCoilMRI

@@ -38,6 +38,16 @@ def fields_of(name: str) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in GIVEN]
 
 
+def default_of(name: str, field: str) -> object:
+    """What None stands for in a field of ``config.operator``; None if the operator has no default.
+
+    Raises:
+        ValueError: the operator is unknown, or cannot be simulated.
+    """
+    parameter = inspect.signature(operator_class(name).create).parameters.get(field)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
 def create_operator(
     fields: Mapping, shape: tuple[int, int], *, seed: int, keys: Sequence[str], study: bool = False
 ) -> LinearOperator:

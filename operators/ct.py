@@ -1,4 +1,4 @@
-"""Computed tomography: line integrals along parallel or fan-shaped rays.
+"""Computed tomography: line integrals along rays, and parallel beams of them.
 
 Angles and axes. The origin is the centre of the image, x points right, y points up, so that row 0
 is at the top; lengths are in pixels. At angle theta the detector runs along
@@ -46,7 +46,7 @@ def few_view_angles(num_views: int, end: float = 180.0) -> NDArray[np.float64]:
     return np.linspace(0.0, end, num_views, endpoint=False)
 
 
-class _RayTransform(LinearOperator):
+class RayTransform(LinearOperator):
     """Line integrals of an image along rays, y = A x, as a sparse matrix.
 
     The matrix is built on first use in each precision. A pickled copy, such as that of a worker
@@ -104,9 +104,27 @@ class _RayTransform(LinearOperator):
         raise NotImplementedError
 
     @property
-    def bin_weights(self) -> Tensor:
-        """Weights of the bins before the filter of filtered back-projection: ``(num_bins,)``."""
-        return torch.ones(self.num_bins, dtype=torch.float64)
+    def fbp_weights(self) -> NDArray[np.float64]:
+        """Weights of the rays before the filter of filtered back-projection.
+
+        Returns:
+            ``(num_views, 1)`` or ``(num_views, num_bins)``: the angle in radians that a view covers
+            of a half turn, for each of its rays, times what the geometry asks for.
+        """
+        return self.view_weights[:, None]
+
+    @property
+    def bin_angle(self) -> float:
+        """Angle in radians between neighbouring rays where all are equal; 0 for other detectors."""
+        return 0.0
+
+    @property
+    def fbp_padding(self) -> tuple[int, int]:
+        """Bins to add at either end of the detector before the filter, whose result is used there.
+
+        Needed where a line beyond one end is measured from its other side.
+        """
+        return 0, 0
 
     def measure_finely(self, x: Tensor) -> Tensor:
         """Line integrals of images on a grid of half the spacing, along the same rays.
@@ -143,7 +161,7 @@ class _RayTransform(LinearOperator):
         angles = self.angles_deg.tolist()
         return {**super().facts(), "views": len(angles), "angles_deg": angles}
 
-    def of_views(self, chosen: Sequence[int]) -> "_RayTransform":
+    def of_views(self, chosen: Sequence[int]) -> "RayTransform":
         """The operator of some of the views, in the given order.
 
         Raises:
@@ -195,7 +213,7 @@ class _RayTransform(LinearOperator):
         spectrum = gram_spectrum(self.view_weights, self.centre_spacing, self.num_bins, side)
         return spectrum.to(self._device)
 
-    def to(self, device: torch.device | str) -> "_RayTransform":
+    def to(self, device: torch.device | str) -> "RayTransform":
         """A copy on `device`, with the matrices built so far."""
         moved = super().to(device)
         moved._device = torch.device(device)
@@ -226,7 +244,7 @@ class _RayTransform(LinearOperator):
         return x + weight * torch.where(sums > 0, step / sums.clamp(min=_tiny(sums)), 0.0)
 
 
-class ParallelBeamCT(_RayTransform):
+class ParallelBeamCT(RayTransform):
     """Parallel-beam CT: integrals of x along the ray at angle theta and offset s.
 
     The discretisation is Joseph's method in the convention of ASTRA's `linear` projector
@@ -259,12 +277,12 @@ class ParallelBeamCT(_RayTransform):
         bin_spacing: float = 1.0,
         centre_offset: float = 0.0,
     ):
-        size = _check_size(size)
-        self.bin_spacing = _check_length(bin_spacing, "bin_spacing")
-        self.centre_offset = _check_offset(centre_offset)
+        size = check_size(size)
+        self.bin_spacing = check_length(bin_spacing, "bin_spacing")
+        self.centre_offset = check_offset(centre_offset)
         if num_bins is None:
             num_bins = math.ceil(math.hypot(*size) / self.bin_spacing)
-        super().__init__(size, _check_angles(angles_deg), _check_bins(num_bins))
+        super().__init__(size, check_angles(angles_deg), check_bins(num_bins))
 
     @classmethod
     def create(
@@ -298,7 +316,8 @@ class ParallelBeamCT(_RayTransform):
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:
         """Operator and views of a config, and no acceleration: "ct 30 views of 180°", "-"."""
-        return f"{fields['name']} {fields['num_views']} views of {fields['end_angle']:g}°", "-"
+        end = fields.get("end_angle") or 180.0
+        return f"{fields['name']} {fields['num_views']} views of {end:g}°", "-"
 
     def facts(self) -> dict:
         """Description as a dict: ``operator``, ``views`` (their number) and ``angles_deg``.
@@ -353,114 +372,6 @@ class ParallelBeamCT(_RayTransform):
         return Rays(points.reshape(-1, 2), directions.reshape(-1, 2))
 
 
-class FanBeamCT(_RayTransform):
-    """Fan-beam CT: integrals of x along the lines from the source to the bins of a flat detector.
-
-    At angle beta the source is at source_distance * (sin beta, -cos beta) and the detector runs
-    along (cos beta, sin beta) through detector_distance * (-sin beta, cos beta), as in ASTRA's
-    `fanflat`. The discretisation is Joseph's method, as for parallel beams; ASTRA has only
-    `line_fanflat` and `strip_fanflat`. x is ``(B, 1, H, W)`` and y is
-    ``(B, 1, num_views, num_bins)``, both float32 or float64; the unit of y is that of x times
-    pixels. `correct` is x + weight * A^T (y - A x) / (A^T A 1) and does not change pixels that no
-    ray meets.
-
-    Args:
-        size: image height and width in pixels, or one number for both.
-        angles_deg: ``(num_views,)`` angles of the source in degrees;
-            `few_view_angles(n, end=360.0)` for a full turn.
-        source_distance: distance in pixels from the centre of rotation to the source, which has
-            to be outside the image.
-        detector_distance: distance in pixels from the centre of rotation to the detector; 0 for a
-            virtual detector through the centre. A ray is a whole line: a detector inside the image
-            does not end it.
-        num_bins: number of detector bins.
-        bin_spacing: distance of neighbouring bins on the detector in pixels.
-        centre_offset: distance in bins from the middle of the detector to the line through source
-            and centre of rotation.
-
-    Raises:
-        ValueError: sizes, bins, spacing or distances are not positive (the detector's may be 0),
-            the source is inside the image, `centre_offset` is not finite, or the angles are not a
-            list of finite numbers.
-    """
-
-    def __init__(
-        self,
-        size: int | Sequence[int],
-        angles_deg: ArrayLike,
-        *,
-        source_distance: float,
-        detector_distance: float,
-        num_bins: int,
-        bin_spacing: float = 1.0,
-        centre_offset: float = 0.0,
-    ):
-        size = _check_size(size)
-        self.centre_offset = _check_offset(centre_offset)
-        self.source_distance = _check_length(source_distance, "source_distance")
-        radius = math.hypot(*size) / 2
-        if self.source_distance <= radius:
-            raise ValueError(
-                f"expected source_distance above {radius:.1f} pixels (half the diagonal of the "
-                f"image: the source is outside it), got {source_distance}"
-            )
-        self.detector_distance = float(detector_distance)
-        if not (math.isfinite(self.detector_distance) and self.detector_distance >= 0):
-            raise ValueError(
-                f"expected detector_distance of 0 pixels or more, got {detector_distance}"
-            )
-        self.bin_spacing = _check_length(bin_spacing, "bin_spacing")
-        super().__init__(size, _check_angles(angles_deg), _check_bins(num_bins))
-
-    @property
-    def magnification(self) -> float:
-        """Magnification of lengths from the centre of rotation to the detector."""
-        return 1 + self.detector_distance / self.source_distance
-
-    @property
-    def centre_spacing(self) -> float:
-        """Distance of neighbouring rays at the centre of rotation, in pixels."""
-        return self.bin_spacing / self.magnification
-
-    @property
-    def view_weights(self) -> NDArray[np.float64]:
-        """Angle in radians that each view covers, halved: ``(num_views,)``.
-
-        A full turn measures every line twice.
-        """
-        return angular_weights(self.angles_deg, period=360.0) / 2
-
-    @property
-    def bin_weights(self) -> Tensor:
-        """Cosine of the angle between each bin's ray and the central ray: ``(num_bins,)``."""
-        offset = torch.from_numpy(self._bin_centres()) / self.magnification
-        distance = torch.tensor(self.source_distance, dtype=torch.float64)
-        return self.source_distance / torch.hypot(offset, distance)
-
-    def bin_of_pixels(self, view: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Fractional bin that points (x, y) project to in `view`, and their weights D^2 / U^2.
-
-        U is the distance from the source to the point along the central ray, D the distance to
-        the centre of rotation; the weights are those of fan-beam back-projection (Kak and Slaney,
-        section 3.4.2).
-        """
-        angle = math.radians(self.angles_deg[view])
-        sine, cosine = math.sin(angle), math.cos(angle)
-        ratio = self.source_distance / (self.source_distance - x * sine + y * cosine)  # D / U
-        offset = (x * cosine + y * sine) * ratio * self.magnification
-        return offset / self.bin_spacing + self._middle, ratio**2
-
-    def _rays(self) -> Rays:
-        angles = np.deg2rad(self.angles_deg)[:, None]  # (V, 1)
-        offsets = self._bin_centres()  # (R,)
-        sine, cosine = np.sin(angles), np.cos(angles)
-        source = self.source_distance * np.stack([sine, -cosine], axis=-1)  # (V, 1, 2)
-        centre = self.detector_distance * np.stack([-sine, cosine], axis=-1)
-        bins = centre + np.stack([offsets * cosine, offsets * sine], axis=-1)  # (V, R, 2)
-        sources = np.broadcast_to(source, bins.shape)
-        return Rays(sources.reshape(-1, 2), (bins - sources).reshape(-1, 2))
-
-
 @lru_cache(maxsize=4)
 def _shared(
     kind: type[ParallelBeamCT], shape: tuple[int, int], num_views: int, end_angle: float
@@ -472,14 +383,16 @@ def _tiny(like: Tensor) -> float:
     return torch.finfo(like.dtype).tiny
 
 
-def _check_size(size: int | Sequence[int]) -> tuple[int, int]:
+def check_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of an image; a ValueError if they are not positive integers."""
     pair = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(pair) != 2 or not all(isinstance(n, int | np.integer) and n >= 1 for n in pair):
         raise ValueError(f"expected size as a positive integer or a pair (H, W), got {size!r}")
     return int(pair[0]), int(pair[1])
 
 
-def _check_angles(angles_deg: ArrayLike) -> NDArray[np.float64]:
+def check_angles(angles_deg: ArrayLike) -> NDArray[np.float64]:
+    """A copy of a list of angles; a ValueError if it is empty or not finite."""
     angles = np.array(angles_deg, dtype=np.float64)  # a copy: the caller's may change
     if angles.ndim != 1 or angles.size == 0:
         raise ValueError(
@@ -491,21 +404,24 @@ def _check_angles(angles_deg: ArrayLike) -> NDArray[np.float64]:
     return angles
 
 
-def _check_bins(num_bins: int) -> int:
+def check_bins(num_bins: int) -> int:
+    """The number of bins; a ValueError if it is not a positive integer."""
     if not isinstance(num_bins, int | np.integer) or num_bins < 1:
         raise ValueError(f"expected num_bins as an integer of 1 or more, got {num_bins!r}")
     return int(num_bins)
 
 
-def _check_offset(value: float) -> float:
+def check_offset(value: float) -> float:
+    """The centre's offset; a ValueError if it is not finite."""
     value = float(value)
     if not math.isfinite(value):
         raise ValueError(f"expected centre_offset as a finite number of bins, got {value}")
     return value
 
 
-def _check_length(value: float, name: str) -> float:
+def check_length(value: float, name: str, unit: str = "pixels") -> float:
+    """A length; a ValueError that names it if it is not positive and finite."""
     value = float(value)
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"expected {name} as a positive number of pixels, got {value}")
+        raise ValueError(f"expected {name} as a positive number of {unit}, got {value}")
     return value

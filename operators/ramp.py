@@ -10,6 +10,8 @@ from torch import Tensor
 
 from operators.batch import expand
 
+COARSE = 2 + 1e-6  # times the median gap between views: wider ones are missing data
+
 
 def angular_weights(angles_deg: NDArray[np.float64], period: float) -> NDArray[np.float64]:
     """Angle in radians that each view covers: half the gaps to its two neighbours.
@@ -24,13 +26,32 @@ def angular_weights(angles_deg: NDArray[np.float64], period: float) -> NDArray[n
     Returns:
         ``(V,)`` float64.
     """
+    _, gaps, position, counts = _gaps(angles_deg, period)
+    gaps = np.where(gaps > COARSE * np.median(gaps), np.median(gaps), gaps)
+    weights = (gaps + np.roll(gaps, 1)) / 2 / counts
+    return np.deg2rad(weights[position])  # (V,)
+
+
+def missing_arcs(angles_deg: NDArray[np.float64], period: float) -> list[tuple[float, float]]:
+    """Arcs that no view covers, by the rule of `angular_weights`: start and width in degrees.
+
+    Views cover half a median gap on either side.
+    """
+    angles, gaps, _, _ = _gaps(angles_deg, period)
+    usual = float(np.median(gaps))
+    return [
+        (float(angle) + usual / 2, float(gap) - usual)
+        for angle, gap in zip(angles, gaps, strict=True)
+        if gap > COARSE * usual
+    ]
+
+
+def _gaps(angles_deg: NDArray[np.float64], period: float) -> tuple[NDArray, ...]:
+    """The different angles, the gaps to the next ones, each view's number, and their counts."""
     # Rounded so that 180 and 0 degrees coincide.
     folded = np.round(np.mod(angles_deg, period), 9) % period
     angles, position, counts = np.unique(folded, return_inverse=True, return_counts=True)
-    gaps = np.diff(angles, append=angles[0] + period)  # to the next angle
-    gaps = np.where(gaps > 2 * np.median(gaps), np.median(gaps), gaps)
-    weights = (gaps + np.roll(gaps, 1)) / 2 / counts
-    return np.deg2rad(weights[position])  # (V,)
+    return angles, np.diff(angles, append=angles[0] + period), position, counts
 
 
 def padded_length(num_bins: int) -> int:

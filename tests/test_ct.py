@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from skimage.transform import iradon, radon
 
 from operators.batch import dot
-from operators.ct import FanBeamCT, ParallelBeamCT, few_view_angles
+from operators.ct import ParallelBeamCT, few_view_angles
 from operators.ct_study import StudyParallelBeamCT
+from operators.fan_beam import FanBeamCT
 from operators.fbp import fbp
 from operators.ramp import angular_weights
 from tests.conftest import ROOT
@@ -131,13 +132,15 @@ def test_shepp_logan_closed_form(operator_320, ellipses, expected):
     assert _relative(_project(operator_320, image), expected(ellipses, operator_320)) <= 0.01
 
 
-def test_fan_beam_closed_form():
+@pytest.mark.parametrize("detector", ["flat", "curved"])
+def test_fan_beam_closed_form(detector):
     operator = FanBeamCT(
         320,
         few_view_angles(60, end=360.0),
         source_distance=600.0,
         detector_distance=300.0,
         num_bins=700,
+        detector=detector,
     )
     image = _rasterise(SHEPP_LOGAN, 320)
     assert _relative(_project(operator, image), _closed_form(SHEPP_LOGAN, operator)) <= 0.01

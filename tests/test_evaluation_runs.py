@@ -20,10 +20,13 @@ from datasets import DataError, create_dataset
 from evaluation import evaluate as evaluation
 from evaluation.evaluate import FailedSlicesError, evaluate
 from evaluation.results import files
+from evaluation.results.cells import describe_measurement
 from evaluation.results.folder import read_failures, read_rows
 from evaluation.results.recon_file import read_images
 from evaluation.run import methods
+from evaluation.run.provenance import fingerprint
 from evaluation.run.shards import WHOLE, Shard
+from operators.ct import few_view_angles
 from operators.masks import make_mask
 from tests.conftest import PATIENCE, ROOT
 from tests.data_writers import overwrite, write_fastmri
@@ -612,3 +615,31 @@ def ssim_by_windows(a, b, peak):
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     luminance = (2 * ma * mb + c1) / (ma**2 + mb**2 + c1)
     return np.mean(luminance * (2 * covariance + c2) / (a.var(1, ddof=1) + b.var(1, ddof=1) + c2))
+
+
+def test_none_is_the_operators_own_range_of_angles(tmp_path):
+    fields = CT | {"data.name": "samples", "data.subset": "head_ct", "data.image_size": 24}
+    for name, end in (("ct", 180.0), ("fan_ct", 360.0)):
+        config = load_config(str(ROOT / "configs" / "evaluate.py"))
+        config.update_from_flattened_dict(fields | {"limit": 1, "operator.name": name})
+        evaluate(config, tmp_path / name, "cpu")
+        stored = json.loads((tmp_path / name / "config.json").read_text())
+        assert stored["operator"]["end_angle"] == end
+        (row,) = read_rows(tmp_path / name)
+        angles = torch.from_numpy(few_view_angles(7, end))
+        assert row["mask_hash"] == fingerprint(angles)
+        assert describe_measurement(stored, {}) == (f"{name} 7 views of {end:g}°", "-")
+        assert config.operator.end_angle is None
+        config.operator.end_angle = end  # spelt out: the folder is the same
+        evaluate(config, tmp_path / name, "cpu")
+    config.operator.keywords = "detector='flat'"
+    with pytest.raises(ValueError, match=r"operator\.keywords: None there"):
+        evaluate(config, tmp_path / "fan_ct", "cpu")
+
+
+def test_folders_of_earlier_versions_have_180_degrees_with_any_operator(tmp_path):
+    config = load_config(str(ROOT / "configs" / "evaluate.py"))
+    fields = MRI | {"data.image_size": 24, "limit": 1, "operator.mask_per_slice": False}
+    config.update_from_flattened_dict(fields)
+    evaluate(config, tmp_path, "cpu")
+    assert json.loads((tmp_path / "config.json").read_text())["operator"]["end_angle"] == 180.0

@@ -62,6 +62,16 @@ EXAMPLES: dict[str, list[dict]] = {
             "num_bins": 12,
             "bin_spacing": 1.4,
         },
+        {
+            "size": (6, 9),
+            "angles_deg": [10.0, -50.0, -110.0],
+            "source_distance": 15.0,
+            "detector_distance": 8.0,
+            "num_bins": 10,
+            "bin_spacing": 1.4,
+            "centre_offset": 2.5,
+            "detector": "curved",
+        },
     ],
     "inpainting": [
         {"mask": _mask(5, 8)},

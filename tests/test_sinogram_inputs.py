@@ -12,7 +12,7 @@ from evaluation.own import open_input
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fbp import fbp
 from operators.noise import sinogram_noise
-from operators.sinogram import find_shift, find_unit_fault
+from operators.sinogram import find_fan_shift, find_shift, find_unit_fault, is_full_turn
 
 SIDE, BINS = 32, 48
 FAN = {"source_distance": 90.0, "detector_distance": 40.0, "num_bins": 90, "bin_spacing": 1.0}
@@ -42,9 +42,8 @@ def opened(tmp_path, sinogram, angles=None, **fields):
     np.savez(tmp_path / "s.npz", sinogram=np.asarray(sinogram, np.float32), **extras)
     config = get_config()
     for name, value in fields.items():
-        (config.data if isinstance(value, str) and name != "geometry" else config.operator)[
-            name
-        ] = value
+        of_data = isinstance(value, str) and name not in ("geometry", "detector")
+        (config.data if of_data else config.operator)[name] = value
     return open_input(tmp_path / "s.npz", config)
 
 
@@ -68,6 +67,72 @@ def test_the_shift_of_a_fan_beam_over_a_full_turn(shift):
     angles = np.linspace(0, 360, 60, endpoint=False)
     sinogram = project(FanBeamCT(SIDE, angles, **FAN, centre_offset=shift), disks())
     assert find_shift(sinogram, angles, full_turn=True).bins == pytest.approx(shift, abs=0.05)
+
+
+@pytest.mark.parametrize("angles", [np.linspace(0, 360, 61), np.append(np.arange(0, 720, 6), 0.0)])
+def test_views_that_are_there_twice_are_a_full_turn_and_shift_nothing(tmp_path, angles):
+    far = np.roll(np.pad(disks(), 8), (0, 8), (0, 1))  # what is seen twice is beside the centre
+    sinogram = project(FanBeamCT(SIDE + 16, angles, **FAN), far)
+    assert is_full_turn(angles)
+    assert find_shift(sinogram, angles, full_turn=True).bins == pytest.approx(0, abs=0.05)
+    fields = {"geometry": "fan", "source_distance": 90.0, "detector_distance": 40.0}
+    assert opened(tmp_path, sinogram, angles, **fields).operator.centre_offset == 0
+    shifted = np.roll(sinogram, 3, axis=1)
+    found = opened(tmp_path, shifted, angles, **fields).operator.centre_offset
+    assert found == pytest.approx(3, abs=0.1)
+
+
+def test_what_is_no_full_turn():
+    for angles in ([0.0], np.arange(0, 350, 10), np.arange(0, 240, 4), [0, 90, 180, 271]):
+        assert not is_full_turn(angles)
+    single = np.linspace(0, 360, 721).astype(np.float32)  # 360 is 0, to the precision
+    assert is_full_turn(np.append(single, np.float32(359.99997)))
+
+
+@pytest.mark.parametrize("detector", ["flat", "curved"])
+@pytest.mark.parametrize("angles", [20 + np.arange(0, 240, 8.0), -np.arange(0, 200, 2.0)])
+def test_the_shift_of_a_short_scan(tmp_path, detector, angles):
+    """Rays that are measured from both ends agree at the right one only, with noise, too."""
+    rng, fields = np.random.default_rng(0), {"geometry": "fan", "detector": detector}
+    fields |= {"source_distance": 90.0, "detector_distance": 40.0}
+    for shift in (0.0, -2.5, 6.0):
+
+        def operator_at(offset):
+            return FanBeamCT(SIDE, angles, **FAN, centre_offset=offset, detector=detector)
+
+        sinogram = project(operator_at(shift), disks())
+        noisy = sinogram + 0.05 * sinogram.max() * rng.normal(size=sinogram.shape)
+        for y, error in ((sinogram, 0.05), (noisy, 0.2)):
+            found = find_fan_shift(y, operator_at)
+            assert found.bins == pytest.approx(shift, abs=error)
+            assert found.is_clear == (shift != 0)
+        used = opened(tmp_path, sinogram, angles, **fields).operator
+        assert used.centre_offset == pytest.approx(shift, abs=0.05)
+        assert used.detector == detector
+
+
+def test_a_limited_angle_does_not_tell_the_shift(tmp_path):
+    angles = np.arange(0.0, 90.0)
+    sinogram = project(FanBeamCT(SIDE, angles, **FAN, centre_offset=4.0), disks())
+    assert find_fan_shift(sinogram, lambda s: FanBeamCT(SIDE, angles, **FAN)) is None
+    fields = {"geometry": "fan", "source_distance": 90.0, "detector_distance": 40.0}
+    assert opened(tmp_path, sinogram, angles, **fields).operator.centre_offset == 0
+
+
+def test_detectors_by_name(tmp_path):
+    sinogram, angles = parallel()
+    fan = {"geometry": "fan", "source_distance": 90.0, "detector_distance": 40.0}
+    assert opened(tmp_path, sinogram, angles, **fan).operator.detector == "flat"
+    curved = opened(tmp_path, sinogram, angles, **fan, detector="curved").operator
+    assert curved.detector == "curved"
+    corner = math.degrees(curved.ray_angles[-1]) * BINS / (BINS - 1)
+    assert corner == pytest.approx(math.degrees(BINS / 2 / 130))
+    with pytest.raises(ValueError, match="expected detector as flat or curved, got 'arc'"):
+        opened(tmp_path, sinogram, angles, **fan, detector="arc")
+    with pytest.raises(
+        ValueError, match=r"operator\.detector=curved has no effect: the beam is par"
+    ):
+        opened(tmp_path, sinogram, angles, detector="curved")
 
 
 def test_noise_of_a_centred_object_is_no_shift():

@@ -43,6 +43,7 @@ ONLY = {
     "operator.num_views": ("images",),
     "operator.end_angle": ("a sinogram", "images"),
     "operator.geometry": ("a sinogram",),
+    "operator.detector": ("a sinogram",),
     "operator.pixel_size": ("a sinogram",),
     "operator.bin_spacing": ("a sinogram",),
     "operator.centre_offset": ("a sinogram",),

@@ -25,9 +25,17 @@ from evaluation.own.holdout import HoldOut, choose_views, hold_out
 from operators import FanBeamCT, ParallelBeamCT
 from operators.batch import derive_seed
 from operators.ct import few_view_angles
+from operators.fan_beam import check_detector
 from operators.noise import ORDER
 from operators.problem import Problem, scaled_problem
-from operators.sinogram import find_shift, find_unit_fault, is_cut_off, needed_factor
+from operators.sinogram import (
+    find_fan_shift,
+    find_shift,
+    find_unit_fault,
+    is_cut_off,
+    is_full_turn,
+    needed_factor,
+)
 
 UNEVEN = 0.1  # relative spread of the views' sums from which parallel-beam data look wrong
 LARGEST_RADIANS = 2 * math.pi
@@ -78,7 +86,7 @@ def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
     """The chosen slices, checked, and their geometry; errors as `open_input`."""
     check_fields(config, "a sinogram")
     if config.operator.geometry == "parallel":
-        idle = ("operator.source_distance", "operator.detector_distance")
+        idle = [f"operator.{name}" for name in ("source_distance", "detector_distance", "detector")]
         reason = "the beam is parallel; set operator.geometry=fan"
         check_without_effect(config, idle, reason)
     numbers = choose_slices(config.data.slices, measured.shape[0], measured.path)
@@ -141,10 +149,12 @@ def _look_at(
 
 def _find_shift(opened: SinogramInput, geometry: "_Geometry", total: np.ndarray) -> float:
     """Bins from the detector's middle to the centre of rotation, where it is clear; else 0."""
-    is_fan = geometry.name == "fan"
-    if opened.notes or is_cut_off(total) or (is_fan and not geometry.is_full_turn):
+    if opened.notes or is_cut_off(total):
         return 0.0
-    found = find_shift(total, geometry.angles, full_turn=geometry.is_full_turn)
+    if geometry.name == "fan" and not geometry.is_full_turn:
+        found = find_fan_shift(total, lambda shift: geometry.operator(geometry.asked, shift))
+    else:
+        found = find_shift(total, geometry.angles, full_turn=geometry.is_full_turn)
     if found is None or not found.is_clear:
         return 0.0
     opened.notes.append(
@@ -208,18 +218,18 @@ class _Geometry:
                     "expected operator.source_distance and detector_distance for a fan beam"
                 )
             self.source = o.source_distance / o.pixel_size
-            self.detector = o.detector_distance / o.pixel_size
-            half_angle = math.atan(bins * self.spacing / 2 / (self.source + self.detector))
+            self.distance = o.detector_distance / o.pixel_size
+            self.kind = check_detector(o.detector or "flat")
+            half_angle = bins * self.spacing / 2 / (self.source + self.distance)
+            half_angle = half_angle if self.kind == "curved" else math.atan(half_angle)
             side = round(2 * self.source * math.sin(half_angle))  # of the circle all views see
         self.seen = (side, side)
         self.asked = choose_shape(config.data.image_size, None, self.seen)
 
     @property
     def is_full_turn(self) -> bool:
-        """Whether the views are evenly over 360 degrees, the last not the first again."""
-        steps = np.diff(np.sort(self.angles))
-        even = 360 / len(self.angles)
-        return len(steps) > 0 and bool(np.abs(steps - even).max() < 0.01 * even)
+        """Whether the views are evenly over 360 degrees; some may be there several times."""
+        return is_full_turn(self.angles)
 
     def operator(self, size: tuple[int, int], shift: float) -> ParallelBeamCT | FanBeamCT:
         """For images of `size`; `shift` in bins."""
@@ -235,10 +245,11 @@ class _Geometry:
             size,
             self.angles,
             source_distance=self.source,
-            detector_distance=self.detector,
+            detector_distance=self.distance,
             num_bins=self.bins,
             bin_spacing=self.spacing,
             centre_offset=shift,
+            detector=self.kind,
         )
 
 

@@ -11,7 +11,7 @@ from datasets import DataError, Sample
 from evaluation.run.coil_maps import estimate_maps
 from operators import BatchGenerator, LinearOperator, MultiCoilMRI
 from operators.batch import derive_seed, expand
-from operators.create import create_operator, operator_class
+from operators.create import create_operator, default_of, operator_class
 from operators.fourier import ifft2c
 from operators.measurement_noise import create_noise
 from operators.multicoil import rss
@@ -21,6 +21,7 @@ from operators.simulation import refine, smooth_phase
 from operators.whitened import Whitened, noise_weights
 
 ONE_COIL, COILS = "mri", "multicoil_mri"  # names of operators
+HALF_TURN = 180.0  # what configs of operators that have no angles say, so that folders continue
 TARGETS = ("mvue", "rss", "sense")  # of measured coils; the first is the default
 
 
@@ -59,6 +60,19 @@ def check_measurement(config: ConfigDict) -> None:
         )
     if config.target not in (None, *TARGETS):
         raise ValueError(f"expected target to be one of {TARGETS}, got {config.target!r}")
+
+
+def with_end_angle(config: ConfigDict) -> ConfigDict:
+    """A copy of a config with `operator.end_angle`, where None stands for the operator's own.
+
+    Raises:
+        ValueError: an unknown operator.
+    """
+    filled = config.copy_and_resolve_references()
+    if filled.operator.end_angle is None:
+        own = default_of(filled.operator.name, "end_angle")
+        filled.operator.end_angle = HALF_TURN if own is None else own
+    return filled
 
 
 def build_operator(

@@ -227,6 +227,7 @@ QUICK_MRI_DATA = {"samples_brain": ("", QUICK_DATA | {"data.subset": "brain"})}
 QUICK_CT_DATA = {"samples_ct": ("", QUICK_DATA | {"data.subset": "ct"})}
 QUICK_MRI = {name: MRI[name] for name in ("gaussian1d_4x", "gaussian2d_4x")}
 QUICK_CT = {name: CT[name] for name in ("views_30", "limited_90")}
+FAN = {"fan_30": {"operator.name": "fan_ct", "operator.num_views": 30}}  # not of the study
 QUICK_PC = PC | {"sampler.num_steps": 50}
 QUICK_JALAL = JALAL | {"sampler.num_steps": 50}
 QUICK_CCDF = CCDF | {"sampler.num_steps": 100, "sampler.start_level": 50}
@@ -245,7 +246,7 @@ QUICK_GRIDS = {
         QUICK_MRI_DATA, QUICK_MRI, [ZERO_FILLED, TV, NATURAL_PC, NATURAL_JALAL, SHIPPED]
     ),
     "jalal": combine(QUICK_MRI_DATA, QUICK_MRI, [ZERO_FILLED, NATURAL_JALAL]),
-    "ct": combine(QUICK_CT_DATA, QUICK_CT, [FBP, TV, NATURAL_CCDF, SHIPPED]),
+    "ct": combine(QUICK_CT_DATA, QUICK_CT | FAN, [FBP, TV, NATURAL_CCDF, SHIPPED]),
     "lambda": combine(
         QUICK_MRI_DATA,
         {"gaussian1d_4x": MRI["gaussian1d_4x"]},
