@@ -37,8 +37,8 @@ from evaluation.own.base import Input
 from evaluation.own.engine import choose_sampling, solve_slices
 from evaluation.own.sinogram import open_sinogram
 from models.checkpoint import load_prior
+from operators.batch import peak
 from operators.dual import solve_dual
-from operators.problem import peak
 from sde import Prior
 
 SIDE = 256

@@ -1,10 +1,13 @@
 """Per-sample dot products, norms and random numbers: samples of a batch never mix."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+PEAK = 0.999  # quantile of the magnitudes that counts as the image's peak
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
@@ -17,6 +20,12 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 def norm(x: Tensor) -> Tensor:
     """Euclidean norm of each sample: ``(B, ...)``, real or complex, to ``(B,)`` real."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1)  # (B,)
+
+
+def peak(images: Tensor) -> Tensor:
+    """Peak magnitude ``(B,)`` of images ``(B, 1, H, W)``: the 0.999 quantile of the pixels."""
+    pixels = images.abs().flatten(1)  # (B, N)
+    return pixels.kthvalue(math.ceil(PEAK * pixels.shape[1]), dim=1).values
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.batch import expand
+from operators.batch import expand, peak
 from operators.espirit import acs_width
 from operators.fourier import fft2c, ifft2c
 from operators.kspace_peak import centre_peak, find_peak
@@ -19,7 +19,6 @@ from operators.multicoil import MultiCoilMRI, rss
 from operators.soft_sense import SoftSenseMRI
 from operators.whitened import whiten
 
-PEAK = 0.999  # quantile of the magnitudes that counts as the image's peak
 PHASE_WIDTH = (8, 32)  # smallest and largest width of the k-space square for the phase
 TINY = 1e-6  # of the largest sensitivity: below it no coil sees the pixel
 
@@ -191,12 +190,6 @@ def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
     scaled = (images - expand(offset, images)) / expand(torch.where(scale > 0, scale, 1.0), images)
     y = operator.forward(scaled)
     return Problem(operator, y, operator.direct(y), scale, offset, torch.zeros_like(scale))
-
-
-def peak(images: Tensor) -> Tensor:
-    """Peak magnitude ``(B,)`` of images ``(B, 1, H, W)``: the 0.999 quantile of the pixels."""
-    pixels = images.abs().flatten(1)  # (B, N)
-    return pixels.kthvalue(math.ceil(PEAK * pixels.shape[1]), dim=1).values
 
 
 def crop_readout(kspace: Tensor, mask: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
