@@ -206,3 +206,18 @@ def test_help_of_scripts_is_their_head(script, tmp_path):
         assert done.stdout.startswith(head)
         assert "SBATCH" not in done.stdout
         assert "set -" not in done.stdout
+
+
+def test_the_earlier_name_of_a_command_still_works():
+    """Scripts call `datasets.inspect`."""
+    found = [
+        subprocess.run(
+            [sys.executable, "-m", name, "--config=configs/demo.py", "--helpshort"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name in ("datasets.inspect", "datasets.check")
+    ]
+    assert "--sheet" in found[1]
+    assert found[0].replace("inspect", "check") == found[1].replace("inspect", "check")
