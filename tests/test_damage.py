@@ -30,6 +30,7 @@ from evaluation.results.cells import read_cell, read_grid
 from evaluation.results.files import SUMS
 from evaluation.results.folder import Results, read_keys, read_rows
 from evaluation.results.recon_file import read_images
+from evaluation.run.measurements import with_end_angle
 from evaluation.show.cell_images import CellImages
 from models import checkpoint
 from models.checkpoint import CheckpointError
@@ -309,7 +310,7 @@ def finished(tmp_path_factory):
     """A config, and what evaluate made of it; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     write_fastmri(folder / "knee/singlecoil_val/f0.h5", slices=3, kspace=False)
-    config = config_of(folder / "knee")
+    config = with_end_angle(config_of(folder / "knee"))
     evaluate(config, folder / "out", "cpu")
     return config, folder / "out"
 

@@ -174,7 +174,10 @@ def change(config, **fields):
     ("fields", "message"),
     [
         ({"operator__mask": "spiral"}, "expected a mask among gaussian1d, .*; got 'spiral'"),
-        ({"operator__name": "pet"}, "unknown operator 'pet'; known: ct, mri, multicoil_mri, super"),
+        (
+            {"operator__name": "pet"},
+            "unknown operator 'pet'; known: ct, fan_ct, mri, multicoil_mri, super",
+        ),
         ({"operator__acceleration": 0.5}, "expected acceleration >= 1"),
         ({"operator__center_fraction": 0.9}, "lower center_fraction or acceleration"),
         ({"sampler__name": "magic"}, "unknown sampler 'magic'; known: annealed_langevin, .*fbp"),
