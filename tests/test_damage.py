@@ -36,9 +36,9 @@ from models import checkpoint
 from models.checkpoint import CheckpointError
 from models.unet import UNet
 from tests.conftest import ROOT
-from tests.data_writers import write_fastmri
-from tests.reconstruct_inputs import write_ismrmrd
-from tests.tiny_prior import write_prior
+from tests.helpers.data_writers import write_fastmri
+from tests.helpers.reconstruct_inputs import write_ismrmrd
+from tests.helpers.tiny_prior import write_prior
 
 
 def flips(path, count, seed=0, start=0):

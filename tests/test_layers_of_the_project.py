@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.conftest import ROOT
+
 OURS = {p.parent.name for p in ROOT.glob("*/__init__.py")} | {"train", "reconstruct"}
 # package -> modules of ours that it may import, beside itself
 ALLOWED = {

@@ -19,7 +19,7 @@ from evaluation.show.study_table import study_table
 from operators import OPERATORS, LinearOperator, SingleCoilMRI
 from operators.create import create_operator, fields_of, parse_keywords
 from tests.conftest import ROOT
-from tests.reconstruct_inputs import write_prior
+from tests.helpers.reconstruct_inputs import write_prior
 
 SIDE = 32
 

@@ -26,7 +26,7 @@ from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
 from sde import complex_score
 from tests.conftest import ROOT
-from tests.data_writers import (
+from tests.helpers.data_writers import (
     coil_sensitivities,
     crop,
     head,
@@ -35,7 +35,7 @@ from tests.data_writers import (
     write_nifti,
     write_series,
 )
-from tests.reconstruct_inputs import (
+from tests.helpers.reconstruct_inputs import (
     image,
     kspace_of,
     lines,

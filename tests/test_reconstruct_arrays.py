@@ -23,8 +23,8 @@ from operators.batch import expand
 from reconstruct import Prior, reconstruct
 from sde import VESDE
 from tests.conftest import ROOT
-from tests.data_writers import coil_sensitivities
-from tests.reconstruct_inputs import image, kspace_of, lines, phase, write_prior
+from tests.helpers.data_writers import coil_sensitivities
+from tests.helpers.reconstruct_inputs import image, kspace_of, lines, phase, write_prior
 
 UNIT = 3e4  # far from 1
 SIDE = 32

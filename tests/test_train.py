@@ -24,11 +24,10 @@ from datasets import DataError
 from models import checkpoint, create_model
 from models.run import CsvLog, Lasting, catch_signals
 from sde import VESDE, noise_level_bins, score_matching_loss, validation_loss
-from tests.conftest import PATIENCE
-from tests.data_writers import write_nifti
+from tests.conftest import PATIENCE, ROOT
+from tests.helpers.data_writers import write_nifti
 from train import REQUEUE, train
 
-ROOT = Path(__file__).resolve().parent.parent
 TIMING = ("images_per_second", "seconds_per_epoch")
 TINY = (
     "--config.model.nf=4",

@@ -76,7 +76,7 @@ has() { [[ ",$stages," == *",$1,"* ]]; }
 
 if [ "$rehearse" = 1 ]; then export CUDA_VISIBLE_DEVICES=; fi
 if has tests; then
-  stage tests 100 "$python" -m pytest -m gpu -p no:cacheprovider tests/test_gpu.py tests/test_operators.py
+  stage tests 100 "$python" -m pytest -m gpu -p no:cacheprovider tests/test_gpu.py tests/operators/test_operators.py
 fi
 if has benchmarks && [ "$rehearse" = 0 ]; then
   stage benchmark-training 150 "$python" -m benchmarks.training --gpu --repeats=5

@@ -1,0 +1,359 @@
+"""What `reconstruct` reads and writes: ISMRMRD, orientation of NIfTI and DICOM, changes of unit."""
+
+import hashlib
+import itertools
+
+import h5py
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+
+from datasets.dicom import read_dicom
+from datasets.export import write_dicom, write_nifti, write_plain_nifti
+from datasets.image_series import open_images
+from datasets.measured import KSPACE, SINOGRAM, open_measured
+from datasets.sample import DataError
+from datasets.volume import open_volume
+from operators import BatchGenerator, MultiCoilMRI, ParallelBeamCT
+from operators.fourier import fft2c, ifft2c
+from operators.problem import crop_readout, image_problem, mri_problem, scaled_problem
+from sde.score import padded_score
+from tests.helpers.data_writers import coil_sensitivities, head, write_series
+from tests.helpers.data_writers import write_dicom as write_source
+from tests.helpers.reconstruct_inputs import image, kspace_of, lines, phase, write_ismrmrd
+
+
+def random_complex(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+# ------------------------------------------------------------------------------------- operators
+
+
+def test_cropping_the_readout_keeps_the_measured_lines_exactly():
+    pixels = torch.from_numpy(random_complex(3, 20, 14)).to(torch.complex128)
+    mask = torch.from_numpy(lines(14, 2, 4)).expand(20, 14)
+    kspace, cropped = crop_readout(fft2c(pixels) * mask, mask, (12, 10))
+    assert kspace.shape == (3, 12, 14)  # columns cannot be cropped: some are missing
+    torch.testing.assert_close(kspace, fft2c(pixels[:, 4:16]) * cropped)
+    full, _ = crop_readout(fft2c(pixels), torch.ones(20, 14, dtype=torch.bool), (12, 10))
+    torch.testing.assert_close(full, fft2c(pixels[:, 4:16, 2:12]))
+    points = torch.rand(20, 14, generator=torch.Generator().manual_seed(0)) < 0.5
+    same, _ = crop_readout(fft2c(pixels) * points, points, (12, 10))
+    assert same.shape == (3, 20, 14)
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_a_problem_is_the_measurement_in_other_variables(coils):
+    truth = torch.from_numpy(image() * phase())[None, None].to(torch.complex64) * 7e-5
+    maps = torch.from_numpy(coil_sensitivities(coils, 32, 32)).to(torch.complex64)[None]
+    mask = torch.from_numpy(lines()).expand(1, 1, 32, 32)
+    kspace = fft2c(maps * truth) * mask
+    problem = mri_problem(kspace, mask, 4.2 * maps)
+    assert float(problem.scale) == pytest.approx(7e-5, rel=0.2)
+    x = (truth / problem.factor) / problem.scale  # what the prior is to find
+    torch.testing.assert_close(problem.operator.forward(x), problem.y, atol=2e-5, rtol=0)
+    torch.testing.assert_close(problem.restore(x), truth, atol=1e-10, rtol=1e-5)
+    inside = torch.from_numpy(image() > 0.1)[None, None]
+    assert float(x[inside].angle().abs().mean()) < 0.15  # nearly real and positive
+
+
+def test_pixels_that_no_coil_sees_are_zero():
+    maps = torch.ones(1, 1, 8, 8, dtype=torch.complex64)
+    maps[..., :3] = 0
+    problem = mri_problem(torch.from_numpy(random_complex(1, 1, 8, 8)), maps[:, :1].real > -1, maps)
+    restored = problem.restore(torch.ones(1, 1, 8, 8, dtype=torch.complex64))
+    assert (restored[..., :3] == 0).all()
+    assert (restored[..., 3:] != 0).all()
+    with pytest.raises(ValueError, match="expected sens_maps for 2 coils"):
+        mri_problem(torch.ones(1, 2, 8, 8, dtype=torch.complex64), torch.ones(1, 1, 8, 8) > 0)
+
+
+def test_problems_without_signal_stay_finite():
+    zeros = torch.zeros(1, 2, 8, 8, dtype=torch.complex64)
+    problem = mri_problem(zeros, torch.ones(1, 1, 8, 8) > 0, zeros)
+    assert problem.scale == 0
+    assert (problem.restore(problem.direct) == 0).all()
+    operator = ParallelBeamCT(8, [0.0, 45.0, 90.0])
+    assert scaled_problem(operator, torch.zeros(1, *operator.range_shape)).scale == 0
+    flat = image_problem(operator, torch.full((1, 1, 8, 8), 3.0))
+    assert (flat.restore(0 * flat.direct) == 3).all()
+
+
+def test_problems_scale_with_the_unit():
+    operator = ParallelBeamCT(16, np.arange(0, 180, 12))
+    truth = torch.from_numpy(image((16, 16)))[None, None]
+    y = operator.forward(truth)
+    one, other = scaled_problem(operator, y), scaled_problem(operator, 50 * y)
+    assert float(other.scale) == pytest.approx(50 * float(one.scale), rel=1e-5)
+    torch.testing.assert_close(one.y, other.y)
+    images = torch.cat([truth, -1000 + 2000 * truth])
+    problem = image_problem(operator, images)
+    torch.testing.assert_close(problem.y[0], problem.y[1], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        problem.restore(torch.cat([truth, truth])), images, atol=1e-3, rtol=0
+    )
+
+
+def test_padding_for_networks_that_halve():
+    def score(x, sigma):
+        assert x.shape[-2] % 4 == 0
+        assert x.shape[-1] % 4 == 0
+        return -x / sigma[:, None, None, None]
+
+    x = BatchGenerator([0, 1]).normal((2, 1, 9, 12))
+    sigma = torch.tensor([1.0, 2.0])
+    expected = -x / sigma[:, None, None, None]
+    torch.testing.assert_close(padded_score(score, 4)(x, sigma), expected)
+
+
+# ------------------------------------------------------------------------------------ measurements
+
+
+def test_numpy_layouts(tmp_path):
+    kspace = random_complex(2, 3, 8, 6)
+    for name, array, axis, shape in (
+        ("plain", kspace[0, 0], "", (1, 1, 8, 6)),
+        ("coils", kspace[0], "", (1, 3, 8, 6)),
+        ("slices", kspace[0], "slices", (3, 1, 8, 6)),
+        ("both", kspace, "", (2, 3, 8, 6)),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        opened = open_measured(tmp_path / f"{name}.npy", first_axis=axis)
+        assert (opened.kind, opened.shape) == (KSPACE, shape)
+        stacked = np.stack([opened.read(i) for i in range(shape[0])])
+        np.testing.assert_array_equal(stacked, array.reshape(shape))
+    np.savez(tmp_path / "s.npz", sinogram=np.ones((5, 7)), angles=np.arange(5))
+    opened = open_measured(tmp_path / "s.npz")
+    assert (opened.kind, opened.shape) == (SINOGRAM, (1, 5, 7))
+    assert opened.read(0).dtype == np.float32
+    assert list(opened.extras) == ["angles"]
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"], file["mask"] = kspace[0], np.ones(6)
+    opened = open_measured(tmp_path / "k.h5")
+    assert opened.shape == (3, 1, 8, 6)  # as in fastMRI's single-coil files
+    np.testing.assert_array_equal(opened.read(1)[0], kspace[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", np.ones((2, 2, 2, 2)), r"expected complex k-space .* got sinogram float64"),
+        ("a.npy", np.ones(4, np.complex64), r"of shape \(4,\)"),
+        ("a.npy", np.array([{}], dtype=object), "expected an intact NumPy file"),
+        ("a.npz", {"p": np.ones((2, 2)), "q": np.ones((2, 2))}, r"the arrays \['p', 'q'\]"),
+        ("a.h5", {"image": np.ones((2, 2))}, r"expected a data set 'kspace', got \['image'\]"),
+        ("a.h5", {"kspace": np.ones((2, 2))}, "got kspace float64"),
+        ("a.dat", b"raw", "unknown kind of file; .* siemens_to_ismrmrd"),
+        ("a.h5", b"no", "expected an intact HDF5 file"),
+    ],
+)
+def test_unfit_measurements(tmp_path, name, content, message):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif name.endswith("h5"):
+        with h5py.File(path, "w") as file:
+            for key, value in content.items():
+                file[key] = value
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(DataError, match=message):
+        open_measured(path)
+
+
+def test_nan_is_named(tmp_path):
+    kspace = random_complex(2, 1, 4, 4)
+    kspace[1, 0, 2, 2] = np.nan
+    np.save(tmp_path / "k.npy", kspace)
+    opened = open_measured(tmp_path / "k.npy")
+    opened.read(0)
+    with pytest.raises(DataError, match=r"k.npy:1: expected finite values, got 1 NaN"):
+        opened.read(1)
+
+
+def test_ismrmrd_is_put_on_its_grid(tmp_path):
+    kspace = random_complex(2, 3, 16, 10)
+    mask = lines(10, 3, 4)
+    opened = open_measured(write_ismrmrd(tmp_path / "raw.h5", kspace, mask))
+    assert opened.shape == kspace.shape
+    for z in range(2):
+        np.testing.assert_allclose(opened.read(z), kspace[z] * mask, atol=1e-5)
+    assert opened.image_shape == (8, 10)  # half the readout's field of view
+    assert opened.voxel_size == (2.0, 2.0, 5.0)
+
+
+def test_ismrmrd_calibration_of_another_scan_is_left_out(tmp_path):
+    kspace = random_complex(1, 2, 16, 10)
+    mask = lines(10, 3, 4)
+    last = np.flatnonzero(mask)[-1]
+    for mode, there in (("separate", False), ("embedded", True)):
+        path = tmp_path / f"{mode}.mrd"
+        write_ismrmrd(path, kspace, mask, calibration=mode, flags=["calibration"])
+        assert open_measured(path).read(0)[..., last].any() == there
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trajectory": "radial"}, "expected Cartesian k-space, got trajectory 'radial'"),
+        ({"flags": ["reverse"]}, "reversed readouts"),
+        ({"kspace_encode_step_2": 3}, "2 values of 'kspace_encode_step_2'"),
+        ({"contrast": 1}, "2 values of 'contrast'"),
+        ({"kspace_encode_step_1": 99}, "expected lines within the encoded matrix of 6, got 1 of 6"),
+    ],
+)
+def test_ismrmrd_that_is_no_stack_of_slices(tmp_path, options, message):
+    path = write_ismrmrd(tmp_path / "raw.h5", random_complex(1, 1, 8, 6), np.ones(6), **options)
+    with pytest.raises(DataError, match=message):
+        open_measured(path)
+
+
+# ------------------------------------------------------------------------------ NIfTI and DICOM
+
+ORIENTATIONS = ["RAS", "LPS", "PIR", "SLA", "ALS"]
+
+
+def volume_with(orientation, shape=(5, 6, 7), *, oblique=False):
+    """A volume of different numbers, its affine with the given directions."""
+    start = nibabel.orientations.axcodes2ornt(orientation)
+    back = nibabel.orientations.ornt_transform(start, nibabel.orientations.axcodes2ornt("RAS"))
+    affine = nibabel.orientations.inv_ornt_aff(back, shape)
+    if oblique:
+        c, s = np.cos(0.2), np.sin(0.2)
+        affine = np.array([[c, -s, 0, 3], [s, c, 0, -8], [0, 0, 1, 20], [0, 0, 0, 1]]) @ affine
+    affine[:3, :3] *= (1.5, 2.0, 3.0)
+    values = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    image = nibabel.Nifti1Image(values, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    return image
+
+
+@pytest.mark.parametrize("oblique", [False, True])
+def test_nifti_slices_return_to_their_place_in_the_world(tmp_path, oblique):
+    for orientation, axis in itertools.product(ORIENTATIONS, ("axial", "coronal", "sagittal")):
+        source = volume_with(orientation, oblique=oblique)
+        nibabel.save(source, tmp_path / "in.nii.gz")
+        series = open_images(tmp_path / "in.nii.gz", axis=axis)
+        first, count = 1, 3
+        images = series.images[first : first + count]
+        write_nifti(tmp_path / "out.nii.gz", images, series.volume, first=first)
+        result = nibabel.load(tmp_path / "out.nii.gz")
+        assert int(result.header["sform_code"]) == int(result.header["qform_code"]) == 1
+        values = result.get_fdata()
+        assert values.size == images.size
+        index = np.stack(np.indices(values.shape), -1).reshape(-1, 3)
+        world = nibabel.affines.apply_affine(result.affine, index)
+        there = nibabel.affines.apply_affine(np.linalg.inv(source.affine), world)
+        np.testing.assert_allclose(there, there.round(), atol=1e-4)  # on voxels of the source
+        expected = source.get_fdata()[tuple(there.round().astype(int).T)]
+        np.testing.assert_array_equal(values.ravel(), expected)
+        assert nibabel.aff2axcodes(result.affine) == nibabel.aff2axcodes(source.affine)
+
+
+def test_nifti_slices_look_as_those_of_the_data_set(tmp_path):
+    for number in range(3):
+        nibabel.save(volume_with("LPS", (6, 6, 6)), tmp_path / f"v{number}.nii.gz")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "test.txt").write_text("v0\n")
+    for axis in ("axial", "coronal", "sagittal"):
+        data = open_volume(
+            tmp_path, "test", axis=axis, split_list=str(tmp_path / "lists/{split}.txt")
+        )
+        series = open_images(tmp_path / "v0.nii.gz", axis=axis)
+        for number, shown in enumerate(series.images):
+            sample = data[number]
+            low, high = sample.scale
+            np.testing.assert_allclose(
+                sample.image[0].numpy() * (high - low) + low, shown, atol=1e-3
+            )
+
+
+def test_plain_nifti_claims_no_orientation(tmp_path):
+    images = np.random.default_rng(0).random((3, 4, 5), dtype=np.float32)
+    write_plain_nifti(tmp_path / "a.nii.gz", images, (2.0, 1.0, 5.0))
+    result = nibabel.load(tmp_path / "a.nii.gz")
+    assert result.header.get_zooms() == (1.0, 2.0, 5.0)
+    assert int(result.header["sform_code"]) == int(result.header["qform_code"]) == 0
+    np.testing.assert_array_equal(open_images(tmp_path / "a.nii.gz").images, images)
+
+
+def checksums(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+def test_dicom_series_returns_with_new_names(tmp_path):
+    hu = np.stack([head(16, seed) for seed in range(4)])
+    folder = write_series(tmp_path / "source", hu, intercept=-1024)
+    before = checksums(folder)
+    series = open_images(folder)
+    np.testing.assert_array_equal(series.images, hu)
+    result = series.images + np.random.default_rng(0).normal(0, 0.3, hu.shape).astype(np.float32)
+    for out in ("a", "b"):
+        write_dicom(tmp_path / out, result, series.files, description="test", identity="run 1")
+    assert checksums(tmp_path / "a") == checksums(tmp_path / "b")
+    write_dicom(tmp_path / "c", result, series.files, description="test", identity="run 2")
+    assert checksums(folder) == before
+
+    again = open_images(tmp_path / "a")
+    span = result.max() - result.min()
+    np.testing.assert_allclose(again.images, result, atol=0.51 * span / 65535 + 1e-4)
+    uids = set()
+    for source, path in zip(series.files, again.files, strict=True):
+        old, new = pydicom.dcmread(source), pydicom.dcmread(path)
+        assert new.ImagePositionPatient == old.ImagePositionPatient
+        assert new.PatientID == old.PatientID
+        assert new.StudyInstanceUID == old.StudyInstanceUID
+        assert new.SeriesInstanceUID != old.SeriesInstanceUID
+        assert list(new.ImageType[:2]) == ["DERIVED", "SECONDARY"]
+        assert new.SourceImageSequence[0].ReferencedSOPInstanceUID == old.SOPInstanceUID
+        assert new.file_meta.MediaStorageSOPInstanceUID == new.SOPInstanceUID
+        assert max(len(str(new.RescaleSlope)), len(str(new.RescaleIntercept))) <= 16
+        uids |= {old.SOPInstanceUID, new.SOPInstanceUID}
+    assert len(uids) == 8
+    other = pydicom.dcmread(next((tmp_path / "c").iterdir()))
+    assert other.SeriesInstanceUID not in {old.SeriesInstanceUID, new.SeriesInstanceUID}
+
+
+def test_dicom_of_any_range(tmp_path):
+    source = write_source(tmp_path / "s.dcm", head(8))
+    for low, high in ((-1e-7, 3e-7), (-12345.678, 9.9e6), (5.0, 5.0)):
+        images = np.linspace(low, high, 64, dtype=np.float32).reshape(1, 8, 8)
+        write_dicom(tmp_path / "o", images, [source], description="", identity="")
+        written = read_dicom(tmp_path / "o" / "0000.dcm")
+        np.testing.assert_allclose(written, images[0], atol=max((high - low) / 65535, 1e-6 * high))
+
+
+def test_folders_of_dicom_that_are_not_one_series(tmp_path):
+    folder = write_series(tmp_path / "a", np.stack([head(8), head(8)]))
+    write_source(folder / "other.dcm", head(8), series="9.9")
+    with pytest.raises(DataError, match="expected the files of one DICOM series, got 2 series"):
+        open_images(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="got 0 series"):
+        open_images(tmp_path / "empty")
+    write_source(tmp_path / "b" / "1.dcm", head(8))
+    write_source(tmp_path / "b" / "2.dcm", head(12), position=(0, 0, 1))
+    with pytest.raises(DataError, match=r"expected a slice of \(8, 8\)"):
+        open_images(tmp_path / "b")
+
+
+def test_multicoil_problem_of_a_batch_is_that_of_its_samples():
+    kspace = torch.from_numpy(kspace_of(np.stack([image(), image(seed=1)])[:, None] * phase()))
+    kspace = kspace.repeat(1, 2, 1, 1)
+    maps = torch.from_numpy(coil_sensitivities(2, 32, 32)).to(torch.complex64).expand(2, -1, -1, -1)
+    masks = torch.stack([torch.from_numpy(lines(every=e)).expand(32, 32) for e in (2, 4)])[:, None]
+    both = mri_problem(kspace, masks, maps)
+    assert isinstance(both.operator, MultiCoilMRI)
+    for b in range(2):
+        one = mri_problem(kspace[b : b + 1], masks[b : b + 1], maps[b : b + 1])
+        torch.testing.assert_close(one.y[0], both.y[b])
+        torch.testing.assert_close(one.factor[0], both.factor[b])
+        torch.testing.assert_close(one.scale[0], both.scale[b])
+    assert ifft2c(kspace).shape == kspace.shape
