@@ -1,6 +1,5 @@
 """CT as scanners and archives write it: rescale in frames, padding, people, headers that lack."""
 
-import json
 import logging
 
 import numpy as np
@@ -16,15 +15,9 @@ from datasets.export import check_sources, write_dicom
 from datasets.lodopab import open_lodopab
 from datasets.prepare import prepare_dataset
 from datasets.rsna_head import open_rsna_head
-from evaluation.evaluate import number_people
-from evaluation.metrics import all_metrics, volume_metrics
 from evaluation.own import open_input
-from evaluation.results.cells import METRICS, read_cell
-from evaluation.show.intervals import compare, mean_interval
-from evaluation.show.markup import number
 from tests.helpers import data_writers as writers
 from tests.helpers.data_writers import head, write_lodopab
-from tests.helpers.grids import write_results
 
 
 def change(path, drop=(), meta=(), **elements):
@@ -115,16 +108,6 @@ def test_a_header_that_cannot_be_written_is_known_when_the_input_is_opened(tmp_p
         open_input(path, get_config())
 
 
-def test_thin_images_have_no_ssim():
-    target = np.random.default_rng(0).random((5, 40))
-    found = all_metrics(target, 0.9 * target)
-    assert np.isnan(found["ssim"])
-    assert found["nmse"] == pytest.approx(0.01)
-    assert np.isnan(volume_metrics(target[None], 0.9 * target[None])["ssim"])
-    thick = np.tile(target, (2, 1))
-    assert 0.9 < all_metrics(thick, 0.99 * thick)["ssim"] < 1
-
-
 # --- people --------------------------------------------------------------------------------------
 
 
@@ -163,22 +146,3 @@ def test_lodopab_patients_by_the_archives_list(tmp_path):
     (tmp_path / "patient_ids_rand_test.csv").write_text("1\n" * 129)
     with pytest.raises(DataError, match=r"a number for each slice, got 129, none for .*001.hdf5:1"):
         open_lodopab(tmp_path, "test")
-
-
-def test_intervals_are_over_people_where_they_are_known(tmp_path):
-    keys = [f"f.hdf5:{i}" for i in range(6)]
-    people = number_people({key: "secret " + "aabbcc"[i] for i, key in enumerate(keys)}, keys)
-    assert list(people.values()) == [f"person {n}" for n in (1, 1, 2, 2, 3, 3)]
-    values = [30.0, 30.5, 32.0, 32.5, 37.0, 37.5]
-    rows = [(key, value, 0.9, 0.01) for key, value in zip(keys, values, strict=True)]
-    folder = write_results(tmp_path / "d/m/tv", rows)
-    assert "[" not in number(read_cell(folder).values("psnr"), METRICS["psnr"], "ci")  # one file
-    info = json.loads((folder / "info.json").read_text())
-    (folder / "info.json").write_text(json.dumps(info | {"people": people}))
-    cell = read_cell(folder)
-    found = mean_interval(cell.values("psnr"), unit=cell.unit)
-    named = [f"{people[key]}:{i}" for i, key in enumerate(keys)]
-    assert found == mean_interval(dict(zip(named, values, strict=True)))
-    assert "[" in number(cell.values("psnr"), METRICS["psnr"], "ci", cell.unit)
-    worse = {key: value - 1 for key, value in cell.values("psnr").items()}
-    assert compare(cell.values("psnr"), worse, unit=cell.unit).volumes == 3

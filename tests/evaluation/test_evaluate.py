@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ml_collections import ConfigDict
-from skimage.metrics import structural_similarity
 
 from configs import ConfigError, load_config
 from datasets import create_dataset
 from evaluation import evaluate as evaluation
 from evaluation.baselines import direct, fbp, zero_filled
-from evaluation.metrics import all_metrics, nmse, psnr, ssim, volume_metrics
 from evaluation.results.folder import COLUMNS, Results, read_rows
 from evaluation.run import methods, slices
 from evaluation.tables import make_table
@@ -61,37 +59,6 @@ def rows_of(folder, *, timeless=True):
 def recon_of(folder):
     with h5py.File(folder / "recon.h5") as file:
         return dict(zip(file["key"].asstr()[()], file["reconstruction"][()], strict=True))
-
-
-def test_metrics_by_hand():
-    rng = np.random.default_rng(0)
-    target = rng.random((16, 16))
-    image = target + 0.1 * rng.standard_normal((16, 16))
-    error = np.mean((target - image) ** 2)
-    assert psnr(target, image) == pytest.approx(-10 * np.log10(error))
-    assert nmse(target, image) == pytest.approx(error * 256 / np.sum(target**2))
-    assert nmse(target, image, study=True) == pytest.approx(error * 256 / np.sum(image**2))
-    assert ssim(target, image) == structural_similarity(target, image, win_size=7, data_range=1)
-    result = all_metrics(target, image * np.exp(0.3j))
-    assert result["psnr"] == pytest.approx(psnr(target, np.abs(image)))
-    with pytest.raises(ValueError, match=r"expected an image of shape \(16, 16\), got \(4, 4\)"):
-        all_metrics(target, image[:4, :4])
-
-
-def test_metrics_of_volumes_by_hand():
-    """One range, that of the target's volume, and PSNR and NMSE over all slices together."""
-    rng = np.random.default_rng(0)
-    target = rng.random((3, 16, 16)) * np.array([1.0, 2.0, 5.0])[:, None, None]
-    image = target + 0.1 * rng.standard_normal(target.shape) * np.array([1, 3, 9])[:, None, None]
-    error, peak = np.mean((target - image) ** 2), target.max()
-    found = volume_metrics(target, image)
-    assert found["psnr"] == pytest.approx(10 * np.log10(peak**2 / error))
-    assert found["nmse"] == pytest.approx(error / np.mean(target**2))
-    slices = [
-        structural_similarity(t, x, win_size=7, data_range=peak)
-        for t, x in zip(target, image, strict=True)
-    ]
-    assert found["ssim"] == pytest.approx(np.mean(slices))
 
 
 def test_baselines():

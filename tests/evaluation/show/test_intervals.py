@@ -1,12 +1,15 @@
 """Intervals and tests against scipy, by hand, and by simulation."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation.show import intervals as statistics
+from evaluation.evaluate import number_people
+from evaluation.results.cells import METRICS, read_cell
+from evaluation.show import intervals as module
 from evaluation.show.intervals import (
     ENOUGH,
     RESAMPLES,
@@ -16,6 +19,8 @@ from evaluation.show.intervals import (
     holm,
     mean_interval,
 )
+from evaluation.show.markup import number
+from tests.helpers.grids import write_results
 
 
 def slices(values, per_volume=1):
@@ -43,7 +48,7 @@ def test_slices_of_a_volume_count_as_one():
 
 def test_intervals_cover_the_true_mean(monkeypatch):
     """Slices with a correlation of 0.8 in 20 volumes; as independent ones they cover far less."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 499)
+    monkeypatch.setattr(module, "RESAMPLES", 499)
     rng, covered, naive, runs = np.random.default_rng(2), 0, 0, 100
     for _ in range(runs):
         values = np.repeat(rng.normal(size=20), 4) + 0.5 * rng.normal(size=80)
@@ -171,3 +176,22 @@ def test_holm_by_hand():
     assert holm([0.5, 0.001, 0.9]) == pytest.approx([1.0, 0.003, 1.0])
     assert holm([0.2]) == [0.2]
     assert holm([]) == []
+
+
+def test_intervals_are_over_people_where_they_are_known(tmp_path):
+    keys = [f"f.hdf5:{i}" for i in range(6)]
+    people = number_people({key: "secret " + "aabbcc"[i] for i, key in enumerate(keys)}, keys)
+    assert list(people.values()) == [f"person {n}" for n in (1, 1, 2, 2, 3, 3)]
+    values = [30.0, 30.5, 32.0, 32.5, 37.0, 37.5]
+    rows = [(key, value, 0.9, 0.01) for key, value in zip(keys, values, strict=True)]
+    folder = write_results(tmp_path / "d/m/tv", rows)
+    assert "[" not in number(read_cell(folder).values("psnr"), METRICS["psnr"], "ci")  # one file
+    info = json.loads((folder / "info.json").read_text())
+    (folder / "info.json").write_text(json.dumps(info | {"people": people}))
+    cell = read_cell(folder)
+    found = mean_interval(cell.values("psnr"), unit=cell.unit)
+    named = [f"{people[key]}:{i}" for i, key in enumerate(keys)]
+    assert found == mean_interval(dict(zip(named, values, strict=True)))
+    assert "[" in number(cell.values("psnr"), METRICS["psnr"], "ci", cell.unit)
+    worse = {key: value - 1 for key, value in cell.values("psnr").items()}
+    assert compare(cell.values("psnr"), worse, unit=cell.unit).volumes == 3
