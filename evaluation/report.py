@@ -34,7 +34,7 @@ from evaluation.show.panels import ERROR_COLORS, error_range
 from evaluation.show.plots import draw_summary
 from evaluation.show.style import STYLE
 from evaluation.tables import flat_table
-from operators.create import operator_class
+from operators.create import is_known, operator_class
 
 TEMPLATE = Path(__file__).parent / "show" / "report_template.html"
 QUALITY = 85  # of WebP images, for viewing only; metrics use the original images
@@ -119,7 +119,10 @@ def _directs(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, int]:
     directs = {}
     for members in measured.values():
         first = cells[members[0]]
-        name = operator_class(first.config["operator"]["name"]).direct_name
+        operator = first.config["operator"]["name"]
+        if not is_known(operator):  # its measurement cannot be made again
+            continue
+        name = operator_class(operator).direct_name
         baseline = DIRECT.get(name)
         if all(cells[i].config["sampler"]["name"] != baseline for i in members):
             where = f" ({label(first.measurement)})" if len(measured) > 1 else ""

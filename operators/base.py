@@ -236,8 +236,10 @@ class LinearOperator:
     ) -> "LinearOperator":
         """Operator described by a config, to simulate measurements of real images.
 
-        An override adds one keyword argument for each field of ``config.operator`` that it reads.
-        The command lines offer only the operators that override this method.
+        An override adds one keyword argument for each field of ``config.operator`` that it reads;
+        with the keyword `mask`, it gets the sampling mask that the config describes
+        (`operators.create.create_mask`). The command lines offer only the operators that override
+        this method.
 
         Args:
             shape: ``(H, W)`` of the images in pixels.

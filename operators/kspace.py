@@ -1,14 +1,13 @@
-"""Base of the Cartesian MRI operators: masks from a config, zero-filling error, noise estimate."""
+"""Base of the Cartesian MRI operators: mask, error of the zero-filled image, noise estimate."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.batch import derive_seed
-from operators.masks import effective_acceleration, make_mask
+from operators.masks import effective_acceleration
 from operators.noise import RINGS, kspace_noise, rings
 
 
@@ -64,54 +63,6 @@ class CartesianMRI(LinearOperator):
     def describe(cls, fields: Mapping) -> tuple[str, str]:
         """Operator and mask of a config, and its acceleration, such as "mri gaussian1d", "4x"."""
         return f"{fields['name']} {fields['mask']}", f"{fields['acceleration']:g}x"
-
-
-def create_mask(
-    shape: tuple[int, int],
-    *,
-    seed: int,
-    keys: Sequence[str],
-    study: bool,
-    mask: str,
-    acceleration: float,
-    center_fraction: float,
-    num_spokes: int | None,
-    mask_per_slice: bool,
-) -> Tensor:
-    """Sampling mask described by a config.
-
-    Args:
-        shape: ``(H, W)`` of the images in pixels.
-        seed: seed of the mask.
-        keys: keys of the samples in the batch, used if `mask_per_slice`.
-        study: whether to draw the mask as the original study's code does.
-        mask: name of the mask, a key of `operators.masks.MASKS`.
-        acceleration: positions (1-D masks: lines) divided by measured ones.
-        center_fraction: part of each axis (1-D masks: of W) that is fully measured.
-        num_spokes: number of spokes of a radial mask, instead of `acceleration`; None otherwise.
-        mask_per_slice: whether each sample gets a mask of its own, seeded by its key.
-
-    Returns:
-        bool ``(H, W)``, or ``(B, 1, H, W)`` if `mask_per_slice`.
-
-    Raises:
-        ValueError: an unknown mask, or a value that it cannot have.
-    """
-
-    def draw(seed: int) -> Tensor:
-        return make_mask(
-            mask,
-            shape,
-            seed=seed,
-            acceleration=acceleration,
-            center_fraction=center_fraction,
-            num_spokes=num_spokes,
-            study=study,
-        )
-
-    if not mask_per_slice:
-        return draw(seed)
-    return torch.stack([draw(derive_seed(seed, "mask", key)) for key in keys])[:, None]
 
 
 def unmeasured_level(mask: Tensor, kspace: Tensor) -> Tensor:

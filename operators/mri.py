@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.fourier import centring_signs, fft2, fft2c, ifft2, ifft2c
-from operators.kspace import CartesianMRI, create_mask
+from operators.kspace import CartesianMRI
 
 
 def check_mask(mask: Tensor) -> Tensor:
@@ -69,47 +69,19 @@ class SingleCoilMRI(CartesianMRI):
 
     @classmethod
     def create(
-        cls,
-        shape: tuple[int, int],
-        *,
-        seed: int,
-        keys: Sequence[str],
-        study: bool,
-        mask: str = "gaussian1d",
-        acceleration: float = 4.0,
-        center_fraction: float = 0.04,
-        num_spokes: int | None = None,
-        mask_per_slice: bool = False,
+        cls, shape: tuple[int, int], *, seed: int, keys: Sequence[str], study: bool, mask: Tensor
     ) -> "SingleCoilMRI":
         """Single-coil MRI of real images with the mask that a config describes.
 
         Args:
-            shape: ``(H, W)`` of the images in pixels.
-            seed: seed of the mask.
-            keys: keys of the samples in the batch, used if `mask_per_slice`.
-            study: whether to draw the mask as the original study's code does.
-            mask: name of the mask, a key of `operators.masks.MASKS`.
-            acceleration: positions (1-D masks: lines) divided by measured ones.
-            center_fraction: part of each axis (1-D masks: of W) that is fully measured.
-            num_spokes: number of spokes of a radial mask, instead of `acceleration`.
-            mask_per_slice: whether each sample gets a mask of its own, seeded by its key.
-
-        Raises:
-            ValueError: an unknown mask, or a value that it cannot have.
+            shape: not used, as the mask has it.
+            seed: not used.
+            keys: not used.
+            study: not used.
+            mask: bool ``(H, W)`` for all samples or ``(B, 1, H, W)``, drawn by
+                `operators.create.create_mask`.
         """
-        return cls(
-            create_mask(
-                shape,
-                seed=seed,
-                keys=keys,
-                study=study,
-                mask=mask,
-                acceleration=acceleration,
-                center_fraction=center_fraction,
-                num_spokes=num_spokes,
-                mask_per_slice=mask_per_slice,
-            )
-        )
+        return cls(mask)
 
     def _forward(self, x: Tensor) -> Tensor:
         if self._image_signs is None:

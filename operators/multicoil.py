@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.fourier import centring_signs, fft2, fft2c, ifft2, ifft2c
-from operators.kspace import CartesianMRI, create_mask
+from operators.kspace import CartesianMRI
 from operators.mri import check_mask
 from operators.simulation import birdcage_maps
 
@@ -101,47 +101,29 @@ class MultiCoilMRI(CoilMRI):
         seed: int,
         keys: Sequence[str],
         study: bool,
+        mask: Tensor,
         coils: int = 8,
         maps: str = "espirit",
-        mask: str = "gaussian1d",
-        acceleration: float = 4.0,
-        center_fraction: float = 0.04,
-        num_spokes: int | None = None,
-        mask_per_slice: bool = False,
     ) -> "MultiCoilMRI":
         """Multi-coil MRI of complex images by simulated coils (`operators.simulation`).
 
         Args:
             shape: ``(H, W)`` of the images in pixels.
-            seed: see `operators.kspace.create_mask`, as for the fields of the mask.
-            keys: see there.
-            study: see there.
+            seed: not used.
+            keys: not used.
+            study: not used.
+            mask: bool ``(H, W)`` for all samples or ``(B, 1, H, W)``, drawn by
+                `operators.create.create_mask`.
             coils: number of coils C.
-            maps: "espirit" or "known": whether who reconstructs estimates the maps from k-space;
-                the operator is the same.
-            mask: see there.
-            acceleration: see there.
-            center_fraction: see there.
-            num_spokes: see there.
-            mask_per_slice: see there.
+            maps: "espirit" or "known": whether the maps are estimated from k-space for the
+                reconstruction; the operator is the same.
 
         Raises:
-            ValueError: an unknown mask, or a value that it cannot have.
+            ValueError: an unknown value of `maps`, or fewer than 1 coil.
         """
         if maps not in MAPS:
             raise ValueError(f"expected operator.maps to be one of {MAPS}, got {maps!r}")
-        drawn = create_mask(
-            shape,
-            seed=seed,
-            keys=keys,
-            study=study,
-            mask=mask,
-            acceleration=acceleration,
-            center_fraction=center_fraction,
-            num_spokes=num_spokes,
-            mask_per_slice=mask_per_slice,
-        )
-        return cls(drawn, birdcage_maps(coils, shape))
+        return cls(mask, birdcage_maps(coils, shape))
 
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:

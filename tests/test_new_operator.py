@@ -13,7 +13,7 @@ from evaluation import evaluate as evaluation
 from evaluation.metrics import psnr
 from evaluation.own import open_input
 from evaluation.report import make_report
-from evaluation.results.cells import read_cell, read_grid
+from evaluation.results.cells import describe_measurement, read_cell, read_grid
 from evaluation.show.cell_images import CellImages
 from evaluation.show.study_table import study_table
 from operators import OPERATORS, LinearOperator, SingleCoilMRI
@@ -86,6 +86,56 @@ def test_evaluate_tables_and_report_take_it(tmp_path):
     assert report.count("blurred") >= 1
 
 
+def test_results_are_shown_where_nobody_has_the_operator(tmp_path, monkeypatch):
+    folders = [tmp_path / "brain" / "blur" / name for name in ("l1_wavelet", "tv")]
+    for folder in folders:
+        config = small_config(**{"sampler.name": folder.name, "sampler.max_iterations": 3})
+        evaluation.evaluate(config, folder, "cpu")
+    monkeypatch.delitem(OPERATORS, "blur")
+    cells = read_grid([tmp_path])
+    for style in ("markdown", "csv"):
+        assert "blur" in study_table(cells, style, metrics=["psnr"])
+    assert describe_measurement(cells[0].config, {}) == ("blur", "-")
+    assert CellImages(cells[0]).target(next(iter(cells[0].rows))).shape == (SIDE, SIDE)
+    report = make_report(folders)
+    assert "TV" in report
+    assert "blurred" not in report
+
+
+def test_keywords_that_repeat_a_field_are_errors(tmp_path):
+    fields = {"name": "mri", "mask": "gaussian1d", "acceleration": 4.0, "num_spokes": None}
+    for keywords in ("acceleration=2", "num_spokes=5", "center_fraction=0.1, mask='radial'"):
+        with pytest.raises(
+            ValueError, match=r"expected operator\.keywords without .*set operator\."
+        ):
+            create_operator(fields | {"keywords": keywords}, (SIDE, SIDE), seed=0, keys=())
+    found = create_operator(
+        {"name": "mri", "keywords": "acceleration=2"}, (SIDE, SIDE), seed=0, keys=()
+    )
+    assert found.acceleration == 2  # no field of that name here
+    config = small_config(**{"operator.name": "ct", "operator.keywords": "num_views=5"})
+    with pytest.raises(ValueError, match=r"without num_views, as .*; set operator\.num_views"):
+        evaluation.evaluate(config, tmp_path / "out", "cpu")
+    assert not (tmp_path / "out" / "metrics.csv").exists()
+
+
+def test_an_operator_with_a_mask_has_the_fields_of_masks(monkeypatch):
+    class Masked(SingleCoilMRI):
+        """What a user would write."""
+
+        @classmethod
+        def create(cls, shape, *, seed, keys, study, mask, phase=0.0):
+            return cls(mask, real=phase == 0)
+
+    monkeypatch.setitem(OPERATORS, "masked", Masked)
+    assert set(fields_of("masked")) == {*fields_of("mri"), "phase"}
+    fields = {"name": "masked", "mask": "radial", "acceleration": 3.0, "phase": 1.0}
+    found = create_operator(fields, (SIDE, SIDE), seed=0, keys=())
+    assert found.domain_complex
+    plain = create_operator(fields | {"name": "mri"}, (SIDE, SIDE), seed=0, keys=())
+    assert torch.equal(found.mask, plain.mask)
+
+
 def test_reconstruct_takes_it(tmp_path, tiny_config):
     x, y = np.mgrid[-1:1:32j, -1:1:32j]
     image = np.exp(-4 * (x**2 + 2 * y**2)).astype(np.float32)[..., None]
@@ -136,7 +186,9 @@ def test_keywords(text, expected):
     assert parse_keywords(text) == expected
 
 
-@pytest.mark.parametrize("text", ["a", "a=b", "1", "a=1)+(b=2", "**{'a': 1}", "a=open('x')"])
+@pytest.mark.parametrize(
+    "text", ["a", "a=b", "1", "a=1)+(b=2", "**{'a': 1}", "a=open('x')", "a=1,a=2"]
+)
 def test_what_is_no_keyword_is_an_error(text):
     with pytest.raises(ValueError, match=r"expected operator\.keywords such as"):
         parse_keywords(text)

@@ -14,16 +14,8 @@ from configs.reconstruct import get_config
 from datasets.bad_input import reading
 from datasets.image_series import ImageSeries
 from evaluation.own.holdout import HoldOut
-from operators.masks import make_mask
 from operators.problem import Problem
 
-DEFAULT_MASK = "gaussian1d"  # of images; the study's first
-# what None stands for where a measurement is simulated
-SIMULATED = {
-    "operator.acceleration": 4.0,
-    "operator.center_fraction": 0.04,
-    "operator.num_views": 30,
-}
 OF_A_MASK = ("operator.acceleration", "operator.center_fraction")
 # fields that only some inputs read
 ONLY = {
@@ -122,23 +114,6 @@ def digest(files: Sequence[Path]) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
-
-
-def simulated(config: ConfigDict, name: str) -> float:
-    """The value of a field of `SIMULATED`, or what its None stands for."""
-    value = configs.flatten(config.to_dict())[name]
-    return SIMULATED[name] if value is None else value
-
-
-def draw_mask(config: ConfigDict, shape: tuple[int, int]) -> Tensor:
-    """The sampling mask ``(H, W)`` bool that `config.operator` and `config.seed` ask for."""
-    return make_mask(
-        config.operator.mask or DEFAULT_MASK,
-        shape,
-        seed=config.seed,
-        acceleration=simulated(config, "operator.acceleration"),
-        center_fraction=simulated(config, "operator.center_fraction"),
-    )
 
 
 def check_fields(config: ConfigDict, kind: str) -> None:

@@ -16,7 +16,7 @@ from configs.progress import SliceProgress
 from configs.reconstruct import default_prior
 from datasets.files import holding, remove_abandoned, write_atomically
 from evaluation.own import open_input
-from evaluation.own.base import SIMULATED, Input, digest
+from evaluation.own.base import Input, digest
 from evaluation.own.engine import (
     Sampling,
     Solution,
@@ -33,11 +33,14 @@ from evaluation.run.batching import check_alike, choose_size, in_batches, unfini
 from evaluation.run.methods import PRECISIONS, counted, expected_calls
 from evaluation.run.slices import describe_error
 from models.checkpoint import load_prior, resolve_prior
+from operators.create import default_of
 from sde import Prior
 
 log = logging.getLogger(__name__)
 
 MAY_CHANGE = ("batch_size",)
+# field of the operator -> an operator whose default its None stands for, whichever is simulated
+DEFAULTS_OF = {"acceleration": "mri", "center_fraction": "mri", "num_views": "ct"}
 
 
 def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -> dict:
@@ -223,10 +226,9 @@ def describe_settings(
     settings = ConfigDict(config.to_dict())
     settings.prior = config.prior or default_prior(opened.is_complex)
     settings.sampler.name, settings.sampler.num_steps = sampling.sampler, sampling.num_steps
-    for name, value in SIMULATED.items():  # so that None and the value it stands for are alike
-        section, field = name.split(".")
-        if settings[section][field] is None:
-            settings[section][field] = value
+    for field, name in DEFAULTS_OF.items():
+        if settings.operator[field] is None:
+            settings.operator[field] = default_of(name, field)
     settings.input = source.resolve().name
     settings.sha256 = ConfigDict(
         {

@@ -22,13 +22,13 @@ from evaluation.own.base import (
     check_fields,
     check_without_effect,
     choose_shape,
-    draw_mask,
     hash_masks,
     load_array,
 )
 from evaluation.own.holdout import HoldOut, choose_positions, hold_out
 from evaluation.run.coil_maps import calibration_width, estimate_maps, for_calibration
 from operators.batch import derive_seed
+from operators.create import create_mask, given_fields
 from operators.espirit_sets import espirit_sets, overlap
 from operators.fourier import ifft2c
 from operators.kspace_peak import PROMINENT, find_peak
@@ -156,7 +156,8 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
     mask = None if given is None else _given_mask(opened, given)
     _check_peaks(opened, mask)
     if config.operator.mask:
-        drawn = draw_mask(config, tuple(shape))
+        described = given_fields(config.operator, create_mask)
+        drawn = create_mask(tuple(shape), seed=config.seed, **described)  # (H, W)
         mask = drawn.expand(len(numbers), -1, -1) if mask is None else mask & drawn
     opened.masks = _check_slices(opened, mask, drawn=bool(config.operator.mask))
     maps = measured.extras.get("sens_maps")

@@ -13,7 +13,7 @@ from configs.base import SIZES
 from evaluation.results.files import check_sums, read_csv, read_json
 from evaluation.results.folder import read_rows
 from evaluation.results.volumes import volume_of
-from operators.create import operator_class
+from operators.create import is_known, operator_class
 from operators.measurement_noise import create_noise
 
 
@@ -179,7 +179,10 @@ def titles(cells: Sequence[Cell]) -> list[str]:
 def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
     """Measurement with coils and noise, and nominal and effective acceleration, in words."""
     operator = config["operator"]
-    what, acceleration = operator_class(operator["name"]).describe(operator)
+    if is_known(operator["name"]):
+        what, acceleration = operator_class(operator["name"]).describe(operator)
+    else:  # of someone else's checkout
+        what, acceleration = str(operator["name"]), "-"
     coils = f"{info['coils']} coils" if info.get("coils", 1) > 1 else ""
     fields = config.get("noise") or {}  # old folders have none
     noise = create_noise(fields).describe()

@@ -25,7 +25,7 @@ from evaluation.show.markup import (
     number,
     write_csv,
 )
-from operators.create import fields_of
+from operators.create import fields_of, is_known
 
 LABELS = ("Data", "Measurement", "Sampling", "Metric")
 UNFINISHED = "fewer slices than others of the row have; not compared with them"
@@ -150,7 +150,8 @@ def _study_csv(cells: Sequence[Cell], metrics: Sequence[str]) -> str:
     for row in rows_of(cells):
         for cell in sorted(row, key=lambda cell: _method_order(cell.method)):
             operator = cell.config["operator"]
-            has_nominal = "acceleration" in fields_of(operator["name"])
+            name = operator["name"]
+            has_nominal = is_known(name) and "acceleration" in fields_of(name)
             nominal = operator["acceleration"] if has_nominal else ""
             effective = cell.info.get("effective_acceleration", "")
             method = cell.method
