@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 import configs
-from configs.numbers import check_numbers
+from configs.ranges import check_numbers
 from configs.reconstruct import default_prior
 from evaluation.own.arrays import open_array
 from evaluation.own.base import Input

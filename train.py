@@ -40,8 +40,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 import configs
 import datasets
-from configs.numbers import check_numbers
 from configs.progress import progress_bar
+from configs.ranges import check_numbers
 from datasets import DataError
 from datasets.files import holding, read_text, write_atomically
 from datasets.identity import check_files, check_outside

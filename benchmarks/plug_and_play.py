@@ -24,7 +24,7 @@ from operators import BatchGenerator, LinearOperator, ParallelBeamCT, SingleCoil
 from operators.ct import few_view_angles
 from operators.masks import make_mask
 from samplers import pnp
-from samplers.start import automatic_start
+from samplers.levels import first_level
 
 SIDE = 256
 MASKS = {
@@ -87,7 +87,7 @@ def mean_psnr(prior, problem: Measured, steps: int, options) -> float:
     first = direct(operator, y)
     options = dict(options)
     if "start_factor" in options:
-        options["start_sigma"] = automatic_start(
+        options["start_sigma"] = first_level(
             *(score, sde, operator, y, first),
             factor=options.pop("start_factor"),
             end_sigma=None,

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
 import configs
-from configs.numbers import check_numbers
+from configs.ranges import check_numbers
 from datasets import create_dataset
 from datasets.files import write_atomically
 from datasets.identity import check_outside

@@ -180,21 +180,21 @@ def _choose_group(file: h5py.File, path: Path) -> tuple[h5py.Group, Encoding, li
     """Last group with imaging readouts, its encoding, and a note if there are other groups."""
     names = find_groups(file)
     found: dict[str, Encoding] = {}
-    problems = []
+    faults = []
     for name in names:
         try:
             encoding = _header(file[name], path)
             head = file[name]["data"].fields("head")[()]
         except DataError as error:
-            problems.append(error)
+            faults.append(error)
             continue
         if _is_imaging(head, encoding).any():
             found[name] = encoding
         else:
             count = f"{len(head)} of other kinds in '{name}'"
-            problems.append(DataError(f"{path}: expected readouts of images, got {count}"))
+            faults.append(DataError(f"{path}: expected readouts of images, got {count}"))
     if not found:
-        raise problems[-1]
+        raise faults[-1]
     chosen = list(found)[-1]
     notes = []
     if len(names) > 1:

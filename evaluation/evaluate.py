@@ -32,8 +32,8 @@ from torch import distributed
 from torch.utils.data import Dataset
 
 import configs
-from configs.numbers import check_numbers
 from configs.progress import SliceProgress
+from configs.ranges import check_numbers
 from datasets import DataError, Sample, collate, create_dataset
 from datasets.files import holding, locked
 from datasets.identity import (
@@ -227,13 +227,13 @@ def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOp
     for i in range(count):
         try:
             sample = dataset[i]
-        except DataError as problem:
-            error = problem if i == 0 else error
+        except DataError as unreadable:
+            error = unreadable if i == 0 else error
             continue
         try:
             return pose(config, measure(config, collate([sample]))).operator
-        except TypeError as problem:  # complex images, but an operator of real ones
-            raise ValueError(f"{problem}; choose data.mode or the operator accordingly") from None
+        except TypeError as mismatch:  # complex images, but an operator of real ones
+            raise ValueError(f"{mismatch}; choose data.mode or the operator accordingly") from None
     raise error
 
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from configs import ConfigError, clear_errors, load_config, quiet_pipe
-from configs.numbers import check_numbers
 from configs.progress import progress_bar
+from configs.ranges import check_numbers
 from datasets import collate
 from datasets.files import write_atomically
 from datasets.prepare import prepare_dataset

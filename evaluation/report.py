@@ -27,7 +27,7 @@ from configs import clear_errors, quiet_pipe
 from configs.progress import progress_bar
 from datasets.files import write_atomically
 from evaluation.metrics import all_metrics
-from evaluation.results.cells import IMAGE_METRICS, METRICS, Cell, label, read_cell, titles
+from evaluation.results.cells import IMAGE_METRICS, METRICS, CellResults, label, read_cell, titles
 from evaluation.show.cell_images import CellImages, common_keys
 from evaluation.show.markup import Column, Text, html
 from evaluation.show.panels import ERROR_COLORS, error_range
@@ -107,7 +107,7 @@ def embed(data: dict) -> str:
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
-def _directs(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, int]:
+def _directs(cells: Sequence[CellResults], names: Sequence[str]) -> dict[str, int]:
     """Direct reconstructions to add, one per measurement: title -> index of a cell that has it.
 
     A measurement whose direct reconstruction is among the cells gets none.
@@ -130,7 +130,7 @@ def _directs(cells: Sequence[Cell], names: Sequence[str]) -> dict[str, int]:
     return {name: i for name, i in directs.items() if name not in names}
 
 
-def _start(cells: Sequence[Cell], directs: int) -> dict[str, int]:
+def _start(cells: Sequence[CellResults], directs: int) -> dict[str, int]:
     """Images shown at first: on the left a direct one or the target, on the right a method's."""
     of_cells = range(1 + directs, 1 + directs + len(cells))
     is_direct = [cell.config["sampler"]["name"] in DIRECT.values() for cell in cells]

@@ -22,7 +22,7 @@ from evaluation.results.cells import (
     IMAGE_METRICS,
     LESION_METRICS,
     METRICS,
-    Cell,
+    CellResults,
     describe_measurement,
     read_cell,
     read_grid,
@@ -68,7 +68,7 @@ def make_table(folders: list[Path], style: str, *, spread: str = "std") -> str:
     return (markdown if style == "markdown" else latex)(*flat_table(cells, spread))
 
 
-def flat_table(cells: Sequence[Cell], spread: str) -> tuple[list[Column], list[list[Text]]]:
+def flat_table(cells: Sequence[CellResults], spread: str) -> tuple[list[Column], list[list[Text]]]:
     """Columns and rows of the table with one row per folder."""
     names = _metrics(cells)
     titles = [METRICS[name].title for name in (*names, SECONDS)]
@@ -76,13 +76,13 @@ def flat_table(cells: Sequence[Cell], spread: str) -> tuple[list[Column], list[l
     return columns, [[Text(text) for text in _texts(cell, names, spread)] for cell in cells]
 
 
-def _metrics(cells: Sequence[Cell]) -> list[str]:
+def _metrics(cells: Sequence[CellResults]) -> list[str]:
     """Metrics of the table: those of images, and those of lesions where there are some."""
     there = {name for cell in cells for row in cell.rows.values() for name in row}
     return [*IMAGE_METRICS, *(name for name in LESION_METRICS if name in there)]
 
 
-def _labels(cell: Cell) -> list[str]:
+def _labels(cell: CellResults) -> list[str]:
     """Texts of a cell for the columns of `HEADER`."""
     data, sampler = cell.config["data"], cell.config["sampler"]["name"]
     prior = Path(cell.config["prior"]).name
@@ -98,7 +98,7 @@ def _labels(cell: Cell) -> list[str]:
     ]
 
 
-def _texts(cell: Cell, names: Sequence[str], spread: str) -> list[str]:
+def _texts(cell: CellResults, names: Sequence[str], spread: str) -> list[str]:
     seconds = mean_std(list(cell.values(SECONDS).values()))[0]
     return [
         *_labels(cell),
@@ -107,7 +107,7 @@ def _texts(cell: Cell, names: Sequence[str], spread: str) -> list[str]:
     ]
 
 
-def _number(cell: Cell, name: str, spread: str) -> str:
+def _number(cell: CellResults, name: str, spread: str) -> str:
     """Mean and spread of a metric, with the number of slices if some lack it."""
     values = _values(cell, name)
     if not values:
@@ -117,7 +117,7 @@ def _number(cell: Cell, name: str, spread: str) -> str:
     return number(values, METRICS[name], spread, cell.unit) + lacking
 
 
-def _values(cell: Cell, name: str) -> dict[str, float]:
+def _values(cell: CellResults, name: str) -> dict[str, float]:
     """Values of a metric by slice; none of lesions where the data have none."""
     there = any(name in row for row in cell.rows.values())
     return cell.values(name) if there or name not in LESION_METRICS else {}
@@ -127,7 +127,7 @@ def _mean_std(values: Mapping[str, float]) -> tuple[float | str, float | str]:
     return mean_std(list(values.values())) if values else ("", "")
 
 
-def _csv(cells: list[Cell]) -> str:
+def _csv(cells: list[CellResults]) -> str:
     names = (*_metrics(cells), SECONDS)
     header = [*HEADER, *(f"{name}_{part}" for name in names for part in ("mean", "std"))]
     lines = [

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 import configs
-from configs.numbers import check_numbers
 from configs.progress import progress_bar
+from configs.ranges import check_numbers
 from datasets import collate
 from datasets.files import holding, write_atomically
 from datasets.identity import check_files, check_outside

@@ -103,26 +103,26 @@ def translate_state(net: NCSNpp, state: dict[str, Tensor]) -> dict[str, Tensor]:
     state.pop("sigmas", None)  # a buffer that the original computes from its config
     names = original_names(net)
     ours = net.state_dict()
-    problems = [f"missing {name}" for name in names if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in names]
+    faults = [f"missing {name}" for name in names if name not in state]
+    faults += [f"unexpected {name}" for name in state if name not in names]
     translated = {}
     for name, (path, convert) in names.items():
         if name not in state:
             continue
         weight = state[name]
         if convert is _matrix_to_conv and weight.ndim != 2:
-            problems.append(f"{name}: expected a matrix, got {tuple(weight.shape)}")
+            faults.append(f"{name}: expected a matrix, got {tuple(weight.shape)}")
             continue
         weight = convert(weight)
         if weight.shape != ours[path].shape:
-            problems.append(
+            faults.append(
                 f"{name}: expected shape {tuple(ours[path].shape)}, got {tuple(weight.shape)}"
             )
         translated[path] = weight
-    if problems:
-        shown = "\n  ".join(problems[:12] + ["..."] * (len(problems) > 12))
+    if faults:
+        shown = "\n  ".join(faults[:12] + ["..."] * (len(faults) > 12))
         raise ValueError(
-            f"the state dict is not of this architecture ({len(problems)} problems; is the "
+            f"the state dict is not of this architecture ({len(faults)} problems; is the "
             f"config's size the right one?):\n  {shown}"
         )
     return translated

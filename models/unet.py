@@ -134,14 +134,14 @@ def unet_from_state_dict(state: dict) -> UNet:
     net = UNet(chans=max(width, 1), num_pool_layers=max(len(levels), 1))
     expected = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in own.items()}
-    problems = [
+    faults = [
         f"{name}: expected {expected.get(name, 'nothing')}, got {found.get(name, 'nothing')}"
         for name in sorted(expected.keys() | found.keys())
         if expected.get(name) != found.get(name)
     ]
-    if problems:
+    if faults:
         raise ValueError(
-            f"not the weights of a U-Net of {net_size(net)}:\n  " + "\n  ".join(problems)
+            f"not the weights of a U-Net of {net_size(net)}:\n  " + "\n  ".join(faults)
         )
     net.load_state_dict(own)
     return net

@@ -18,7 +18,7 @@ from samplers.pnp import pnp
 from samplers.posterior import Posterior, posterior_moments
 from samplers.predictor_corrector import predictor_corrector
 from samplers.progress import Progress
-from samplers.state import NonFiniteError
+from samplers.watch import NonFiniteError
 
 SAMPLERS = {
     "predictor_corrector": predictor_corrector,

@@ -8,7 +8,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand, norm
 from operators.solvers import power_method
-from samplers.state import Callback, Watch, blank, level
+from samplers.watch import Callback, Watch, empty_images, level
 from sde import VESDE, Score
 
 STEP_PART = 0.5  # of sigma_min^2: the study's step_scale of 5e-5 at its sigma_min of 0.01
@@ -120,7 +120,7 @@ def annealed_langevin(
         gradient = _gaussian(operator, y, covariance, weight, sigma_y, gamma)
     sigmas = sde.ladder(num_steps).flip(0).tolist()
     first = _first(sigmas, start_sigma, study_skips)
-    x = blank(operator, y)
+    x = empty_images(operator, y)
     x = rng.uniform_like(x) if start == "uniform" else rng.normal_like(x)
     watch = Watch(rng, callback)
     for sigma in sigmas[first:]:

@@ -8,8 +8,8 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
 from samplers.denoise import data_step, denoise, direction, first_image
-from samplers.start import noise_levels
-from samplers.state import Callback, Watch
+from samplers.levels import noise_levels
+from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 50  # noise levels where none are asked for
@@ -55,7 +55,7 @@ def dds(
         num_steps: geometric noise levels from `start_sigma` to `end_sigma`, a network call each.
         initial: images to add the first noise to; D^-1 A^H y where not given.
         start_sigma: first level, at most sigma_max; None: each sample's own, from the measurement
-            (`start.noise_levels`; for CT this takes one of the `num_steps` calls).
+            (`levels.noise_levels`; for CT this takes one of the `num_steps` calls).
         end_sigma: last level; sigma_min where not given.
         eta: part of new noise, 0 to 1; 1 is best where data steps change much.
         old_noise: e is measured from x0, ``"network"``, the paper's, or from x0', ``"data"``; None:

@@ -7,7 +7,7 @@ from operators.base import LinearOperator
 from operators.batch import expand
 from operators.dual import solve_dual
 from operators.solvers import solve_normal_equations
-from samplers.state import blank
+from samplers.watch import empty_images
 from sde import VESDE, Score
 
 CG_STEPS = 8  # one coil needs one to three: A^H A has so many eigenvalues
@@ -55,7 +55,7 @@ def schedule(
 
 def first_image(operator: LinearOperator, y: Tensor, initial: Tensor | None) -> Tensor:
     """Where to start: `initial`, or D^-1 A^H y (zero-filled, or back-projected for CT)."""
-    zeros = torch.zeros_like(blank(operator, y))
+    zeros = torch.zeros_like(empty_images(operator, y))
     return operator.correct(zeros, y) if initial is None else initial.to(zeros)
 
 

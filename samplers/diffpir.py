@@ -9,8 +9,8 @@ from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
 from samplers.dds import START_SIGMA
 from samplers.denoise import data_step, denoise, direction, first_image
-from samplers.start import noise_levels
-from samplers.state import Callback, Watch
+from samplers.levels import noise_levels
+from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 50  # noise levels where none are asked for

@@ -11,8 +11,8 @@ from operators.batch import BatchGenerator, dot, expand, norm
 from operators.solvers import power_method
 from samplers.dds import START_SIGMA
 from samplers.denoise import denoise, first_image
-from samplers.start import noise_levels
-from samplers.state import Callback, Watch
+from samplers.levels import noise_levels
+from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 50  # noise levels where none are asked for

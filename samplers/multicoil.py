@@ -13,7 +13,7 @@ from operators.batch import BatchGenerator, GroupedGenerator
 from operators.mri import SingleCoilMRI
 from operators.multicoil import MultiCoilMRI, rss
 from samplers.predictor_corrector import SNR, predictor_corrector
-from samplers.state import Callback
+from samplers.watch import Callback
 from sde import VESDE, Score
 
 NUM_STEPS = 500  # noise levels where none are asked for

@@ -8,9 +8,9 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator
 from samplers.denoise import data_step, denoise_turned, first_image
-from samplers.stall import Stall
-from samplers.start import last_level, noise_levels
-from samplers.state import Callback, Watch
+from samplers.levels import last_level, noise_levels
+from samplers.stopping import StoppingCriterion
+from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 50  # noise levels where none are asked for
@@ -50,9 +50,9 @@ def pnp(
     Args: as `samplers.dds`, but
 
         rng: names the samples in errors; no random number is drawn, and None will do.
-        start_sigma: first level; by default what the measurement says (`start.noise_levels`).
+        start_sigma: first level; by default what the measurement says (`levels.noise_levels`).
         end_sigma: last level; None: what the measurement's noise is in an image
-            (`start.last_level`): below it a denoiser takes structures away. The last data step
+            (`levels.last_level`): below it a denoiser takes structures away. The last data step
             counts the denoised image as one of sigma_min whatever the level is, so that the
             measured noise does not come back.
         momentum: m, from 0 (none) to below 1; of two numbers the first is the first step's, and it
@@ -62,7 +62,7 @@ def pnp(
             between them. Only for a prior to which all are alike; None: where the score's attribute
             `symmetric` says so, as `models.checkpoint.load_prior` sets it.
         tolerance: a sample is finished when its image and its misfit change by less than this,
-            relatively, in `stall.PATIENCE` steps running; 0: goes to the last level.
+            relatively, in `stopping.PATIENCE` steps running; 0: goes to the last level.
         strength: lambda: the data step's penalty is lambda sigma_y^2 / sigma^2.
 
     Returns:
@@ -92,18 +92,18 @@ def pnp(
     fits = levels.clone()  # of the data steps
     fits[-1] = sde.sigma_min
     noise_level = math.sqrt(strength) * sigma_y
-    stall = Stall(operator, y, tolerance)
+    stopping = StoppingCriterion(operator, y, tolerance)
     image = x
     for step, (peak, sigma, fit) in enumerate(
         zip(levels.amax(1).tolist(), levels.to(x.real), fits.to(x.real), strict=True)
     ):
         clean = denoise_turned(score, x, sigma, turn=step if turns else 0)
         fitted = data_step(operator, y, clean, fit, sigma_y=noise_level, cg_steps=cg_steps)
-        before, image = image, stall.keep(image, fitted)
+        before, image = image, stopping.keep(image, fitted)
         # the first image is no step of the iteration: nothing to extrapolate from
         m = first + (last - first) * step / (len(levels) - 1)
         x = image + m * (image - before) if step else image
         watch(peak, image)
-        if stall.finished():
+        if stopping.finished():
             break
     return watch.finish(image)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand, norm
-from samplers.state import Callback, Watch, blank, level
+from samplers.watch import Callback, Watch, empty_images, level
 from sde import VESDE, Score
 
 SNR = 0.16  # signal-to-noise ratio of the Langevin corrector (Song et al. 2021, table 5)
@@ -101,7 +101,7 @@ def predictor_corrector(
     _check_name("corrector", corrector, CORRECTORS)
     _check_name("start", start, STARTS)
     _check_name("final", final, FINALS)
-    x = blank(operator, y)
+    x = empty_images(operator, y)
     sigmas = sde.sigma(sde.sampling_times(num_steps)).tolist()
     first = first_step(sigmas, initial, start_sigma, start_level)
     labels = sigmas

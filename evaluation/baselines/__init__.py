@@ -4,11 +4,10 @@ A new baseline is one file and one line in `BASELINES`.
 """
 
 from evaluation.baselines.cg_sense import cg_sense
-from evaluation.baselines.direct import direct, fbp
+from evaluation.baselines.direct import direct, fbp, zero_filled
 from evaluation.baselines.tv import tv
 from evaluation.baselines.unet import unet
 from evaluation.baselines.wavelet import l1_wavelet
-from operators.sense import zero_filled
 
 BASELINES = {
     "zero_filled": zero_filled,

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from evaluation.baselines.accelerated import squared_norm
-from operators import LinearOperator, sense
+from operators import LinearOperator
+from operators.solvers import solve_normal_equations
 
 
 def cg_sense(
@@ -36,10 +37,11 @@ def cg_sense(
     Source: K. P. Pruessmann et al., Magn. Reson. Med. 46 (2001) 638-651.
     """
     regularization = weight * squared_norm(operator, y) if weight else 0.0
-    return sense.cg_sense(
+    solution = solve_normal_equations(
         operator,
         y,
         regularization=regularization,
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
+    return solution.x

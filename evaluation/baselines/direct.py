@@ -5,6 +5,19 @@ from torch import Tensor
 from operators import LinearOperator
 
 
+def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:
+    """Zero-filled reconstruction A^H y of undersampled k-space.
+
+    Args:
+        operator: measurement operator A.
+        y: ``(B, *range_shape)`` measurement.
+
+    Returns:
+        ``(B, *domain_shape)`` images.
+    """
+    return operator.adjoint(y)
+
+
 def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
     """Filtered back-projection with the ramp filter (`operators.fbp`).
 

@@ -17,7 +17,7 @@ from evaluation.own.kspace import open_kspace
 from evaluation.own.sinogram import open_sinogram
 from operators import LinearOperator
 from operators.batch import dot, expand
-from operators.problem import Problem, fitted_problem
+from operators.inverse_problem import InverseProblem, fitted_problem
 
 KSPACE_SHAPES = "(H, W), (coils, H, W) or (slices, coils, H, W)"
 SINOGRAM_SHAPES = "(views, bins) or (slices, views, bins)"
@@ -47,7 +47,7 @@ class OperatorInput(Input):
     operator: LinearOperator | None = None
     y: Tensor | None = None  # (n, *range_shape)
 
-    def problem(self, items: Sequence[int]) -> Problem:
+    def problem(self, items: Sequence[int]) -> InverseProblem:
         """Where each slice has an operator of its own, of one slice."""
         return operator_problem(self.operator[items[0]], self.y[list(items)])
 
@@ -175,7 +175,7 @@ def _of_operator(
     return opened, Axes(slices=several, channel=not (short and operator.domain_shape[0] == 1))
 
 
-def operator_problem(operator: LinearOperator, y: Tensor) -> Problem:
+def operator_problem(operator: LinearOperator, y: Tensor) -> InverseProblem:
     """A measurement ``(B, *range_shape)`` in any unit, as one of images in about [0, 1].
 
     The direct image (A^H y, say) is multiplied by what makes it fit the measurement best: its own

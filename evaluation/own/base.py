@@ -14,7 +14,7 @@ from configs.reconstruct import get_config
 from datasets.bad_input import reading
 from datasets.image_series import ImageSeries
 from evaluation.own.holdout import HoldOut
-from operators.problem import Problem
+from operators.inverse_problem import InverseProblem
 
 OF_A_MASK = ("operator.acceleration", "operator.center_fraction")
 # fields that only some inputs read
@@ -78,7 +78,7 @@ class Input:
     is_complex: bool = False
     largest_batch: int | None = None
 
-    def problem(self, items: Sequence[int]) -> Problem:
+    def problem(self, items: Sequence[int]) -> InverseProblem:
         """The batch of the chosen slices `items`, counted from 0."""
         raise NotImplementedError
 

@@ -16,7 +16,7 @@ from evaluation.run.methods import (
     starts_warm,
     uses_noise,
 )
-from operators.problem import Problem
+from operators.inverse_problem import InverseProblem
 from samplers import COILS_APART, NUM_STEPS, POINT_ESTIMATES, SAMPLERS, Posterior, spread
 from sde import Prior
 
@@ -25,7 +25,7 @@ POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several sa
 KNOWN = tuple(name for name in SAMPLERS if name not in COILS_APART)
 
 
-Noisy = TypeVar("Noisy", Problem, HoldOut)
+Noisy = TypeVar("Noisy", InverseProblem, HoldOut)
 
 
 class Sampling(NamedTuple):
@@ -118,7 +118,7 @@ def check_prior(prior: Prior, opened: Input) -> None:
 
 
 def solve(
-    problem: Problem, sampling: Sampling, prior: Prior, *, seed: int, keys: Sequence[str]
+    problem: InverseProblem, sampling: Sampling, prior: Prior, *, seed: int, keys: Sequence[str]
 ) -> Solution:
     """Sample the posterior of a batch and bring it back to the measurement's unit.
 
@@ -162,7 +162,7 @@ def solve_slices(
 
 
 def sample(
-    problem: Problem, sampling: Sampling, prior: Prior, *, seed: int, keys: Sequence[str]
+    problem: InverseProblem, sampling: Sampling, prior: Prior, *, seed: int, keys: Sequence[str]
 ) -> tuple[Posterior, dict[str, str]]:
     """Mean and standard deviation in the prior's unit, and the slices that failed, by key."""
     options = dict(sampling.options)

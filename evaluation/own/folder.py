@@ -11,8 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import configs
-from configs.numbers import check_numbers
 from configs.progress import SliceProgress
+from configs.ranges import check_numbers
 from configs.reconstruct import default_prior
 from datasets.files import holding, remove_abandoned, write_atomically
 from evaluation.own import open_input

@@ -8,7 +8,7 @@ from torch import Tensor
 from operators import Whitened
 from operators.base import LinearOperator
 from operators.batch import dot, expand
-from operators.problem import Problem
+from operators.inverse_problem import InverseProblem
 
 
 class HoldOut(NamedTuple):
@@ -22,7 +22,7 @@ class HoldOut(NamedTuple):
         what: was left out: "lines", "points" or "views".
     """
 
-    problem: Problem
+    problem: InverseProblem
     operator: LinearOperator
     y: Tensor
     count: int
@@ -45,7 +45,7 @@ class HoldOut(NamedTuple):
         return float(self.count * self.problem.noise.square() / dot(self.y, self.y))
 
     def with_noise(self, sigma_y: float) -> "HoldOut":
-        """The same with white noise of a known level, see `Problem.with_noise`."""
+        """The same with white noise of a known level, see `InverseProblem.with_noise`."""
         operator, y = self.operator.without_weights(self.y)
         return self._replace(problem=self.problem.with_noise(sigma_y), operator=operator, y=y)
 
@@ -56,7 +56,7 @@ class HoldOut(NamedTuple):
 
 
 def hold_out(
-    problem: Problem,
+    problem: InverseProblem,
     operator: LinearOperator,
     measured: Tensor,
     count: int,

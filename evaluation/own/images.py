@@ -17,7 +17,7 @@ from datasets.slices import choose_slices
 from evaluation.own.base import Input, check_fields, check_without_effect, hash_masks
 from operators import LinearOperator
 from operators.create import create_operator, fields_of
-from operators.problem import Problem, image_problem
+from operators.inverse_problem import InverseProblem, image_problem
 
 
 @dataclass
@@ -27,7 +27,7 @@ class ImageInput(Input):
     operator: LinearOperator | None = None
     images: np.ndarray | None = None  # (n, H, W)
 
-    def problem(self, items: Sequence[int]) -> Problem:
+    def problem(self, items: Sequence[int]) -> InverseProblem:
         """Without noise; one mask or geometry for all slices."""
         images = torch.from_numpy(self.images[list(items)])[:, None]  # (B, 1, H, W)
         return image_problem(self.operator, images)

@@ -31,10 +31,10 @@ from operators.batch import derive_seed
 from operators.create import create_mask, given_fields
 from operators.espirit_sets import espirit_sets, overlap
 from operators.fourier import ifft2c
+from operators.inverse_problem import InverseProblem, around_peak, crop_readout, mri_problem
 from operators.kspace_peak import PROMINENT, find_peak
 from operators.masks import effective_acceleration
 from operators.noise import kspace_noise
-from operators.problem import Problem, around_peak, crop_readout, mri_problem
 from operators.prospective import recover_mask
 
 SILENT = 0.1  # part of the positions said to be measured that may be 0 without a note
@@ -65,7 +65,7 @@ class KspaceInput(Input):
     sets: int = 1
     image_shape: tuple[int, int] = (0, 0)
 
-    def problem(self, items: Sequence[int]) -> Problem:
+    def problem(self, items: Sequence[int]) -> InverseProblem:
         """Readout oversampling removed, coil maps estimated where they are not given."""
         parts = [self._slice(item) for item in items]
         kspace, masks, noise, maps = (

@@ -26,8 +26,8 @@ from operators import FanBeamCT, ParallelBeamCT
 from operators.batch import derive_seed
 from operators.ct import few_view_angles
 from operators.fan_beam import check_detector
+from operators.inverse_problem import InverseProblem, scaled_problem
 from operators.noise import ORDER
-from operators.problem import Problem, scaled_problem
 from operators.sinogram import (
     find_fan_shift,
     find_shift,
@@ -58,7 +58,7 @@ class SinogramInput(Input):
     image_shape: tuple[int, int] = (0, 0)
     pixel_size: float = 1.0
 
-    def problem(self, items: Sequence[int]) -> Problem:
+    def problem(self, items: Sequence[int]) -> InverseProblem:
         """All slices share one geometry."""
         views = [torch.from_numpy(self.measured.read(self.numbers[item])) for item in items]
         return scaled_problem(self.operator, torch.stack(views)[:, None])

@@ -88,7 +88,7 @@ class MethodName(NamedTuple):
     weight: float | None = None  # lambda of the data consistency, in a sweep
 
 
-class Cell(NamedTuple):
+class CellResults(NamedTuple):
     """Results folder of one method for one measurement of one data set.
 
     Attributes:
@@ -157,7 +157,7 @@ def method_label(method: MethodName) -> str:
     return f"{label(method.prior)} {label(method.size)}, {label(method.sampler)}{weight}"
 
 
-def titles(cells: Sequence[Cell]) -> list[str]:
+def titles(cells: Sequence[CellResults]) -> list[str]:
     """Distinct titles of cells: the method, with measurement and data, or the path, if needed.
 
     Raises:
@@ -194,8 +194,8 @@ def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
     return what, acceleration
 
 
-def read_cell(folder: Path, *, per: str = "slice") -> Cell:
-    """Cell of a results folder of `evaluation.evaluate`, finished or not.
+def read_cell(folder: Path, *, per: str = "slice") -> CellResults:
+    """Results in a folder of `evaluation.evaluate`, finished or not.
 
     Args:
         folder: path whose last three names are data, measurement and method.
@@ -211,7 +211,7 @@ def read_cell(folder: Path, *, per: str = "slice") -> Cell:
     info = folder / "info.json"
     rows = read_rows(folder)
     slices = {row["key"]: _numbers(row, folder / "metrics.csv") for row in rows}
-    return Cell(
+    return CellResults(
         folder=folder,
         data=folder.parent.parent.name,
         measurement=folder.parent.name,
@@ -223,7 +223,7 @@ def read_cell(folder: Path, *, per: str = "slice") -> Cell:
     )
 
 
-def read_grid(roots: Sequence[Path], *, per: str = "slice") -> list[Cell]:
+def read_grid(roots: Sequence[Path], *, per: str = "slice") -> list[CellResults]:
     """Cells of all results folders ROOT/DATA/MEASUREMENT/METHOD, sorted by path within each root.
 
     Args:

@@ -94,8 +94,8 @@ def _attempt(work: Callable[[list[Item]], Result], batch: list[Item]) -> Result 
         return work(batch)
     except Exception as error:  # any error of a slice must not stop the others
         log.debug("failed: %s", batch, exc_info=True)
-        problem = error.with_traceback(None)
-        problem.__context__ = problem.__cause__ = None  # their frames also hold tensors
-    if is_out_of_memory(problem) and torch.cuda.is_available():
+        failure = error.with_traceback(None)
+        failure.__context__ = failure.__cause__ = None  # their frames also hold tensors
+    if is_out_of_memory(failure) and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return problem
+    return failure

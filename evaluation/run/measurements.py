@@ -13,10 +13,10 @@ from operators import BatchGenerator, LinearOperator, MultiCoilMRI
 from operators.batch import derive_seed, expand
 from operators.create import create_operator, default_of, operator_class
 from operators.fourier import ifft2c
+from operators.inverse_problem import InverseProblem, mri_problem
 from operators.measurement_noise import create_noise
 from operators.multicoil import rss
 from operators.noise import kspace_noise
-from operators.problem import Problem, mri_problem
 from operators.simulation import refine, smooth_phase
 from operators.whitened import Whitened, noise_weights
 
@@ -129,15 +129,16 @@ def measure(config: ConfigDict, batch: Sample) -> Measurement:
     return Measurement(operator, y, std, is_kspace, is_kspace and is_complex)
 
 
-def pose(config: ConfigDict, measurement: Measurement) -> Problem:
+def pose(config: ConfigDict, measurement: Measurement) -> InverseProblem:
     """Inverse problem of a measurement, as one who has measured it would pose it.
 
-    Coil maps and the phase of images are estimated from k-space (`operators.problem.mri_problem`),
-    the maps of several coils by ESPIRiT unless `operator.maps` says that they are known. Nothing is
-    estimated otherwise: the scale is 1. The noise is what was added; where the data came with noise
-    it is estimated, and at least that. Rays with counted photons are weighted by the deviation that
-    their counts tell (`operators.whitened`), unless `noise.weights` is False: then all are alike,
-    with noise of the root mean square.
+    Coil maps and the phase of images are estimated from k-space (see
+    `operators.inverse_problem.mri_problem`), the maps of several coils by ESPIRiT unless
+    `operator.maps` says that they are known. Nothing else is estimated, and the scale is 1. The
+    noise is what was added; if the data came with noise, it is estimated, and at least what was
+    added. Rays with counted photons are weighted by the standard deviation that follows from their
+    counts (`operators.whitened`), unless `noise.weights` is False: then all rays have one weight,
+    and the noise is its root mean square.
 
     Args:
         config: an evaluation config.
@@ -155,7 +156,7 @@ def pose(config: ConfigDict, measurement: Measurement) -> Problem:
     if std.shape == y.shape and (config.noise.weights in (None, True)):
         weights, level = noise_weights(std)
         operator, y = Whitened(operator, weights), y * weights
-    return Problem(operator, y, direct, torch.ones(len(y)), torch.zeros(len(y)), level)
+    return InverseProblem(operator, y, direct, torch.ones(len(y)), torch.zeros(len(y)), level)
 
 
 def targets(config: ConfigDict, batch: Sample) -> Tensor:
@@ -221,7 +222,7 @@ def _generators(config: ConfigDict, purpose: str, keys: Sequence[str]) -> BatchG
     return BatchGenerator([derive_seed(config.seed, purpose, key) for key in keys], keys)
 
 
-def _kspace_problem(config: ConfigDict, measurement: Measurement, b: int) -> Problem:
+def _kspace_problem(config: ConfigDict, measurement: Measurement, b: int) -> InverseProblem:
     """Inverse problem of one slice's k-space."""
     operator, y = measurement.operator[b], measurement.y[b : b + 1]
     noise = measurement.std[b].reshape(1)
@@ -241,9 +242,9 @@ def _estimated(kspace: Tensor) -> Tensor:
         ) from None
 
 
-def _joined(problems: Sequence[Problem]) -> Problem:
-    """Problem of a batch from those of its slices, of `MultiCoilMRI`."""
+def _joined(problems: Sequence[InverseProblem]) -> InverseProblem:
+    """Inverse problem of a batch from those of its slices, of `MultiCoilMRI`."""
     mask = torch.cat([p.operator.mask for p in problems])
     maps = torch.cat([p.operator.sens_maps for p in problems])
     rest = [torch.cat(parts) for parts in zip(*(p[1:] for p in problems), strict=True)]
-    return Problem(MultiCoilMRI(mask, maps), *rest)
+    return InverseProblem(MultiCoilMRI(mask, maps), *rest)

@@ -16,7 +16,7 @@ from evaluation.baselines import BASELINES, direct
 from models.checkpoint import load_prior, resolve_prior
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
-from operators.problem import Problem
+from operators.inverse_problem import InverseProblem
 from samplers import (
     POINT_ESTIMATES,
     SAMPLERS,
@@ -27,7 +27,7 @@ from samplers import (
     Progress,
     posterior_moments,
 )
-from samplers.state import blank
+from samplers.watch import empty_images
 from sde import VESDE, Score
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,7 +49,7 @@ class Reconstruction(NamedTuple):
     std: Tensor | None = None
 
 
-Reconstructor = Callable[[Problem, tuple[str, ...]], Reconstruction]
+Reconstructor = Callable[[InverseProblem, tuple[str, ...]], Reconstruction]
 
 
 def prior_file(config: ConfigDict) -> Path | None:
@@ -123,7 +123,7 @@ def create_reconstructor(
         path, device, autocast=PRECISIONS[config.precision], compiled=config.compile
     )
 
-    def method(problem: Problem, keys: tuple[str, ...]) -> Reconstruction:
+    def method(problem: InverseProblem, keys: tuple[str, ...]) -> Reconstruction:
         operator, y = problem.operator, problem.y
         check_kind(score, operator)
         calls = 0
@@ -231,7 +231,7 @@ def draw_samples(
         except NonFiniteError as error:  # the other slices of the batch are valid
             for index, _, step, sigma in error.failures:
                 failures[keys[index]] = f"not finite at step {step}, sigma {sigma:.4g}"
-            nothing = torch.full_like(blank(operator, y), torch.nan)
+            nothing = torch.full_like(empty_images(operator, y), torch.nan)
             return nothing if error.images is None else error.images
 
     with torch.no_grad():  # not inference mode: dps takes gradients inside
@@ -251,7 +251,7 @@ def uses_noise(name: str, options: dict) -> bool:
     return takes(name, "sigma_y") and not ignored
 
 
-def noise_options(name: str, options: dict, problem: Problem) -> dict:
+def noise_options(name: str, options: dict, problem: InverseProblem) -> dict:
     """The noise level of a problem as a keyword of a sampler, if it uses one and there is noise.
 
     A given `sigma_y` is in the unit of the images, which `problem.scale` may differ from.
@@ -307,7 +307,7 @@ def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -
     matrix with several vectors sums in another order than with one.
     """
 
-    def method(problem: Problem, keys: tuple[str, ...]) -> Reconstruction:
+    def method(problem: InverseProblem, keys: tuple[str, ...]) -> Reconstruction:
         operator, y = problem.operator, problem.y
         slices = []
         for b in range(len(keys)):

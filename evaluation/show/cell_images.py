@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from datasets import Sample, collate, create_dataset
 from datasets.identity import describe_files, read_files
-from evaluation.results.cells import Cell
+from evaluation.results.cells import CellResults
 from evaluation.results.recon_file import open_reconstructions
 from evaluation.run.measurements import measure, pose, targets
 from evaluation.run.slices import measurement_hash
@@ -25,7 +25,7 @@ class CellImages:
         DataError: the data set is missing or damaged; raised on the first access to a target.
     """
 
-    def __init__(self, cell: Cell):
+    def __init__(self, cell: CellResults):
         self.cell = cell
         with open_reconstructions(cell.folder) as images:
             self.keys = [key for key in images if key in cell.rows]

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from evaluation.results.cells import METRICS, Cell, Metric, method_label, parse_method
+from evaluation.results.cells import METRICS, CellResults, Metric, method_label, parse_method
 from evaluation.show.intervals import Comparison, Interval, compare, holm
 from evaluation.show.markup import MISSING, Column, Text, latex, markdown, write_csv
 from evaluation.show.study_table import LABELS, row_labels, rows_of
@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
 
 def comparison_table(
-    cells: Sequence[Cell], first: str, second: str, style: str, *, metrics: Sequence[str]
+    cells: Sequence[CellResults], first: str, second: str, style: str, *, metrics: Sequence[str]
 ) -> str:
     """Table of paired differences first - second for each measurement of each data set.
 
@@ -60,7 +60,9 @@ def comparison_table(
     return markdown(columns, rows) if style == "markdown" else latex(columns, rows, blocks=True)
 
 
-def _lines(cells: Sequence[Cell], first: str, second: str, metrics: Sequence[str]) -> list[Line]:
+def _lines(
+    cells: Sequence[CellResults], first: str, second: str, metrics: Sequence[str]
+) -> list[Line]:
     methods = [parse_method(name) for name in (first, second)]
     labelled = []
     for row in rows_of(cells):
@@ -79,7 +81,7 @@ def _lines(cells: Sequence[Cell], first: str, second: str, metrics: Sequence[str
     return [Line(*found, p) for found, p in zip(labelled, p_values, strict=True)]
 
 
-def _warn(first: Cell, second: Cell) -> None:
+def _warn(first: CellResults, second: CellResults) -> None:
     """Log a warning if the two methods reconstructed different measurements of a slice."""
     keys = sorted(first.measured.keys() & second.measured.keys())
     pairs = {key: (first.measured[key], second.measured[key]) for key in keys}

@@ -2,7 +2,7 @@
 
 Slices of one volume are not independent, as they show the same person. The statistical unit is
 therefore the volume (`volumes.volume_of` a slice's key), or the person if the data set knows whom
-its slices show (`cells.Cell.unit`).
+its slices show (`cells.CellResults.unit`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

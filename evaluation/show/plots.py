@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from configs.base import SIZES
-from evaluation.results.cells import IMAGE_METRICS, METRICS, SAMPLER_LABELS, Cell
+from evaluation.results.cells import IMAGE_METRICS, METRICS, SAMPLER_LABELS, CellResults
 from evaluation.results.cells import label as in_words
 from evaluation.show.intervals import Interval, mean_interval
 from evaluation.show.style import COLORS, LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
@@ -31,7 +31,7 @@ SIZE_TICKS = {"4_attention": "4a"}
 
 
 @rc_context(STYLE)
-def draw_boxplots(cells: Sequence[Cell], metric: str) -> Figure:
+def draw_boxplots(cells: Sequence[CellResults], metric: str) -> Figure:
     """Box plots over the slices for each prior and size, by measurement; one row per sampler.
 
     Boxes extend from quartile to quartile with a line at the median, whiskers to the last value
@@ -80,7 +80,9 @@ def label(name: str) -> str:
     return plain(in_words(name))
 
 
-def _box(axis: Axes, cell: Cell, metric: str, place: float, width: float, colors: dict) -> None:
+def _box(
+    axis: Axes, cell: CellResults, metric: str, place: float, width: float, colors: dict
+) -> None:
     drawn = axis.boxplot(
         [list(cell.values(metric).values())],
         positions=[place],
@@ -93,7 +95,7 @@ def _box(axis: Axes, cell: Cell, metric: str, place: float, width: float, colors
 
 
 @rc_context(STYLE)
-def draw_summary(cells: Sequence[Cell], names: Sequence[str]) -> Figure:
+def draw_summary(cells: Sequence[CellResults], names: Sequence[str]) -> Figure:
     """Box plots over the slices of each folder, one below the other, with one axis per metric.
 
     Args:
@@ -122,7 +124,7 @@ def draw_summary(cells: Sequence[Cell], names: Sequence[str]) -> Figure:
 
 
 @rc_context(STYLE)
-def draw_depth(cells: Sequence[Cell], metric: str) -> Figure:
+def draw_depth(cells: Sequence[CellResults], metric: str) -> Figure:
     """Mean and 95 % interval by depth, with one line per prior.
 
     Rows of axes are samplers, columns are measurements. If there are two priors, the gap between
@@ -236,7 +238,7 @@ def _shade_gap(axis: Axes, first: dict[int, float], second: dict[int, float]) ->
 
 
 @rc_context(STYLE)
-def draw_lambda(cells: Sequence[Cell], metric: str) -> Figure:
+def draw_lambda(cells: Sequence[CellResults], metric: str) -> Figure:
     """Mean and 95 % interval by lambda, with one line per prior and size.
 
     Columns of axes are measurements. The axis of lambda is logarithmic, with lambda = 0 left of a
@@ -289,26 +291,26 @@ def _lambda_axis(axis: Axes, zero: float, weights: Sequence[float]) -> None:
         axis.plot(ends, [-0.03, 0.03], color="black", lw=0.6, transform=across, clip_on=False)
 
 
-def _names(cells: Sequence[Cell], field: str) -> list[str]:
+def _names(cells: Sequence[CellResults], field: str) -> list[str]:
     return list(dict.fromkeys(getattr(cell, field) for cell in cells))
 
 
-def _samplers(cells: Sequence[Cell]) -> list[str]:
+def _samplers(cells: Sequence[CellResults]) -> list[str]:
     """Samplers of the cells, in the order of `SAMPLER_LABELS`."""
     found = sorted({cell.method.sampler for cell in cells})
     order = list(SAMPLER_LABELS)
     return sorted(found, key=lambda name: name not in order or order.index(name))
 
 
-def _is(cell: Cell, prior: str, size: str) -> bool:
+def _is(cell: CellResults, prior: str, size: str) -> bool:
     return (cell.method.prior, cell.method.size) == (prior, size)
 
 
-def _in(cell: Cell, measurement: str, sampler: str) -> bool:
+def _in(cell: CellResults, measurement: str, sampler: str) -> bool:
     return (cell.measurement, cell.method.sampler) == (measurement, sampler)
 
 
-def _grid(cells: Sequence[Cell], rows: int) -> tuple[Figure, dict[tuple[int, str], Axes]]:
+def _grid(cells: Sequence[CellResults], rows: int) -> tuple[Figure, dict[tuple[int, str], Axes]]:
     """Figure with axes by row and measurement, with several lines of measurements if needed."""
     measurements = _names(cells, "measurement")
     columns = min(MOST_COLUMNS, len(measurements))

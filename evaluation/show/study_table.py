@@ -8,7 +8,7 @@ from evaluation.results.cells import (
     LESION_METRICS,
     METRICS,
     SAMPLER_LABELS,
-    Cell,
+    CellResults,
     MethodName,
     describe_measurement,
     label,
@@ -30,11 +30,11 @@ from operators.create import fields_of, is_known
 LABELS = ("Data", "Measurement", "Sampling", "Metric")
 UNFINISHED = "fewer slices than others of the row have; not compared with them"
 
-Row = list[Cell]  # the cells of one measurement of one data set
+Row = list[CellResults]  # the cells of one measurement of one data set
 
 
 def study_table(
-    cells: Sequence[Cell], style: str, *, metrics: Sequence[str], spread: str = "std"
+    cells: Sequence[CellResults], style: str, *, metrics: Sequence[str], spread: str = "std"
 ) -> str:
     """The study's combined table as text.
 
@@ -69,7 +69,7 @@ def study_table(
     return latex(columns, lines, note, blocks=True)
 
 
-def rows_of(cells: Iterable[Cell]) -> list[Row]:
+def rows_of(cells: Iterable[CellResults]) -> list[Row]:
     """Cells grouped by data and measurement, in the order of the cells."""
     rows: dict[Path, Row] = {}
     for cell in cells:
@@ -84,7 +84,7 @@ def row_labels(row: Row) -> tuple[str, str, str]:
     return label(row[0].data), label(row[0].measurement), ", ".join(samplings)
 
 
-def is_finished(cell: Cell, row: Row, metric: str) -> bool:
+def is_finished(cell: CellResults, row: Row, metric: str) -> bool:
     """Whether a cell has the metric for every slice of the other cells in its row.
 
     Of lesions, for every slice with a lesion.
@@ -95,7 +95,7 @@ def is_finished(cell: Cell, row: Row, metric: str) -> bool:
     return all(other.rows.keys() <= has for other in row)
 
 
-def _with(cell: Cell, metric: str) -> set[str]:
+def _with(cell: CellResults, metric: str) -> set[str]:
     return {key for key, values in cell.rows.items() if metric in values}
 
 
@@ -140,7 +140,7 @@ def _entries(row: Row, methods: Sequence[MethodName], name: str, spread: str) ->
     return entries
 
 
-def _study_csv(cells: Sequence[Cell], metrics: Sequence[str]) -> str:
+def _study_csv(cells: Sequence[CellResults], metrics: Sequence[str]) -> str:
     lines = [
         (
             *("data", "measurement", "nominal", "effective", "method", "prior", "size", "sampler"),

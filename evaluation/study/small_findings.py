@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from configs.small_study import PRIORS, SIZES
-from evaluation.results.cells import Cell
+from evaluation.results.cells import CellResults
 from evaluation.results.volumes import volume_of
 from evaluation.show.intervals import Interval, gap_interval, mean_interval
 from evaluation.show.markup import MISSING
@@ -70,7 +70,7 @@ class Scores:
         cells: cells of the grid.
     """
 
-    def __init__(self, cells: Iterable[Cell]):
+    def __init__(self, cells: Iterable[CellResults]):
         self.values = {
             (c.data, c.measurement, c.folder.name): c.values(METRIC) for c in cells if c.rows
         }

@@ -16,7 +16,7 @@ import numpy as np
 from configs import clear_errors, quiet_pipe
 from configs.small_study import PRIORS, SIZES
 from datasets.files import write_atomically
-from evaluation.results.cells import Cell, label, read_grid
+from evaluation.results.cells import CellResults, label, read_grid
 from evaluation.show.intervals import Interval
 from evaluation.show.markup import MISSING, Column, Text, markdown
 from evaluation.show.plots import SizePanel, draw_sizes
@@ -65,7 +65,7 @@ def make_summary(root: Path, out: Path) -> list[Path]:
     return [path, *save(draw_sizes(size_panels(Scores(cells))), out, "sizes")]
 
 
-def summary(cells: Sequence[Cell]) -> str:
+def summary(cells: Sequence[CellResults]) -> str:
     """The summary with all tables as Markdown."""
     scores = Scores(cells)
     sizes, natural = findings.size_findings(scores), findings.natural_findings(scores)
@@ -85,7 +85,7 @@ def summary(cells: Sequence[Cell]) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def unfinished(cells: Sequence[Cell]) -> list[str]:
+def unfinished(cells: Sequence[CellResults]) -> list[str]:
     """Warning that names the cells which lack slices of others; empty if there are none."""
     bad = [
         f"{cell.data}/{cell.measurement}/{cell.folder.name}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs import load_config, published
-from configs.numbers import check_numbers
+from configs.ranges import check_numbers
 from datasets import Sample, collate, create_dataset, dataset_options
 from evaluation.evaluate import evaluate
 from evaluation.metrics import all_metrics

@@ -9,6 +9,8 @@ import torch
 from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 
+from evaluation.baselines import zero_filled
+from evaluation.baselines.cg_sense import cg_sense
 from operators import MultiCoilMRI, SingleCoilMRI
 from operators.batch import BatchGenerator, norm
 from operators.espirit import acs_width, espirit_maps
@@ -16,7 +18,6 @@ from operators.fourier import fft2c, ifft2c
 from operators.masks import make_mask
 from operators.multicoil import rss
 from operators.prospective import recover_mask
-from operators.sense import cg_sense, zero_filled
 from operators.simulation import birdcage_maps, simulate_multicoil, smooth_phase
 from samplers.denoise import data_step
 
@@ -219,7 +220,7 @@ def test_regularization_keeps_noise_down(noisy):
     operator = MultiCoilMRI(mask, noisy.sens_maps)
     y = noisy.kspace * mask
     plain = cg_sense(operator, y, max_iterations=100, tolerance=1e-7)
-    damped = cg_sense(operator, y, regularization=1e-3, max_iterations=100, tolerance=1e-7)
+    damped = cg_sense(operator, y, weight=1e-3, max_iterations=100, tolerance=1e-7)
     assert error(damped, noisy.image) < error(plain, noisy.image)
     assert error(damped, noisy.image) < error(zero_filled(operator, y), noisy.image)
 

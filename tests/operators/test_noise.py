@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import fft2c
+from operators.inverse_problem import crop_readout, mri_problem, scaled_problem
 from operators.masks import make_mask
 from operators.noise import LEAST, RINGS, kspace_noise, rings, sinogram_noise
-from operators.problem import crop_readout, mri_problem, scaled_problem
 
 SIDE = 96
 DEVIATIONS = 5  # standard deviations that a test allows

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from operators import ParallelBeamCT, Whitened
 from operators.batch import BatchGenerator
-from operators.problem import scaled_problem
+from operators.inverse_problem import scaled_problem
 from operators.ray_noise import convex_below, ray_noise
 
 SIDE = 96

@@ -10,8 +10,8 @@ from operators import SoftSenseMRI, check_adjoint
 from operators.espirit import espirit_maps
 from operators.espirit_sets import espirit_sets, overlap
 from operators.fourier import fft2c
+from operators.inverse_problem import mri_problem
 from operators.masks import make_mask
-from operators.problem import mri_problem
 from sde import VESDE, Prior
 from sde.score import complex_score, joint_score, set_by_set
 

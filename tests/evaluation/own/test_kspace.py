@@ -11,8 +11,8 @@ from configs import load_config
 from datasets.measured import KSPACE, open_measured
 from datasets.sample import DataError
 from evaluation.own import open_input
+from operators.inverse_problem import mri_problem
 from operators.kspace_peak import PROMINENT, centre_peak, find_peak
-from operators.problem import mri_problem
 from tests.conftest import ROOT
 from tests.helpers.data_writers import coil_sensitivities
 from tests.helpers.reconstruct_inputs import image, kspace_of, lines, phase, write_ismrmrd

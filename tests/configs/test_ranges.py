@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import configs
-from configs.numbers import ALL, ANY, POSITIVE, check_numbers
+from configs.ranges import ALL, ANY, POSITIVE, check_numbers
 from evaluation import report
 from tests.conftest import ROOT
 

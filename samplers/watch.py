@@ -1,4 +1,4 @@
-"""What the samplers share: where they start, and a watch over what they do."""
+"""Watch over the steps of a sampler: its callback, and samples that stop being finite."""
 
 from collections.abc import Callable
 
@@ -11,11 +11,15 @@ from operators.batch import BatchGenerator
 Callback = Callable[[int, float, Tensor], None]
 
 MOST_NAMED = 8  # failed samples in an error's text
-LOOK_EVERY = 25  # steps between looks at the device's verdict: each look waits for the device
+CHECK_EVERY = 25  # steps between checks whether all samples failed, which wait for the device
 
 
-def blank(operator: LinearOperator, y: Tensor) -> Tensor:
-    """An uninitialised batch of images for the measurement `y`: its precision and device.
+def empty_images(operator: LinearOperator, y: Tensor) -> Tensor:
+    """Uninitialised images ``(B, *domain_shape)`` in the precision and on the device of `y`.
+
+    Args:
+        operator: measurement model.
+        y: ``(B, *range_shape)`` measurement.
 
     Raises:
         ValueError, TypeError: `y` is not a measurement of `operator`.
@@ -28,16 +32,16 @@ def blank(operator: LinearOperator, y: Tensor) -> Tensor:
 
 
 def level(x: Tensor, sigma: float) -> Tensor:
-    """`sigma` for each sample of `x`, as a score takes it: ``(B,)`` real, one number in memory."""
+    """Noise level `sigma` of each sample of `x` as a score takes it: ``(B,)``, real."""
     return torch.full((1,), sigma, dtype=x.real.dtype, device=x.device).expand(len(x))
 
 
 class NonFiniteError(FloatingPointError):
-    """NaN or infinity in some samples of a batch; the others were finished.
+    """Some samples of a batch became NaN or infinite; the others were finished.
 
     Attributes:
         failures: (index in the batch, key, step, sigma) of each failed sample.
-        images: ``(B, *domain_shape)`` result; the failed rows are not usable. None where all
+        images: ``(B, *domain_shape)`` result, not usable for the failed samples; None if all
             samples failed.
     """
 
@@ -56,9 +60,13 @@ class NonFiniteError(FloatingPointError):
 
 
 class Watch:
-    """Calls the callback after each step and notes where a sample stops being finite.
+    """Calls the callback after each step and records the step at which a sample stops being finite.
 
-    Samples are independent: one that fails does not touch the others, which go on.
+    Samples are independent: if one fails, the others go on.
+
+    Args:
+        rng: its keys name the samples in errors; None to number them.
+        callback: called with (step, sigma, x) after each step; None for none.
     """
 
     def __init__(self, rng: BatchGenerator | None, callback: Callback | None):
@@ -68,17 +76,32 @@ class Watch:
         self.failed_at: Tensor | None = None  # (B,) step, -1 while finite
 
     def __call__(self, sigma: float, x: Tensor) -> None:
-        """After each step, with its noise level and the images ``(B, *domain_shape)``."""
+        """Check a step and call the callback.
+
+        Args:
+            sigma: noise level of the step.
+            x: ``(B, *domain_shape)`` images after it.
+
+        Raises:
+            NonFiniteError: all samples have failed.
+        """
         step = len(self.sigmas)
         self.sigmas.append(sigma)
         self._note(step, x)
-        if step % LOOK_EVERY == 0 and bool((self.failed_at >= 0).all()):
+        if step % CHECK_EVERY == 0 and bool((self.failed_at >= 0).all()):
             raise NonFiniteError(self._failures(), None)
         if self.callback is not None:
             self.callback(step, sigma, x)
 
     def finish(self, images: Tensor) -> Tensor:
-        """The result as it is, or a NonFiniteError that carries it."""
+        """The result of a sampler, if all of its samples are finite.
+
+        Args:
+            images: ``(B, *domain_shape)`` result.
+
+        Raises:
+            NonFiniteError: some samples are not; it holds the result.
+        """
         self._note(len(self.sigmas) - 1, images)
         failures = self._failures()
         if failures:

@@ -6,7 +6,7 @@ import torch
 
 from operators import MultiCoilMRI, ParallelBeamCT
 from operators.fourier import fft2c, ifft2c
-from operators.problem import crop_readout, image_problem, mri_problem, scaled_problem
+from operators.inverse_problem import crop_readout, image_problem, mri_problem, scaled_problem
 from tests.helpers.data_writers import coil_sensitivities
 from tests.helpers.reconstruct_inputs import image, kspace_of, lines, phase
 

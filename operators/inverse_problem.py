@@ -23,7 +23,7 @@ PHASE_WIDTH = (8, 32)  # smallest and largest width of the k-space square for th
 TINY = 1e-6  # of the largest sensitivity: below it no coil sees the pixel
 
 
-class Problem(NamedTuple):
+class InverseProblem(NamedTuple):
     """Inverse problem y = A x with x approximately in [0, 1], for a batch.
 
     Attributes:
@@ -79,7 +79,7 @@ class Problem(NamedTuple):
         std = std * expand(self.scale, std)
         return std if std.shape[1] == 1 else rss(std)
 
-    def with_noise(self, sigma_y: float) -> "Problem":
+    def with_noise(self, sigma_y: float) -> "InverseProblem":
         """The problem with white noise of a level that is known.
 
         Args:
@@ -89,9 +89,9 @@ class Problem(NamedTuple):
         noise = sigma_y / torch.where(self.scale > 0, self.scale, 1.0)
         return self._replace(operator=operator, y=y, noise=noise)
 
-    def to(self, device: torch.device | str) -> "Problem":
+    def to(self, device: torch.device | str) -> "InverseProblem":
         """A copy whose tensors are on `device`."""
-        return Problem(*(None if part is None else part.to(device) for part in self))
+        return InverseProblem(*(None if part is None else part.to(device) for part in self))
 
 
 def mri_problem(
@@ -100,7 +100,7 @@ def mri_problem(
     sens_maps: Tensor | None = None,
     *,
     noise: Tensor | None = None,
-) -> Problem:
+) -> InverseProblem:
     """Inverse problem of Cartesian k-space with one or several coils.
 
     The slowly varying phase of the image, estimated from the k-space around its peak, becomes part
@@ -140,12 +140,14 @@ def mri_problem(
     unit = torch.where(scale > 0, scale, 1.0)
     y = kspace / expand(unit, kspace)
     noise = operator.noise(y) if noise is None else noise / unit
-    return Problem(operator, y, operator.direct(y), scale, torch.zeros_like(scale), noise, factor)
+    return InverseProblem(
+        operator, y, operator.direct(y), scale, torch.zeros_like(scale), noise, factor
+    )
 
 
 def scaled_problem(
     operator: LinearOperator, measurement: Tensor, *, noise: Tensor | None = None
-) -> Problem:
+) -> InverseProblem:
     """Inverse problem of real images with background 0, such as CT, from data in any unit.
 
     The scale is the peak of the direct reconstruction, the offset is 0.
@@ -162,7 +164,7 @@ def scaled_problem(
 
 def fitted_problem(
     operator: LinearOperator, measurement: Tensor, direct: Tensor, *, noise: Tensor | None = None
-) -> Problem:
+) -> InverseProblem:
     """Inverse problem of images with background 0, scaled by the peak of a direct reconstruction.
 
     Args: as of `scaled_problem`, but
@@ -175,10 +177,10 @@ def fitted_problem(
     noise = torch.zeros_like(scale) if noise is None else noise / expand(unit, noise)
     y, direct = measurement / expand(unit, measurement), direct / expand(unit, direct)
     operator, y, noise = whiten(operator, y, noise)
-    return Problem(operator, y, direct, scale, torch.zeros_like(scale), noise)
+    return InverseProblem(operator, y, direct, scale, torch.zeros_like(scale), noise)
 
 
-def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
+def image_problem(operator: LinearOperator, images: Tensor) -> InverseProblem:
     """Inverse problem of a simulated, noise-free measurement; each image is scaled to [0, 1].
 
     Args:
@@ -189,7 +191,7 @@ def image_problem(operator: LinearOperator, images: Tensor) -> Problem:
     scale = images.amax((1, 2, 3)) - offset
     scaled = (images - expand(offset, images)) / expand(torch.where(scale > 0, scale, 1.0), images)
     y = operator.forward(scaled)
-    return Problem(operator, y, operator.direct(y), scale, offset, torch.zeros_like(scale))
+    return InverseProblem(operator, y, operator.direct(y), scale, offset, torch.zeros_like(scale))
 
 
 def crop_readout(kspace: Tensor, mask: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
