@@ -8,16 +8,10 @@ Results go to OUT/DATA/MEASUREMENT/METHOD. Flags ``--config.FIELD`` are passed o
 cell that fails does not stop the others; failed cells are listed at the end, with exit code 1.
 """
 
-import argparse
-import os
 import shlex
-import signal
-import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs import check_overrides, clear_errors, load_config, quiet_pipe
@@ -32,10 +26,17 @@ from evaluation.study.grids import (
     SHIPPED_PRIORS,
     GridCell,
 )
+from evaluation.study.runner import (
+    add_variables,
+    call,
+    create_parser,
+    exit_if_failed,
+    matching,
+    run_commands,
+)
 
 CONFIG = "configs/evaluate.py"
 ALL, ALL_QUICK = GRIDS | NOISY_GRIDS, QUICK_GRIDS | QUICK_NOISY_GRIDS
-INTERRUPTED = 75  # exit code as in train.py: the same command continues
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
@@ -44,35 +45,22 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
     Raises:
         ConfigError, ValueError: an unknown field or argument.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.grid",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = create_parser("evaluation.grid", __doc__)
     parser.add_argument("name", choices=ALL)
-    parser.add_argument("--quick", action="store_true", help="small version, on embedded slices")
-    parser.add_argument(
-        "--only", metavar="PATTERN", default="*", help="cells such as 'knee_*/*/natural_1_*'"
-    )
     parser.add_argument("--cell", type=int, metavar="N", help="the N-th of them, from 0")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--count", action="store_true", help="print how many cells there are")
     what.add_argument("--list", action="store_true", help="print their folders")
     what.add_argument("--dry-run", action="store_true", help="print their commands")
-    for flag, variable, default, text in (
+    variables = [
         ("out", "OUT", "", "root of the results; default results/grid, --quick: results/quick"),
         ("prior-root", "RUNS", "runs", "folder of the training runs; default %(default)s"),
         ("lists", "LISTS", "", "folder of lists of volumes DATA.txt, one name per line"),
         ("nproc", "NPROC", 1, "processes per cell, one per GPU; default %(default)s"),
-        *(
-            (r, r.upper(), path, "folder of the data; default %(default)s")
-            for r, path in ROOTS.items()
-        ),
-    ):
-        value = os.environ.get(variable) or default
-        text = f"{text}; also ${variable}"
-        parser.add_argument(f"--{flag}", default=value, type=type(default), metavar="", help=text)
+    ]
+    data = "folder of the data; default %(default)s"
+    variables += [(root, root.upper(), folder, data) for root, folder in ROOTS.items()]
+    add_variables(parser, variables)
     arguments, overrides = parser.parse_known_args(argv)
     unknown = [text for text in overrides if not text.startswith("--config.")]
     if unknown:
@@ -88,9 +76,7 @@ def choose(arguments: Namespace) -> list[GridCell]:
         ValueError: no cell matches the pattern, or the number is negative.
     """
     cells = (ALL_QUICK if arguments.quick else ALL)[arguments.name]
-    chosen = [cell for cell in cells if fnmatchcase(cell.folder, arguments.only)]
-    if not chosen:
-        raise ValueError(f"no cell matches --only='{arguments.only}'; --list shows them")
+    chosen = matching(cells, arguments.only)
     if arguments.cell is None:
         return chosen
     if arguments.cell < 0:
@@ -171,56 +157,6 @@ def has_checkpoint(path: Path) -> bool:
     return path.is_file() or any(found)
 
 
-class Interruption:
-    """Handler of the signals that end a grid: raises KeyboardInterrupt, except while held."""
-
-    def __init__(self):
-        self.is_held, self.pending = False, 0
-
-    def __call__(self, number: int, _frame: object) -> None:
-        """Record the signal, and raise KeyboardInterrupt unless held."""
-        self.pending = number
-        if not self.is_held:
-            raise KeyboardInterrupt(number)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Context that delays the effect of a signal to its end."""
-        self.is_held = True
-        yield
-        self.is_held = False
-        if self.pending:
-            raise KeyboardInterrupt(self.pending)
-
-
-interruption = Interruption()
-
-
-def call(command: Sequence[str]) -> int:
-    """Run a command and return its exit code; an interruption terminates it."""
-    process = None
-    try:
-        with interruption.held():  # a signal here would leave the new process running
-            process = subprocess.Popen(command)
-        return process.wait()
-    except KeyboardInterrupt:
-        if process is not None:
-            process.terminate()
-            process.wait()
-        raise
-
-
-def run(commands: dict[str, list[str]]) -> dict[str, int]:
-    """Run commands in turn; returns the nonzero exit codes by name."""
-    failed = {}
-    for number, (name, command) in enumerate(commands.items(), start=1):
-        print(f"== {number}/{len(commands)} {name}", flush=True)
-        code = call(command)
-        if code != 0:
-            failed[name] = code
-    return failed
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     with clear_errors():
@@ -244,31 +180,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         absent = missing(cells, arguments)
         if absent:
             sys.exit("error: nothing was run, this is missing:\n  " + "\n  ".join(absent))
-        failed = run_until_interrupted(commands)
+        failed = run_commands(commands)
         done = [folder for folder in folders if folder not in failed]
         if arguments.quick and done:
             call([python(), "-m", "evaluation.tables", *done])
-        if failed:
-            sys.exit(
-                f"error: {len(failed)} of {len(commands)} failed; the same command tries again:\n  "
-                + "\n  ".join(f"{name} (exit code {code})" for name, code in failed.items())
-            )
-
-
-def run_until_interrupted(commands: dict[str, list[str]]) -> dict[str, int]:
-    """Like `run`; a signal exits with code 75, and SIGUSR1 requeues the SLURM job."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, interruption)
-    try:
-        return run(commands)
-    except KeyboardInterrupt as interrupted:
-        job = os.environ.get("SLURM_JOB_ID")
-        if interrupted.args[0] == signal.SIGUSR1 and job:  # the time limit is near
-            print("== interrupted before the time limit; back into the queue", flush=True)
-            subprocess.run(["scontrol", "requeue", job], check=True)
-        else:
-            print("== interrupted; the same command continues", flush=True)
-        sys.exit(INTERRUPTED)
+        exit_if_failed(failed, len(commands))
 
 
 if __name__ == "__main__":

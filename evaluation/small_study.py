@@ -11,12 +11,11 @@ tables and the figure.
 """
 
 import argparse
-import os
 import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -24,7 +23,8 @@ from ml_collections import ConfigDict
 from configs import clear_errors, load_config, quiet_pipe
 from evaluation.evaluate import choose_device, evaluate
 from evaluation.study.grids import GridCell
-from evaluation.study.small_cells import BATCH, OUT, TestSets, make_cells, priors_of
+from evaluation.study.runner import add_variables, create_parser, exit_if_failed, matching, run
+from evaluation.study.small_cells import OUT, TestSets, make_cells, priors_of
 from models.checkpoint import find_latest
 
 CONFIG = "configs/evaluate.py"
@@ -32,25 +32,16 @@ CONFIG = "configs/evaluate.py"
 
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Parsed arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.small_study",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--quick", action="store_true", help="two slices, a few levels")
-    parser.add_argument("--list", action="store_true", help="print the cells")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="such as '*/*/brain_1_*'")
+    parser = create_parser("evaluation.small_study", __doc__)
+    parser.add_argument("--list", action="store_true", help="print the folders of the cells")
     parser.add_argument("--part", default="0/1", metavar="I/N", type=parse_part, help="every N-th")
-    for flag, variable, default, text in (
+    variables = [
         ("out", "OUT", OUT, "root of the results; default %(default)s"),
         ("prior-root", "RUNS", "runs", "folder of the training runs; default %(default)s"),
         ("mri", "MRI", None, "folder of chris_PD, MR_Gd and spm152.nii.gz"),
         ("natural", "NATURAL", None, "folder of photographs, with folders train and val"),
-    ):
-        value = os.environ.get(variable) or default
-        text = f"{text}; also ${variable}"
-        parser.add_argument(f"--{flag}", default=value, type=Path, metavar="FOLDER", help=text)
+    ]
+    add_variables(parser, variables, Path)
     return parser.parse_args(argv)
 
 
@@ -76,10 +67,7 @@ def choose(arguments: Namespace) -> list[GridCell]:
     sets = TestSets(arguments.out, mri=arguments.mri, natural=arguments.natural)
     for label, remedy in sets.absent.items():
         print(f"without {label}: {remedy}", file=sys.stderr)
-    cells = make_cells(sets.found, quick=arguments.quick)
-    chosen = [cell for cell in cells if fnmatchcase(cell.folder, arguments.only)]
-    if not chosen:
-        raise ValueError(f"no cell matches --only='{arguments.only}'; --list shows them")
+    chosen = matching(make_cells(sets.found, quick=arguments.quick), arguments.only)
     part, parts = arguments.part
     return chosen[part::parts]
 
@@ -98,24 +86,20 @@ def check_priors(cells: Sequence[GridCell], root: Path) -> None:
 def config_of(cell: GridCell, root: Path) -> ConfigDict:
     """Evaluation config of a cell; `root` is the folder of the training runs."""
     config = load_config(CONFIG)
-    fields = {"precision": "bfloat16", "batch_size": BATCH, "panels": 0, **cell.overrides}
-    if cell.prior:
-        fields["prior"] = str(root / cell.prior)
-    config.update_from_flattened_dict(fields)
+    prior = {"prior": str(root / cell.prior)} if cell.prior else {}
+    config.update_from_flattened_dict({**cell.overrides, **prior})
     return config
 
 
-def run(cells: Sequence[GridCell], arguments: Namespace) -> dict[str, str]:
-    """Reconstruct the cells; returns errors by folder."""
-    device, failed = choose_device(), {}
-    for number, cell in enumerate(cells, start=1):
-        print(f"== {number}/{len(cells)} {cell.folder}", flush=True)
-        try:
-            evaluate(config_of(cell, arguments.prior_root), arguments.out / cell.folder, device)
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            failed[cell.folder] = " ".join(str(error).split())
-    return failed
+def reconstruct_cell(cell: GridCell, arguments: Namespace) -> str:
+    """Reconstruct a cell in this process; returns the error message, "" if all went well."""
+    config = config_of(cell, arguments.prior_root)
+    try:
+        evaluate(config, arguments.out / cell.folder, choose_device())
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return " ".join(str(error).split())
+    return ""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -127,10 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("\n".join(cell.folder for cell in cells))
             return
         check_priors(cells, arguments.prior_root)
-        failed = run(cells, arguments)
-    if failed:
-        lines = "".join(f"\n  {folder}: {text}" for folder, text in failed.items())
-        sys.exit(f"error: {len(failed)} of {len(cells)} failed; the same command continues:{lines}")
+        failed = run({cell.folder: partial(reconstruct_cell, cell, arguments) for cell in cells})
+    exit_if_failed(failed, len(cells))
 
 
 if __name__ == "__main__":

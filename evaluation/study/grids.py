@@ -309,11 +309,11 @@ NOISY_COUNTS = {
 }
 
 
-def noisy_cells(extra: Overrides) -> list[GridCell]:
-    """All cells, with further fields of the data."""
+def noisy_cells(of_mri: Overrides, of_ct: Overrides) -> list[GridCell]:
+    """All cells of noisy measurements, with further fields of the MR and of the CT data."""
     mri, ct = (
         {name: (root, {**fields, **extra}) for name, (root, fields) in data.items()}
-        for data in (NOISY_MRI_DATA, NOISY_CT_DATA)
+        for data, extra in ((NOISY_MRI_DATA, of_mri), (NOISY_CT_DATA, of_ct))
     )
     coils = white({"poisson_8x_8_coils": NOISY_COILS})
     one = noisy_methods("zero_filled", SHIPPED_PRIOR, NOISY_WEIGHTS["mri"])
@@ -326,11 +326,12 @@ def noisy_cells(extra: Overrides) -> list[GridCell]:
     ]
 
 
-NOISY_GRIDS = {"noisy": noisy_cells({})}
+NOISY_GRIDS = {"noisy": noisy_cells({}, {})}
+SMALL = {"data.image_size": 128, "limit": 1}
 QUICK_NOISY_GRIDS = {
     "noisy": [
         cell
-        for cell in noisy_cells({"data.image_size": 128, "data.fit": "resize", "limit": 1})
+        for cell in noisy_cells(SMALL | {"data.fit": "resize"}, SMALL)
         if cell.measurement
         in ("gaussian1d_4x_noise_0.03", "poisson_8x_8_coils_noise_0.03", "views_60_photons_10000")
     ]

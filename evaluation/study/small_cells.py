@@ -18,14 +18,11 @@ from evaluation.study.grids import (
     baselines,
     combine,
 )
+from evaluation.study.grids import MRI as GRID_MRI
 
 MRI, CT = "gaussian1d_4x", "views_20"
 MEASUREMENTS = {
-    MRI: {
-        "operator.mask": "gaussian1d",
-        "operator.acceleration": 4,
-        "operator.center_fraction": 0.04,
-    },
+    MRI: GRID_MRI[MRI],
     # 0.22 numbers per pixel; 30 views at 256 x 256 give 0.17, with less detail per pixel
     CT: {"operator.name": "ct", "operator.num_views": 20},
 }
@@ -37,7 +34,8 @@ STUDIED = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "pnp")}
 ALIKE = {"pc": ("pc", "ccdf"), "ccdf": ("pc", "ccdf")}  # samplers that share a row of the figure
 DIRECT = {MRI: "zero_filled", CT: "fbp"}
 OUT = "results/small_study"  # root of the results
-BATCH = 9  # batch size in slices: a test set is one batch
+# of all cells; a test set is one batch
+COMMON = {"precision": "bfloat16", "batch_size": 9, "panels": 0}
 
 SAMPLES = {"data.name": "samples", "data.split": "test", "data.image_size": 128}
 # three slices of each of three people, two of each of four
@@ -152,10 +150,10 @@ def make_cells(sets: Mapping[str, Overrides], *, quick: bool = False) -> list[Gr
         quick: whether to use few slices and levels.
     """
     levels = QUICK_LEVELS if quick else LEVELS
-    limit = {"limit": QUICK_LIMIT} if quick else {}
+    common = COMMON | ({"limit": QUICK_LIMIT} if quick else {})
     cells = []
     for measurement, fields in MEASUREMENTS.items():
-        data = {n: ("", f | limit) for n, f in sets.items() if measurement in MEASURED[n]}
+        data = {n: ("", f | common) for n, f in sets.items() if measurement in MEASURED[n]}
         methods = [
             *baselines(DIRECT[measurement], "tv"),
             *(sampling(name, s, levels) for name in NAMES for s in STUDIED[measurement]),

@@ -1,5 +1,7 @@
 """The study's grid: which cells there are, that every command fits, and how they are run."""
 
+import ast
+import functools
 import os
 import shlex
 import signal
@@ -15,12 +17,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import load_config
-from datasets import dataset_options
+from datasets import create_dataset, dataset_options
 from evaluation import grid
 from evaluation.baselines import BASELINES
 from evaluation.results.folder import read_rows
 from evaluation.run.measurements import build_operator, check_measurement
 from evaluation.study import grids as study
+from evaluation.study.runner import INTERRUPTED
 from operators.create import simulated_names
 from operators.masks import MASKS
 from samplers import SAMPLERS
@@ -283,6 +286,15 @@ def test_every_cell_is_a_config(grid_):
         assert bool(config.sampler.checkpoint) == (config.sampler.name == "unet")
         assert config.seed == default.seed
         dataset_options(config.data)  # refuses a field that the data set does not read
+        if config.data.name == "samples":
+            open_embedded(str(config.data.to_dict()))
+
+
+@functools.cache
+def open_embedded(fields: str) -> None:
+    """Refuses values that do not go together."""
+    data = ast.literal_eval(fields)
+    assert len(create_dataset(data, data.pop("split")))
 
 
 def test_what_is_passed_on_wins():
@@ -369,7 +381,7 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch, capfd):
     bad = "results/grid/knee_pd/gaussian1d_4x/zero_filled"
     assert str(error.value).splitlines() == [
         "error: 1 of 5 failed; the same command tries again:",
-        f"  {bad} (exit code 3)",
+        f"  {bad}: exit code 3",
     ]
     assert capfd.readouterr().out.count("ran knee_pd/") == 5
     grid.main([*argv, "--only=knee_pd/radial_29/zero_filled"])  # without a failure: returns
@@ -409,7 +421,7 @@ def test_a_signal_ends_the_cell_and_the_grid(tmp_path, number, slurm, requeued):
     scontrol.chmod(0o755)
     pid = tmp_path / "pid"
     code = (
-        "from evaluation import grid; grid.run_until_interrupted("
+        "from evaluation.study import runner; runner.run_commands("
         f"{{'a': ['bash', '-c', 'echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 60'],"
         f" 'b': ['touch', '{tmp_path}/second']}})"
     )
@@ -417,7 +429,7 @@ def test_a_signal_ends_the_cell_and_the_grid(tmp_path, number, slurm, requeued):
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
     wait_for(pid.is_file, process)
     process.send_signal(number)
-    assert process.wait(PATIENCE) == grid.INTERRUPTED
+    assert process.wait(PATIENCE) == INTERRUPTED
     assert ends(int(pid.read_text()))
     assert not (tmp_path / "second").exists()
     assert (tmp_path / "requeued").exists() == requeued
