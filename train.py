@@ -43,7 +43,7 @@ import datasets
 from configs.progress import progress_bar
 from configs.ranges import check_numbers
 from datasets import DataError
-from datasets.files import holding, read_text, write_atomically
+from datasets.files import holding, write_atomically
 from datasets.identity import check_files, check_outside
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
@@ -55,9 +55,11 @@ from models.run import (
     CsvLog,
     catch_signals,
     checkpoint_path,
+    due,
     find_newest,
     load_state,
     save_checkpoint,
+    write_if_changed,
 )
 from operators import Unmeasured
 from operators.batch import BatchGenerator, derive_seed
@@ -150,7 +152,7 @@ def train(
         if rank == 0:
             configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
             check_files(workdir / "files.csv", stream.dataset, config.data)
-            write_config(workdir / "config.json", config)
+            write_if_changed(workdir / "config.json", configs.to_json(config))
         return fit(config, workdir, device, interrupted, net, sde, stream, held_out)
 
 
@@ -239,7 +241,7 @@ def fit(
             if rank == 0:
                 log.add(loss, grad_norm, t.batch_size)
                 progress.update()
-                if done % t.log_every == 0 or last:
+                if due(t.log_every, done, last):
                     row = log.write(
                         done, loss_scale=0.5 * images[0].numel(), lr=lr, skipped=skipped
                     )
@@ -252,7 +254,7 @@ def fit(
                     if due(t.validate_every, done, last):
                         validate(log, done, ema.module, held_out, sde, config)
                     # no checkpoint while losses are not finite, so that the last good one remains
-                    if bad == 0 and (done % t.checkpoint_every == 0 or last or stop_now):
+                    if bad == 0 and (due(t.checkpoint_every, done, last) or stop_now):
                         save(workdir, done, config, net, ema, adam, skipped, log.window)
                     if due(t.sample_every, done, last):
                         sample(workdir, done, ema.module, stream[0].shape, sde, config, device)
@@ -339,11 +341,6 @@ def check(config: ConfigDict, world: int) -> None:
 def enabled(choice: str) -> bool:
     """Whether an option "on", "off" or "auto" is on; "auto" is on if there is a GPU."""
     return choice == "on" or (choice == "auto" and torch.cuda.is_available())
-
-
-def due(every: int, done: int, last: bool) -> bool:
-    """Whether an action that is due every `every` steps (0: never) and at the last step is due."""
-    return every > 0 and (done % every == 0 or last)
 
 
 def learning_rate(config: ConfigDict, step: int) -> float:
@@ -541,13 +538,6 @@ def versions() -> dict[str, str]:
         "cuda": torch.version.cuda or "none",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-
-
-def write_config(path: Path, config: ConfigDict) -> None:
-    """Write the config as JSON, unless the file already holds the same text."""
-    text = configs.to_json(config)
-    if not path.is_file() or read_text(path) != text:
-        write_atomically(path, text)
 
 
 def validate(log: "Log", step: int, net, images: list[Tensor], sde: VESDE, config) -> None:

@@ -7,7 +7,6 @@ of a ratio alike. With a CUDA device, the same rows follow for it.
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +15,7 @@ from skimage.data import shepp_logan_phantom
 from skimage.transform import iradon, radon, resize
 from torch import Tensor
 
+from benchmarks.timing import times_in_turns
 from operators import OPERATORS, LinearOperator
 from operators.ct import ParallelBeamCT, few_view_angles
 from operators.dual import solve_dual
@@ -39,15 +39,7 @@ print(time.perf_counter() - start, before, memory("VmHWM"))
 
 def best_times(calls: list[Callable[[], object]], device: str, repeats: int) -> list[float]:
     """Shortest time in seconds of each call, taken in turns."""
-    times = [[] for _ in calls]
-    for _ in range(repeats + 1):  # the first round warms up
-        for call, taken in zip(calls, times, strict=True):
-            _wait(device)
-            start = time.perf_counter()
-            call()
-            _wait(device)
-            taken.append(time.perf_counter() - start)
-    return [min(taken[1:]) for taken in times]
+    return [min(taken) for taken in times_in_turns(calls, device, repeats)]
 
 
 def ct_against_skimage() -> None:
@@ -150,11 +142,6 @@ def _copy_rate(device: str) -> float:
 def _stored_bytes(matrix: Tensor) -> int:
     parts = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
     return sum(part.nbytes for part in parts)
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def data_step_by_filter() -> None:

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.timing import times_in_turns
 from configs import base, natural_base, natural_small
 from models import create_model
 from models.ema import create_ema
@@ -37,20 +38,7 @@ LEAST_SPEEDUP, LEAST_SPEEDUP_GPU, MOST_OVERHEAD = 1.25, 2.5, 1.5
 
 def medians(calls: list[Callable[[], object]], device: str, repeats: int) -> list[float]:
     """Median time in seconds of each call, taken in turns."""
-    times = [[] for _ in calls]
-    for _ in range(repeats + 1):  # the first round warms up
-        for call, taken in zip(calls, times, strict=True):
-            _wait(device)
-            start = time.perf_counter()
-            call()
-            _wait(device)
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken[1:]) for taken in times]
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
+    return [statistics.median(taken) for taken in times_in_turns(calls, device, repeats)]
 
 
 def network(size: str) -> nn.Module:

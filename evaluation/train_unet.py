@@ -25,7 +25,7 @@ import configs
 from configs.progress import progress_bar
 from configs.ranges import check_numbers
 from datasets import collate
-from datasets.files import holding, write_atomically
+from datasets.files import holding
 from datasets.identity import check_files, check_outside
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
@@ -40,9 +40,11 @@ from models.run import (
     CsvLog,
     catch_signals,
     checkpoint_path,
+    due,
     find_newest,
     load_state,
     save_checkpoint,
+    write_if_changed,
 )
 from models.unet import UNet
 from operators.batch import derive_seed, expand
@@ -86,7 +88,7 @@ def train_unet(
         FloatingPointError: the loss is not finite.
         SystemExit: with code `REQUEUE`, after an interruption.
     """
-    check(config)
+    check_numbers(config)
     config = with_end_angle(config)
     t = config.training
     check_outside(workdir, config.data, "--workdir")
@@ -105,7 +107,7 @@ def train_unet(
     with holding(workdir):
         configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
         check_files(workdir / "files.csv", stream.dataset, config.data)
-        write_atomically(workdir / "config.json", configs.to_json(config))
+        write_if_changed(workdir / "config.json", configs.to_json(config))
         return fit(config, workdir, device, interrupted, net, optimizer, stream, held_out)
 
 
@@ -152,25 +154,20 @@ def fit(
 
             done, stop = step + 1, interrupted()
             last = done == t.num_steps
-            if done % t.log_every == 0 or last:
+            if due(t.log_every, done, last):
                 mean = sum(losses) / len(losses)
                 log.write([{"step": done, "loss": mean}])
                 progress.set_postfix_str(f"loss {mean:.4f}", refresh=False)
                 losses = []
-            if t.validate_every and (done % t.validate_every == 0 or last):
+            if due(t.validate_every, done, last):
                 value = validate(net, config, held_out, device)
                 validation.write([{"step": done, "psnr": value}])
-            if done % t.checkpoint_every == 0 or last or stop:
+            if due(t.checkpoint_every, done, last) or stop:
                 save(workdir, done, config, net, optimizer, losses, measurement)
             if stop and not last:
                 print(f"interrupted after step {done}; the same command continues", flush=True)
                 raise SystemExit(REQUEUE)
     return checkpoint_path(workdir, t.num_steps)
-
-
-def check(config: ConfigDict) -> None:
-    """Raise a ConfigError for invalid numbers in the config."""
-    check_numbers(config)
 
 
 def create_network(config: ConfigDict) -> UNet:

@@ -84,6 +84,17 @@ class Lasting:
         return getattr(self._stream, name)
 
 
+def due(every: int, done: int, last: bool) -> bool:
+    """Whether an action that is due every `every` steps (0: never) and at the last step is due."""
+    return every > 0 and (done % every == 0 or last)
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Write a text file, unless it already holds the same text."""
+    if not path.is_file() or read_text(path) != text:
+        write_atomically(path, text)
+
+
 class CsvLog:
     """CSV log of a training run, to which rows are appended; one column is "step".
 

@@ -30,6 +30,7 @@ from samplers import SAMPLERS
 from samplers.predictor_corrector import first_step
 from sde import VESDE
 from tests.conftest import PATIENCE, ROOT
+from tests.helpers.scripts import bash
 
 SCRIPTS = {
     name: f"evaluation/evaluate_{name}.sh"
@@ -64,17 +65,6 @@ def overrides_of(command: list[str]) -> dict[str, str]:
 
 def find(name: str, folder: str) -> study.GridCell:
     return next(cell for cell in study.GRIDS[name] if cell.folder == folder)
-
-
-def bash(script: str, *argv: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ["bash", script, *argv],
-        env=os.environ | {"PYTHON": sys.executable} | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
 
 
 # --- which cells there are

@@ -1,8 +1,6 @@
 """The study in small: its priors, test sets and cells; findings and figure of known numbers."""
 
 import math
-import os
-import subprocess
 import sys
 
 import pytest
@@ -51,8 +49,9 @@ from evaluation.study.small_summary import size_panels
 from models import create_model
 from samplers.predictor_corrector import first_step
 from sde import VESDE
-from tests.conftest import PATIENCE, ROOT
+from tests.conftest import ROOT
 from tests.helpers.grids import write_results
+from tests.helpers.scripts import bash
 from tests.helpers.tiny_prior import write_prior
 
 TRAIN, EVALUATE = "training_scripts/train_small_study.sh", "evaluation/small_study.sh"
@@ -64,17 +63,6 @@ def plain(monkeypatch):
     monkeypatch.chdir(ROOT)
     for name in ("OUT", "RUNS", "MRI", "NATURAL", "JOBS", "PYTHON", "DATA_ROOT"):
         monkeypatch.delenv(name, raising=False)
-
-
-def bash(script: str, *argv: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ["bash", script, *argv],
-        env=os.environ | {"PYTHON": sys.executable} | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
 
 
 # --- the priors
