@@ -1,9 +1,9 @@
 """Posterior samplers: ``sampler(score, sde, operator, y, *, rng, num_steps, ..., callback=None)``.
 
-A new sampler is one file and one line in `SAMPLERS`; ``@torch.no_grad()`` stands in front of it, so
-that callers need not think of it, and where nothing is random `rng` may be None.
+A new sampler is one file and one line in `SAMPLERS`, with ``@torch.no_grad()`` in front of it, so
+that callers need not think of gradients. If nothing is random, `rng` may be None.
 `STUDY[name]` holds the keywords that turn a sampler into the original code's (docs/protocols.md),
-`STUDY_CT[name]` those for CT; `PRESETS` has further published settings.
+`STUDY_CT[name]` those for CT. `PRESETS` holds further published settings.
 """
 
 import sys
@@ -38,7 +38,7 @@ def _from_files(constant: str, default: object) -> dict:
     return {name: getattr(file, constant, default) for name, file in files.items()}
 
 
-# noise levels where none are asked for
+# default number of noise levels of each sampler
 NUM_STEPS = _from_files("NUM_STEPS", 500)
 # nothing in them is random: every sample of a measurement is the same image
 POINT_ESTIMATES = tuple(

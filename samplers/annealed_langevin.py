@@ -1,4 +1,4 @@
-"""Posterior sampling by annealed Langevin dynamics: Jalal et al., NeurIPS 2021 (algorithm 1)."""
+"""Annealed Langevin dynamics for posterior sampling: Jalal et al., NeurIPS 2021 (algorithm 1)."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ NORM_STEPS = 20  # of the power method; a per cent or so is enough
 # levels that the study's code skips, by the number of levels; none for other numbers
 SKIPPED = {500: 281, 1000: 551, 2000: 1112}
 
-NUM_STEPS = 500  # noise levels where none are asked for
+NUM_STEPS = 500  # default number of noise levels
 # docs/samplers.md
 SPREAD = "samples know nothing of the noise: their spread is not the posterior's"
 STUDY = {"study_skips": True}
@@ -61,42 +61,49 @@ def annealed_langevin(
     study_skips: bool = False,
     callback: Callback | None = None,
 ) -> Tensor:
-    """x += eta (s - likelihood's gradient) + sqrt(2 eta) z at falling noise levels.
+    """Annealed Langevin dynamics (Jalal et al., NeurIPS 2021, algorithm 1) given y = A x.
 
-    eta = step_scale (sigma / sigma_min)^2. Random numbers are drawn per sample: the start, then
-    before each score evaluation the step's noise (of complex images the whole real part first).
+    At falling noise levels sigma, x += eta (s - g_y) + sqrt(2 eta) z, where s is the score, g_y the
+    gradient of the likelihood's negative logarithm, z white noise, and
+    eta = step_scale (sigma / sigma_min)^2.
 
     Args:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.
         sde: its noise schedule.
         operator: measurement model A.
         y: ``(B, *range_shape)`` measurement.
-        rng: one generator a sample.
-        num_steps: N, noise levels of the whole ladder; those above `start_sigma` are skipped.
+        rng: one generator per sample; draws the start, then before each score evaluation the noise
+            of the step (of complex images the whole real part first).
+        num_steps: number N of noise levels of the whole ladder; those above `start_sigma` are
+            skipped.
         step_scale: eta at sigma_min; None: `STEP_PART` sigma_min^2.
-        inner_steps: steps a level.
-        data_weight: w; None: `DATA_WEIGHT` of the likelihood.
-        start: ``"normal"``, x ~ N(0, I), or ``"uniform"``, in [0, 1) (real and imaginary part).
-        start_sigma: the first level is the largest that is not above it.
-        likelihood: with g = A^H (A x - y), ``"norm_ratio"``: w |s| g / |g|, the original's
-            heuristic; ``"gaussian"``: w A^H (sigma_y^2 + (gamma sigma)^2 C)^-1 (A x - y), the
-            gradient of a Gaussian likelihood that counts the noise on x in (w = 1 is its scale).
-            C stands for A A^H and is at least as large: |A|^2, or for CT the spectrum that the
-            operator's `gram_inverse` knows, times what makes it so.
-        sigma_y: standard deviation of the measurement noise (of real and imaginary part each), of
-            all samples or of each ``(B,)``; ``"norm_ratio"`` takes no notice of it.
-        gamma: factor on the noise level there.
-        operator_norm: n of C = n^2 in place of either; |A| or more.
-        study_skips: skip the levels that the original code skips (`SKIPPED`, none for other N).
-        callback: called after each level with (level's number, sigma, x).
+        inner_steps: steps per level.
+        data_weight: weight w of the likelihood; None: `DATA_WEIGHT` of the likelihood.
+        start: ``"normal"``: x ~ N(0, I); ``"uniform"``: uniform in [0, 1) (for complex images the
+            real and the imaginary part each).
+        start_sigma: the first level is the largest one that is not above this.
+        likelihood: with r = A x - y and g = A^H r, ``"norm_ratio"``: g_y = w |s| g / |g|, the
+            heuristic of the original; ``"gaussian"``: g_y = w A^H (sigma_y^2 + (gamma sigma)^2
+            C)^-1 r, the gradient of a Gaussian likelihood that takes the noise in x into account (w
+            = 1 is its scale). C replaces A A^H and is at least as large: |A|^2, or for CT the
+            spectrum that the operator's `gram_inverse` approximates, scaled so that this holds.
+        sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
+            the imaginary part each), of all samples or of each ``(B,)``; not used by
+            ``"norm_ratio"``.
+        gamma: factor of the noise level in ``"gaussian"``.
+        operator_norm: n, to set C = n^2 in ``"gaussian"``; at least |A|.
+        study_skips: whether to skip the levels that the original code skips (`SKIPPED`; none for
+            other N).
+        callback: called after each level with (number of the level, sigma, x).
 
     Returns:
-        ``(B, *domain_shape)`` images: a noisy sample, as the algorithm has it.
+        ``(B, *domain_shape)`` images, noisy samples as in the algorithm, complex if the operator's
+        are.
 
     Raises:
-        ValueError: unknown likelihood or start, a `start_sigma` below all levels, or steps with
+        ValueError: an unknown likelihood or start, a `start_sigma` below all levels, or steps with
             which the iteration cannot be stable.
-        NonFiniteError: some samples became NaN or infinite; the others are in it.
+        NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
     if likelihood not in DATA_WEIGHT:
         known = tuple(DATA_WEIGHT)
@@ -123,7 +130,7 @@ def annealed_langevin(
     x = empty_images(operator, y)
     x = rng.uniform_like(x) if start == "uniform" else rng.normal_like(x)
     watch = Watch(rng, callback)
-    for sigma in sigmas[first:]:
+    for sigma in sigmas[first:]:  # falling levels, with inner_steps Langevin steps each
         eta = step_scale * (sigma / sde.sigma_min) ** 2
         label = level(x, sigma)
         for _ in range(inner_steps):
@@ -155,10 +162,10 @@ def _norm_ratio(operator: LinearOperator, y: Tensor, weight: float) -> Gradient:
 
 
 class _Covariance:
-    """C, which stands for A A^H in the covariance of what x and the measurement's noise make of y.
+    """C, an upper bound of A A^H, in the covariance of y given the noise in x and in y.
 
     Attributes:
-        slope: the largest eigenvalue of A^H C^-1 A.
+        slope: largest eigenvalue of A^H C^-1 A.
     """
 
     def __init__(self, operator: LinearOperator, y: Tensor, operator_norm: float | None):
@@ -172,7 +179,7 @@ class _Covariance:
         self.slope = float((found.square() / self.square).max())
 
     def solve(self, r: Tensor, variance: Tensor, sigma: float) -> Tensor:
-        """About (variance + sigma^2 C)^-1 r, variance ``(B,)`` or ``(1,)``."""
+        """Approximation of (variance + sigma^2 C)^-1 r, for a variance ``(B,)`` or ``(1,)``."""
         scale = self.square * sigma**2  # (B,) or (1,)
         filtered = self.filter and self.filter(variance / scale)
         if filtered is None:
@@ -198,7 +205,13 @@ def _gaussian(
 
 
 def _check_stable(step: float, slope: float) -> None:
-    """Both in units of sigma^2: eta, and what the data add to the score's slope of up to 1."""
+    """Raise a ValueError if steps cannot be stable.
+
+    Args:
+        step: eta in units of sigma^2.
+        slope: what the data add to the slope of the score, which is up to 1, in units of 1 /
+            sigma^2.
+    """
     if not step * (1 + slope) < 2:
         raise ValueError(
             f"expected step_scale, data_weight, gamma and operator_norm with which steps are "

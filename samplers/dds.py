@@ -1,4 +1,4 @@
-"""Decomposed diffusion sampling: denoise, fit the data, add new noise."""
+"""Decomposed diffusion sampling (DDS): Chung, Lee & Ye, ICLR 2024."""
 
 import math
 
@@ -12,7 +12,7 @@ from samplers.levels import noise_levels
 from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
-NUM_STEPS = 50  # noise levels where none are asked for
+NUM_STEPS = 50  # default number of noise levels
 SPREAD = "samples spread less than the posterior"  # docs/samplers.md
 START_SIGMA = 1.0  # images in [0, 1] are all but lost in it
 OLD_NOISE = ("network", "data")
@@ -36,42 +36,47 @@ def dds(
     cg_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """x0 = E[x_0 | x]; x0' = data step from x0; x = x0' + sigma' (sqrt(1 - eta^2) e + eta z).
+    """Decomposed diffusion sampling, DDS (Chung, Lee & Ye, ICLR 2024), in terms of sigma.
 
-    e = (x - x0) / sigma is the noise that the network saw, z is new. After Chung, Lee & Ye, ICLR
-    2024, and their code, in sigma space; a sample-like image, the last step's x0'. One network call
-    a step.
+    Each noise level has a denoising step, x0 = E[x_0 | x]; a data step from x0 to x0'; and new
+    noise, x = x0' + sigma' (sqrt(1 - eta^2) e + eta z), where sigma' is the next level, z is white
+    and e = (x - x0) / sigma is the noise that the network has seen.
 
-    With noisy data and eta < 1 that e forgets what the data step has just decided: samples agree
-    with each other and with the noise of the measurement, whatever `sigma_y` is (docs/samplers.md).
-    Where `sigma_y` is above 0, e = (x - x0') / sigma therefore, as in `diffpir`.
+    For noisy data and eta < 1 that e forgets what the data step has just changed: samples then
+    agree with each other and with the noise of the measurement, whatever `sigma_y` is
+    (docs/samplers.md). Where `sigma_y` is above 0, e is therefore (x - x0') / sigma, as in
+    `samplers.diffpir`.
 
     Args:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.
         sde: its range of noise levels.
-        operator: measurement model.
+        operator: measurement model A.
         y: ``(B, *range_shape)`` measurement.
-        rng: one generator a sample; draws the start's noise, then each step's.
-        num_steps: geometric noise levels from `start_sigma` to `end_sigma`, a network call each.
-        initial: images to add the first noise to; D^-1 A^H y where not given.
-        start_sigma: first level, at most sigma_max; None: each sample's own, from the measurement
-            (`levels.noise_levels`; for CT this takes one of the `num_steps` calls).
-        end_sigma: last level; sigma_min where not given.
-        eta: part of new noise, 0 to 1; 1 is best where data steps change much.
-        old_noise: e is measured from x0, ``"network"``, the paper's, or from x0', ``"data"``; None:
-            for each sample by its `sigma_y`. Without effect at eta = 1.
-        sigma_y: standard deviation of the measurement noise (of real and imaginary part each), of
-            all samples or of each ``(B,)``.
-        cg_steps: iterations of the data step; None: `denoise.data_step` chooses.
-        callback: called after each step with (step, sigma, x0').
+        rng: one generator per sample; draws the noise of the start, then that of each step.
+        num_steps: number of geometric noise levels from `start_sigma` to `end_sigma`, with one
+            network call each.
+        initial: ``(B, *domain_shape)`` images to which the first noise is added; None: D^-1 A^H y
+            (`LinearOperator.correct` of zeros).
+        start_sigma: first noise level, at most sigma_max; None: a level for each sample, estimated
+            from the measurement (`levels.noise_levels`; without `LinearOperator.direct_error`, as
+            for CT, this takes one of the `num_steps` network calls).
+        end_sigma: last noise level; None: sigma_min.
+        eta: fraction of new noise, from 0 to 1; 1 is best if data steps change the image much.
+        old_noise: whether e is computed from x0, ``"network"`` (as in the paper), or from x0',
+            ``"data"``; None: "data" for samples with a `sigma_y` above 0. Has no effect if eta is
+            1.
+        sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
+            the imaginary part each), of all samples or of each ``(B,)``.
+        cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
+        callback: called after each step with (step, sigma, x0'); of different levels the largest.
 
     Returns:
-        ``(B, *domain_shape)`` images.
+        ``(B, *domain_shape)`` images, x0' of the last level, complex if the operator's are.
 
     Raises:
-        ValueError: levels outside the network's range, an eta outside [0, 1], or an unknown
-            `old_noise`.
-        NonFiniteError: some samples became NaN or infinite; the others are in it.
+        ValueError: levels outside the network's range, too few steps, an `eta` outside [0, 1], or
+            an unknown `old_noise`.
+        NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"expected eta in [0, 1], got {eta}")
@@ -99,10 +104,10 @@ def dds(
     for sigma, following, peak in zip(
         sigmas, [*sigmas[1:], None], levels.amax(1).tolist(), strict=True
     ):
-        clean = denoise(score, x, sigma)
-        fitted = data_step(operator, y, clean, sigma, sigma_y=sigma_y, cg_steps=cg_steps)
+        clean = denoise(score, x, sigma)  # x0
+        fitted = data_step(operator, y, clean, sigma, sigma_y=sigma_y, cg_steps=cg_steps)  # x0'
         watch(peak, fitted)
-        if following is not None:
+        if following is not None:  # noise of the next level, partly the old one
             old = direction(x, torch.where(from_data, fitted, clean), sigma)
             part = math.sqrt(1 - eta**2)
             x = fitted + expand(following, x) * (part * old + eta * rng.normal_like(x))

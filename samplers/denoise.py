@@ -1,4 +1,4 @@
-"""What the samplers that denoise in each step share: schedule, denoiser, data step."""
+"""Parts of the samplers that denoise in each step: schedule, denoiser, data step."""
 
 import torch
 from torch import Tensor
@@ -28,9 +28,10 @@ def schedule(
 
     Args:
         sde: its range of noise levels.
-        num_steps: levels from the first to the last.
-        first: for all samples, or for each ``(batch,)``; at most sigma_max.
-        last: for all samples, or for each ``(batch,)``; at least sigma_min, which None stands for.
+        num_steps: number of levels, the first and the last included.
+        first: first level, of all samples or of each ``(batch,)``; at most sigma_max.
+        last: last level, of all samples or of each ``(batch,)``; at least sigma_min. None:
+            sigma_min.
         batch: number of samples.
 
     Raises:
@@ -54,24 +55,37 @@ def schedule(
 
 
 def first_image(operator: LinearOperator, y: Tensor, initial: Tensor | None) -> Tensor:
-    """Where to start: `initial`, or D^-1 A^H y (zero-filled, or back-projected for CT)."""
+    """Images to start from: `initial` or, if that is None, D^-1 A^H y (zero-filled for MRI).
+
+    Args:
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        initial: ``(B, *domain_shape)``, or None.
+    """
     zeros = torch.zeros_like(empty_images(operator, y))
     return operator.correct(zeros, y) if initial is None else initial.to(zeros)
 
 
 def denoise(score: Score, x: Tensor, sigma: Tensor) -> Tensor:
-    """E[x_0 | x] = x + sigma^2 s(x, sigma) (Tweedie's formula), sigma ``(B,)``."""
+    """Denoised images E[x_0 | x] = x + sigma^2 s(x, sigma) (Tweedie's formula).
+
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        x: ``(B, *domain_shape)`` noisy images.
+        sigma: ``(B,)`` noise levels.
+    """
     return x + expand(sigma, x) ** 2 * score(x, sigma)
 
 
 def denoise_turned(score: Score, x: Tensor, sigma: Tensor, *, turn: int) -> Tensor:
-    """`denoise`, the network being shown x in another of the square's eight positions.
+    """Denoised images as by `denoise`, with x shown to the network in another orientation.
 
     Args:
-        score: of images in all positions.
-        x: ``(B, 1, H, W)``.
-        sigma: ``(B,)``.
-        turn: quarter turns, from 4 on of the mirrored image; modulo 8, 0 is as it is.
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``, of images in all orientations.
+        x: ``(B, 1, H, W)`` noisy images.
+        sigma: ``(B,)`` noise levels.
+        turn: number of the orientation, modulo 8: quarter turns, from 4 on of the mirrored image; 0
+            is the image as it is.
     """
     quarters, mirrored = turn % 4, turn % 8 >= 4
     shown = x.rot90(quarters, (-2, -1))
@@ -90,21 +104,24 @@ def data_step(
     sigma_y: float | Tensor,
     cg_steps: int | None = None,
 ) -> Tensor:
-    """argmin_z |A z - y|^2 / sigma_y^2 + |z - x|^2 / sigma^2, by a few iterations from x.
+    """Data step: argmin_z |A z - y|^2 / sigma_y^2 + |z - x|^2 / sigma^2, iteratively from x.
 
-    Conjugate gradients, or conjugate residuals with the operator's `gram_inverse` where it has
-    one (CT). With sigma_y = 0 the penalty vanishes: they go towards the solution of A z = y that is
-    nearest to x (decomposed diffusion sampling, Chung et al., ICLR 2024).
+    Conjugate gradients, or conjugate residuals with the operator's `gram_inverse` if it has one
+    (CT). If sigma_y is 0, the penalty vanishes: the iterations go towards the solution of A z = y
+    that is nearest to x (decomposed diffusion sampling, Chung et al., ICLR 2024).
 
     Args:
-        operator: A.
+        operator: measurement model A.
         y: ``(B, *range_shape)`` measurement.
         x: ``(B, *domain_shape)`` images.
-        sigma: noise level of each ``(B,)``.
-        sigma_y: of the measurement, one number or each sample's ``(B,)``.
-        cg_steps: iterations at most; None: `FILTERED_STEPS` with the filter, else `CG_STEPS`, or
-            with several coils as many as `COIL_TOLERANCE` asks for, each sample its own number, up
-            to `COIL_STEPS`.
+        sigma: ``(B,)`` noise level of each sample of x.
+        sigma_y: standard deviation of the measurement noise, of all samples or of each ``(B,)``.
+        cg_steps: largest number of iterations; None: `FILTERED_STEPS` with `gram_inverse`,
+            otherwise `CG_STEPS`, or for several coils as many as `COIL_TOLERANCE` takes for each
+            sample, up to `COIL_STEPS`.
+
+    Returns:
+        ``(B, *domain_shape)`` images.
     """
     penalty = (torch.as_tensor(sigma_y).to(sigma) / sigma) ** 2  # (B,)
     if operator.gram_inverse(penalty) is not None:
@@ -122,5 +139,5 @@ def data_step(
 
 
 def direction(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """The noise that x has over x0, in standard deviations: (x - x0) / sigma."""
+    """Noise of x relative to x0 in standard deviations: (x - x0) / sigma."""
     return (x - x0) / expand(sigma, x)

@@ -1,4 +1,4 @@
-"""Diffusion posterior sampling: the likelihood's gradient through the network."""
+"""Diffusion posterior sampling (DPS): Chung et al., ICLR 2023."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from samplers.levels import noise_levels
 from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
-NUM_STEPS = 50  # noise levels where none are asked for
+NUM_STEPS = 50  # default number of noise levels
 SPREAD = "samples spread more than the posterior"  # docs/samplers.md
 NORM_STEPS = 20  # of the power method; a per cent or so is enough
 # zeta at REFERENCE_STEPS (Chung et al. 2023, appendix D: 0.3 to 1 by task, 256 x 256), growing with
@@ -38,23 +38,41 @@ def dps(
     step: float | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """One ancestral step to the next level, then x -= step * grad_x |A E[x_0 | x] - y|.
+    """Diffusion posterior sampling, DPS (Chung et al., ICLR 2023, algorithm 1), in terms of sigma.
 
-    After Chung et al., ICLR 2023 (algorithm 1), in sigma space. A network call and its derivative
-    a step, several times the memory of the others; needs a score that autograd can go through
-    (not under `torch.inference_mode`).
+    Each noise level has an ancestral step to the next level, and then a step along the gradient of
+    the misfit, x -= step * grad_x |A E[x_0 | x] - y|. As the gradient goes through the network, a
+    step takes a network call with its derivative, and several times the memory of the other
+    samplers.
 
-    Args: as `samplers.dds`, but
-
-        step: zeta, length of the gradient step; the norm is not squared, so that its gradient is
-            about a unit vector times A^H. The norm is one in which A has about norm 1
-            (`misfit_norm`): zeta then means the same whatever the operator's scale. None: `STEP`
-            sqrt(1000 / num_steps).
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        rng: one generator per sample; draws the noise of the start, then that of each step.
+        num_steps: number of geometric noise levels from `start_sigma` to `end_sigma`, with one
+            network call each.
+        initial: ``(B, *domain_shape)`` images to which the first noise is added; None: D^-1 A^H y
+            (`LinearOperator.correct` of zeros).
+        start_sigma: first noise level, at most sigma_max; None: a level for each sample, estimated
+            from the measurement (`levels.noise_levels`; without `LinearOperator.direct_error`, as
+            for CT, this takes one of the `num_steps` network calls).
+        end_sigma: last noise level; None: sigma_min.
+        step: zeta, length of the gradient step. The norm is not squared, so that its gradient is
+            about a unit vector times A^H, and is one in which A has about norm 1 (`misfit_norm`),
+            so that zeta does not depend on the operator's scale. None: `STEP` sqrt(1000 /
+            num_steps).
+        callback: called after each step with (step, sigma, E[x_0 | x]); of different levels the
+            largest.
 
     Returns:
-        ``(B, *domain_shape)``: E[x_0 | x] at the last level.
+        ``(B, *domain_shape)`` images, E[x_0 | x] at the last level, complex if the operator's are.
 
-    Raises: as `samplers.dds`; RuntimeError under `torch.inference_mode`.
+    Raises:
+        ValueError: levels outside the network's range, or too few steps.
+        RuntimeError: called under `torch.inference_mode`; the score has to allow autograd.
+        NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("expected to run without torch.inference_mode: dps needs gradients")
@@ -76,14 +94,15 @@ def dps(
     x = x + expand(sigmas[0], x) * rng.normal_like(x)
     ends = [*sigmas[1:], torch.zeros_like(sigmas[0])]
     for sigma, following, peak in zip(sigmas, ends, levels.amax(1).tolist(), strict=True):
-        with torch.enable_grad():
+        with torch.enable_grad():  # gradient of the misfit of the denoised image
             x = x.detach().requires_grad_()
-            clean = denoise(score, x, sigma)
+            clean = denoise(score, x, sigma)  # E[x_0 | x]
             misfit = distance(operator.forward(clean) - y)  # (B,)
             (gradient,) = torch.autograd.grad(misfit.sum(), x)
         # a measurement that is met exactly has no direction to go
         gradient = torch.where(expand(misfit, x) > 0, gradient, 0.0)
         x, clean = x.detach(), clean.detach()
+        # ancestral step to the next level, then the step along the gradient
         share = expand((following / sigma) ** 2, x)
         spread = expand(following, x) * torch.sqrt(1 - share)
         x = clean + share * (x - clean) + spread * rng.normal_like(x) - step * gradient
@@ -92,10 +111,15 @@ def dps(
 
 
 def misfit_norm(operator: LinearOperator, y: Tensor) -> Callable[[Tensor], Tensor]:
-    """A norm of residuals ``(B, *range_shape)`` to ``(B,)`` in which A has about norm 1.
+    """Norm of residuals in which A has about norm 1: ``(B, *range_shape)`` to ``(B,)``.
 
-    With the operator's `gram_inverse` M it is sqrt(<r, M r>), so that what A damps counts as well
-    (as in pseudoinverse-guided sampling, Song et al., ICLR 2023); else |r| / |A|.
+    With the operator's `gram_inverse` M it is sqrt(<r, M r>), in which components that A damps
+    count as well (as in pseudoinverse-guided sampling, Song et al., ICLR 2023); without one it is
+    |r| / |A|.
+
+    Args:
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement, for precision and device.
     """
     zero = torch.zeros(1, dtype=y.real.dtype, device=y.device)
     filtered = operator.gram_inverse(zero)

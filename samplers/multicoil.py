@@ -1,7 +1,7 @@
-"""Predictor-corrector on coil images: Chung & Ye, MedIA 2022, section 3.4 (SSOS and hybrid).
+"""Predictor-corrector sampling of coil images: Chung & Ye, MedIA 2022, section 3.4 (SSOS, hybrid).
 
-The prior knows single images, so each coil image is sampled apart, all coils of all samples as
-one batch; their root sum of squares is the result.
+A prior knows single images. Each coil image is therefore sampled separately, all coils of all
+samples in one batch, and the root sum of squares of the coil images is the result.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from samplers.predictor_corrector import SNR, predictor_corrector
 from samplers.watch import Callback
 from sde import VESDE, Score
 
-NUM_STEPS = 500  # noise levels where none are asked for
+NUM_STEPS = 500  # default number of noise levels
 COILS_APART = True  # no maps: reconstruct.py, which has or estimates them, leaves these out
 SPREAD = "the spread of samples was not measured"  # docs/samplers.md
 EVERY = 50  # m, steps between SENSE corrections (Chung & Ye 2022)
@@ -37,17 +37,31 @@ def ssos(
     weight: float = 1.0,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Sample every coil image apart; the operator's sensitivity maps are not used.
+    """SSOS (Chung & Ye, MedIA 2022, section 3.4): every coil image is sampled separately.
 
-    Measured k-space is put in after the corrector and after the predictor of every step, as in
-    `predictor_corrector`. A sample's coils lie side by side in the batch of B C images, and each
-    draw takes the real parts of all of them, coil by coil, then the imaginary parts, from its
-    generator.
+    After the corrector and after the predictor of every step, measured k-space replaces that of the
+    coil images, as in `samplers.predictor_corrector`. The coils of a sample are neighbours in the
+    batch of B C images.
 
-    Args and errors: as `predictor_corrector`; the callback gets coil images ``(B C, 1, H, W)``.
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``, of coil images.
+        sde: its noise schedule.
+        operator: measurement model, whose sensitivity maps are not used.
+        y: complex ``(B, C, H, W)`` measured k-space, 0 where not measured.
+        rng: one generator per sample. Each draw takes the real parts of all coils of the sample,
+            coil by coil, then their imaginary parts.
+        num_steps: number of noise levels N; the score is called (1 + corrector_steps) N times.
+        snr: signal-to-noise ratio r of the corrector, whose step is 2 (r |z| / |s|)^2.
+        corrector_steps: Langevin steps per level.
+        weight: lambda, relaxation of the data consistency in every step.
+        callback: called after each step with (step, sigma, coil images ``(B C, 1, H, W)``).
 
     Returns:
-        ``(B, 1, H, W)`` real: the root sum of squares of the coil images.
+        ``(B, 1, H, W)`` real: root sum of squares of the coil images.
+
+    Raises:
+        ValueError: the operator is no `MultiCoilMRI`, or `y` has another shape.
+        NonFiniteError: some coil images became NaN or infinite; it holds the others.
     """
     sample = _coil_sampler(score, sde, operator, y, rng, num_steps, snr, corrector_steps, weight)
     return sample(None, callback)
@@ -70,22 +84,37 @@ def hybrid(
     weight_last: float = WEIGHT_LAST,
     callback: Callback | None = None,
 ) -> Tensor:
-    """As `ssos`, with a SENSE correction of the coil images every `every` steps.
+    """Hybrid (Chung & Ye, MedIA 2022, section 3.4): SSOS with regular SENSE corrections.
 
-    With v = sum_c conj(S_c) x_c the combined image, x_c <- x_c + lambda S_c A^H (y - A v), lambda
-    falling linearly over the steps. (The original code applies A to each coil image as if it were
-    the combined one and adds the same image to all coils.) It comes last in its step, so that what
-    it moves of measured positions is put back in the next one; in the last step it is made to the
-    coil images that are returned.
+    Every `every` steps the coil images are corrected: with the combined image v = sum_c conj(S_c)
+    x_c, x_c <- x_c + lambda S_c A^H (y - A v), where lambda changes linearly over the steps. (The
+    original code applies A to each coil image as if it were the combined one, and adds the same
+    image to all coils.) The correction comes last in its step, so that the next step restores
+    measured positions that it has moved; in the last step it is applied to the coil images that are
+    returned.
 
-    Args and errors: as `predictor_corrector`, and
-
-        every: m, steps between corrections, the first step being one.
-        weight_first: lambda at the first step.
-        weight_last: lambda at the last step.
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``, of coil images.
+        sde: its noise schedule.
+        operator: measurement model, with sensitivity maps S_c.
+        y: complex ``(B, C, H, W)`` measured k-space, 0 where not measured.
+        rng: one generator per sample. Each draw takes the real parts of all coils of the sample,
+            coil by coil, then their imaginary parts.
+        num_steps: number of noise levels N; the score is called (1 + corrector_steps) N times.
+        snr: signal-to-noise ratio r of the corrector, whose step is 2 (r |z| / |s|)^2.
+        corrector_steps: Langevin steps per level.
+        weight: lambda, relaxation of the data consistency in every step.
+        every: m, steps between corrections; the first step has one.
+        weight_first: lambda of the correction in the first step.
+        weight_last: lambda of the correction in the last step.
+        callback: called after each step with (step, sigma, coil images ``(B C, 1, H, W)``).
 
     Returns:
-        ``(B, 1, H, W)`` real: the root sum of squares of the coil images.
+        ``(B, 1, H, W)`` real: root sum of squares of the coil images.
+
+    Raises:
+        ValueError: the operator is no `MultiCoilMRI`, or `y` has another shape.
+        NonFiniteError: some coil images became NaN or infinite; it holds the others.
     """
 
     def correct(step: int, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Plug and play by half-quadratic splitting: denoise, fit the data, at falling noise levels."""
+"""Plug-and-play half-quadratic splitting with momentum: Zhang et al. (DPIR), TPAMI 2022."""
 
 import math
 
@@ -13,7 +13,7 @@ from samplers.stopping import StoppingCriterion
 from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
-NUM_STEPS = 50  # noise levels where none are asked for
+NUM_STEPS = 50  # default number of noise levels
 SPREAD = "nothing is random"  # docs/samplers.md
 POINT_ESTIMATE = True  # nothing is random: every sample is the same image
 STRENGTH = 0.23  # lambda of DPIR
@@ -40,35 +40,53 @@ def pnp(
     tolerance: float = 0.0,
     callback: Callback | None = None,
 ) -> Tensor:
-    """x' = data step from E[x_0 | x], x being taken for an image with noise of sigma; x = x' + m d.
+    """Plug-and-play reconstruction, DPIR (Zhang et al., TPAMI 2022), with momentum.
 
-    d is the change of x' over the last step, m the momentum. After Zhang et al. (DPIR), TPAMI 2022,
-    with the score network as the denoiser, extrapolated as in Nesterov's method (Kamilov et al.,
-    IEEE Signal Process. Lett. 2017). A point estimate: nothing is random, and the result is no
-    sample of the posterior. One network call a step.
+    Half-quadratic splitting at falling noise levels, in which the score network is the denoiser: x'
+    = data step from E[x_0 | x], where x is taken for an image with noise of sigma; x = x' + m d,
+    where d is the change of x' in the last step and m the momentum, as in Nesterov's method
+    (Kamilov et al., IEEE Signal Process. Lett. 2017). Nothing is random: the result is a point
+    estimate, no sample of the posterior.
 
-    Args: as `samplers.dds`, but
-
-        rng: names the samples in errors; no random number is drawn, and None will do.
-        start_sigma: first level; by default what the measurement says (`levels.noise_levels`).
-        end_sigma: last level; None: what the measurement's noise is in an image
-            (`levels.last_level`): below it a denoiser takes structures away. The last data step
-            counts the denoised image as one of sigma_min whatever the level is, so that the
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        rng: names the samples in errors; may be None, as no random number is drawn.
+        num_steps: number of geometric noise levels from `start_sigma` to `end_sigma`, with one
+            network call each.
+        initial: ``(B, *domain_shape)`` images to start from; None: D^-1 A^H y
+            (`LinearOperator.correct` of zeros).
+        start_sigma: first noise level, at most sigma_max; None: a level for each sample, estimated
+            from the measurement (`levels.noise_levels`; without `LinearOperator.direct_error`, as
+            for CT, this takes one of the `num_steps` network calls).
+        end_sigma: last noise level; None: the noise that the measurement's noise causes in an image
+            (`levels.last_level`), below which a denoiser removes structures. The last data step
+            regards the denoised image as one of sigma_min whatever the level is, so that the
             measured noise does not come back.
-        momentum: m, from 0 (none) to below 1; of two numbers the first is the first step's, and it
-            goes linearly to the second, of the last.
-        turns: show the network the image in each of the square's eight positions in turn, step by
-            step ("periodical geometric self-ensemble" in DPIR, section 4.2): its errors differ
-            between them. Only for a prior to which all are alike; None: where the score's attribute
-            `symmetric` says so, as `models.checkpoint.load_prior` sets it.
+        momentum: m, from 0 (none) to below 1; of two numbers, m of the first and of the last step,
+            linear in between.
+        turns: whether to show the network the image in the eight orientations of the square in
+            turn, step by step, as its errors differ between them ("periodical geometric
+            self-ensemble", section 4.2 of DPIR). Only for priors to which all orientations are
+            alike; None: if the score's attribute `symmetric` says so, which
+            `models.checkpoint.load_prior` sets.
+        strength: lambda; the penalty of the data step is lambda sigma_y^2 / sigma^2.
+        sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
+            the imaginary part each), of all samples or of each ``(B,)``.
+        cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
         tolerance: a sample is finished when its image and its misfit change by less than this,
-            relatively, in `stopping.PATIENCE` steps running; 0: goes to the last level.
-        strength: lambda: the data step's penalty is lambda sigma_y^2 / sigma^2.
+            relatively, in `stopping.PATIENCE` successive steps; 0: go to the last level.
+        callback: called after each step with (step, sigma, x'); of different levels the largest.
 
     Returns:
-        ``(B, *domain_shape)`` images.
+        ``(B, *domain_shape)`` images, complex if the operator's are.
 
-    Raises: as `samplers.dds`; ValueError, too, for a momentum outside [0, 1).
+    Raises:
+        ValueError: levels outside the network's range, too few steps, a momentum outside [0, 1), or
+            a negative `tolerance`.
+        NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
     first, last = momentum if isinstance(momentum, tuple) else (momentum, momentum)
     if not (0 <= first < 1 and 0 <= last < 1):

@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 class Posterior(NamedTuple):
-    """Moments over samples of the posterior.
+    """Moments of samples of the posterior.
 
     Attributes:
-        mean: ``(B, *domain_shape)``, an estimate of the posterior mean: less error than any one
-            sample, but smoother than a real image.
-        std: ``(B, *domain_shape)`` real, standard deviation of a pixel over the samples; zero for
-            one sample. Of a complex pixel that of its part along the mean, Re(x conj(mean)) /
-            |mean|: what its magnitude varies by, where that is above the noise. (|x - mean| holds
-            the deviation of the phase as well, sqrt(2) times as much in all.)
+        mean: ``(B, *domain_shape)`` mean of the samples, an estimate of the posterior mean: it has
+            a smaller error than single samples, but is smoother than a real image.
+        std: ``(B, *domain_shape)`` real, standard deviation of each pixel over the samples; 0 for
+            one sample. For a complex pixel it is that of the component along the mean, Re(x
+            conj(mean)) / |mean|, by which its magnitude varies if that is above the noise. (|x -
+            mean| also includes the deviation of the phase, and is sqrt(2) times as large.)
     """
 
     mean: Tensor
@@ -24,15 +24,15 @@ class Posterior(NamedTuple):
 
 
 def posterior_moments(draw: Callable[[int], Tensor], num_samples: int) -> Posterior:
-    """Welford's running mean and variance (Technometrics 1962) over ``draw(0), draw(1), ...``.
+    """Moments of ``draw(0)``, ``draw(1)``, ... by Welford's running formulas (Technometrics 1962).
 
-    Of complex images with e = x - mean, E |e|^2 and E e^2 are kept: the variance along a direction
+    For complex images, E |e|^2 and E e^2 of e = x - mean are kept: the variance along a direction
     exp(i phi) is (E |e|^2 + Re(exp(-2 i phi) E e^2)) / 2.
 
     Args:
-        draw: the number of a sample -> images ``(B, *domain_shape)``; its random numbers have to
-            depend on that number, e.g. through `operators.batch.derive_seed`.
-        num_samples: at least 1.
+        draw: number of a sample -> images ``(B, *domain_shape)``; its random numbers have to depend
+            on that number, for example through `operators.batch.derive_seed`.
+        num_samples: number of samples, at least 1.
 
     Raises:
         ValueError: fewer than one sample.

@@ -1,4 +1,4 @@
-"""Predictor-corrector posterior sampling of Chung & Ye, MedIA 2022 (algorithms 2 to 4)."""
+"""Predictor-corrector posterior sampling: Chung & Ye, MedIA 2022 (algorithms 2 to 4)."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ STARTS = ("prior", "residual")
 # the original code's deviations from its algorithm (the study ran this); its data step for CT is
 # made once at the end, too
 
-NUM_STEPS = 500  # noise levels where none are asked for
+NUM_STEPS = 500  # default number of noise levels
 SPREAD = "samples take noise for image: with noise they spread too little"  # docs/samplers.md
 STUDY = {"final": "study", "complex_start": False, "truncated_label": True}
 STUDY_CT = STUDY | {"final": "sample", "start": "residual"}
@@ -50,52 +50,54 @@ def predictor_corrector(
     after_step: Callable[[int, Tensor], Tensor] | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Sample images given y = A x: Langevin corrector, data, reverse-diffusion predictor, data.
+    """Predictor-corrector sampling (Chung & Ye, MedIA 2022, algorithms 2 to 4) given y = A x.
 
-    Random numbers are drawn per sample in the order: start, then per step the corrector's, the
-    predictor's (of complex images the whole real part first). With `operators.Unmeasured` this is
-    the unconditional sampler of Song et al. (2021).
+    Each noise level has corrector steps (Langevin) and a predictor step (reverse diffusion), each
+    followed by the data-consistency step P. With `operators.Unmeasured` this is the unconditional
+    sampler of Song et al. (ICLR 2021).
 
     Args:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.
         sde: its noise schedule.
         operator: measurement model; its `correct` is the data-consistency step P.
         y: ``(B, *range_shape)`` measurement.
-        rng: one generator a sample.
-        num_steps: N, noise levels; without warm start the score is called
+        rng: one generator per sample; draws the start, then per step the corrector's noise and the
+            predictor's (of complex images the whole real part first).
+        num_steps: number of noise levels N; without a warm start the score is called
             (1 + corrector_steps) N times.
-        snr: r of the corrector's step 2 (r |z| / |s|)^2.
-        corrector_steps: Langevin steps a level.
+        snr: signal-to-noise ratio r of the corrector, whose step is 2 (r |z| / |s|)^2.
+        corrector_steps: Langevin steps per level.
         weight: lambda, relaxation of the data consistency in every step (a start from the prior is
             made fully consistent).
         predictor: one of `PREDICTORS`.
         corrector: one of `CORRECTORS`.
-        initial: images ``(B, *domain_shape)`` for a warm start (Come-Closer-Diffuse-Faster, Chung
-            et al., CVPR 2022): noise of the starting level is added to them. Needs one of:
-        start_sigma: start at the first level that is not above it;
-        start_level: or at level N' of N, counted from the smallest.
-        start: from ``"prior"``, that is noise of the first level (on `initial`, where it is given),
-            made consistent with the data; or from ``"residual"``, A^T (y - A x) of that x, neither
+        initial: ``(B, *domain_shape)`` images for a warm start (Come-Closer-Diffuse-Faster, Chung
+            et al., CVPR 2022), to which noise of the first level is added; needs either
+            `start_sigma` or `start_level`.
+        start_sigma: start at the first level that is not above this one.
+        start_level: start at level N' of N, counted from the smallest.
+        start: ``"prior"``: start from noise of the first level (added to `initial`, if given), made
+            consistent with the data; ``"residual"``: start from A^T (y - A x) of that x, neither
             normalised nor made consistent, as the original code does for CT (A^T is its own
-            back-projection, the `study_adjoint` of a parallel beam).
+            back-projection, `study_adjoint` of a parallel beam).
         final: what is returned: ``"mean"``, P of the last noise-free mean; ``"sample"``, the noisy
-            sample; ``"study"``, what the original code returns: for real images P(P(.)) of the
-            noisy sample, which leaves noise of sigma_min and relaxes twice, for complex images
-            as ``"mean"``.
-        complex_start: whether complex images start from complex noise; the original code starts
-            from real noise. Without effect on real images.
-        truncated_label: after a warm start, tell the network the levels of a schedule that ends
-            at the starting level, as the original code does, not the true ones.
-        after_step: (step, x) -> x, a further change of the state at the end of each step; where the
-            mean is returned, the last step's is made to that, too.
+            sample; ``"study"``, the result of the original code: for real images P(P(.)) of the
+            noisy sample, in which noise of sigma_min stays and which relaxes twice, for complex
+            images the same as ``"mean"``.
+        complex_start: whether complex images start from complex noise; in the original code they
+            start from real noise. Has no effect on real images.
+        truncated_label: whether the network is told, after a warm start, the levels of a schedule
+            that ends at the first level, as in the original code, instead of the true ones.
+        after_step: (step, x) -> x, a further change of x at the end of each step; the change of the
+            last step is also made to the mean, if that is returned.
         callback: called after each step with (step, sigma, x).
 
     Returns:
-        ``(B, *domain_shape)`` images.
+        ``(B, *domain_shape)`` images, complex if the operator's are.
 
     Raises:
         ValueError: an unknown name, or warm-start arguments that do not go together.
-        NonFiniteError: some samples became NaN or infinite; the others are in it.
+        NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
     _check_name("predictor", predictor, PREDICTORS)
     _check_name("corrector", corrector, CORRECTORS)
@@ -112,6 +114,7 @@ def predictor_corrector(
             labels = truncated.sigma(sde.sampling_times(num_steps)).tolist()
     else:
         x = sde.sigma_max * _start_noise(x, rng, complex_start)
+    # a start that is consistent with the data, or the original code's for CT
     if start == "residual":
         back_project = getattr(operator, "study_adjoint", operator.adjoint)
         x = back_project(y - operator.forward(x))
@@ -123,9 +126,11 @@ def predictor_corrector(
     mean = x
     for i in range(first, num_steps):
         label = level(x, labels[i])
+        # corrector, then data consistency
         for _ in range(corrector_steps if corrector == "langevin" else 0):
             mean, x = langevin_step(x, score(x, label), rng.normal_like(x), snr)
             x = operator.correct(x, y, weight)
+        # predictor, then data consistency
         if predictor != "none":
             mean, x = step(i, x, score(x, label), rng)
             x = operator.correct(x, y, weight)
@@ -140,10 +145,19 @@ def predictor_corrector(
 
 
 def langevin_step(x: Tensor, score: Tensor, noise: Tensor, snr: float) -> tuple[Tensor, Tensor]:
-    """(mean, sample) of x + e s + sqrt(2 e) z with e = 2 (snr |z| / |s|)^2 per sample.
+    """Langevin step with step size e = 2 (snr |z| / |s|)^2 for each sample.
 
-    The real and the imaginary part of a complex image each have a step of their own, as each is
-    an image to the network.
+    The real and the imaginary part of complex images have their own step sizes, as each is an image
+    to the network.
+
+    Args:
+        x: ``(B, *domain_shape)`` images.
+        score: their score s.
+        noise: standard normal noise z.
+        snr: signal-to-noise ratio.
+
+    Returns:
+        Mean x + e s, and sample x + e s + sqrt(2 e) z.
     """
     if x.is_complex():
         real = langevin_step(x.real, score.real, noise.real, snr)
@@ -179,7 +193,13 @@ def first_step(
     start_sigma: float | None,
     start_level: int | None,
 ) -> int:
-    """The step to begin with: 0 without a warm start, else as `predictor_corrector` says.
+    """Number of the first step; 0 without a warm start (see `predictor_corrector`).
+
+    Args:
+        sigmas: noise levels of the steps, falling.
+        initial: images of a warm start, or None.
+        start_sigma: level of a warm start, or None.
+        start_level: number of its level from the smallest, or None.
 
     Raises:
         ValueError: arguments that do not go together, or a level that does not exist.

@@ -1,4 +1,4 @@
-"""A progress bar for samplers, with noise level and data residual."""
+"""A progress bar for samplers that shows noise level and data residual."""
 
 from torch import Tensor
 from tqdm import tqdm
@@ -10,19 +10,17 @@ EVERY = 10  # steps between residuals: each costs one forward
 
 
 class Progress:
-    """A sampler's `callback` that draws a bar: sigma and |A x - y| / |y|, the batch's largest.
+    """Callback of a sampler that draws a progress bar with sigma and the largest |A x - y| / |y|.
 
-    Nothing where the output is no terminal.
-
-    Use as a context manager::
+    It draws nothing if the output is not a terminal. To be used as a context manager::
 
         with Progress(operator, y, num_steps) as progress:
             sampler(..., callback=progress)
 
     Args:
-        operator: measurement model; with a multi-coil sampler, that of its coil images.
+        operator: measurement model; for the multi-coil samplers, that of their coil images.
         y: the measurement.
-        num_steps: steps of the sampler; fewer are fine.
+        num_steps: number of steps of the sampler; it may also make fewer.
         leave: whether the bar stays on the screen at the end.
     """
 
@@ -32,7 +30,7 @@ class Progress:
         self.bar = tqdm(total=num_steps, unit="step", leave=leave, disable=None)
 
     def __call__(self, step: int, sigma: float, x: Tensor) -> None:
-        """After each step."""
+        """Advance the bar by one step; the arguments are those of a sampler's `callback`."""
         self.bar.update()
         if step % EVERY == 0 and not self.bar.disable:
             residual = norm(self.operator.forward(x) - self.y) / norm(self.y).clamp(min=1e-30)
