@@ -1,6 +1,6 @@
 """A user's file and a config as inverse problems, slice by slice: k-space, sinograms, images.
 
-Everything that can be wrong with the file is looked for when it is opened.
+Everything that can be wrong with the file is found when it is opened.
 """
 
 from pathlib import Path
@@ -19,14 +19,15 @@ __all__ = ["Input", "digest", "open_input"]
 
 
 def open_input(path: Path, config: ConfigDict) -> Input:
-    """Open `path` and check the chosen slices.
+    """Input of a file or folder, with the chosen slices checked.
 
     Args:
-        path: a measurement (`datasets.measured`), or images to simulate one of.
-        config: as `configs.reconstruct`.
+        path: a measurement (`datasets.measured`), or images to simulate a measurement of.
+        config: config with the fields of configs/reconstruct.py.
 
     Raises:
-        DataError, ValueError: unreadable or unfit, or a field that this input does not read.
+        DataError, ValueError: an unreadable or unfit file, or a field that this input does not
+            read.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; check --input")

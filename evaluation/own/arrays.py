@@ -1,4 +1,4 @@
-"""A user's arrays: k-space, sinograms, or what any linear operator measured."""
+"""Arrays as the input of `reconstruct`: k-space, sinograms, or measurements of any operator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,31 +24,40 @@ SINOGRAM_SHAPES = "(views, bins) or (slices, views, bins)"
 
 
 class Axes(NamedTuple):
-    """Which axes of images ``(n, 1, H, W)`` the caller's arrays have, too.
+    """Axes of images ``(n, 1, H, W)`` that the caller's arrays have as well.
 
     Attributes:
-        slices: the first one.
-        channel: the second one.
+        slices: whether they have the first axis.
+        channel: whether they have the second axis.
     """
 
     slices: bool
     channel: bool = False
 
     def apply(self, images: Tensor) -> Tensor:
-        """Images ``(n, 1, H, W)`` without the other axes."""
+        """Images ``(n, 1, H, W)`` without the axes that the caller's arrays do not have."""
         images = images if self.channel else images[:, 0]
         return images if self.slices else images[0]
 
 
 @dataclass
 class OperatorInput(Input):
-    """Measurements of an operator that the caller brings."""
+    """Measurements of an operator that is given by the caller.
+
+    Attributes:
+        operator: measurement model A.
+        y: ``(n, *range_shape)`` measurements.
+    """
 
     operator: LinearOperator | None = None
     y: Tensor | None = None  # (n, *range_shape)
 
     def problem(self, items: Sequence[int]) -> InverseProblem:
-        """Where each slice has an operator of its own, of one slice."""
+        """Inverse problem of a batch of slices; of one slice if each has an operator of its own.
+
+        Args:
+            items: numbers of the slices, from 0.
+        """
         return operator_problem(self.operator[items[0]], self.y[list(items)])
 
 
@@ -60,12 +69,18 @@ def open_array(
     angles: ArrayLike | Tensor | None,
     operator: LinearOperator | None,
 ) -> tuple[Input, Axes]:
-    """Arrays as a checked input, and which axes its images are to have.
+    """Arrays as a checked input, and the axes that its images should have.
 
-    Args: as of `reconstruct.reconstruct`.
+    Args:
+        measurement: complex k-space ``(H, W)``, ``(C, H, W)`` or ``(S, C, H, W)``; a real sinogram
+            ``(views, bins)`` or ``(S, views, bins)``; or a measurement of `operator`.
+        mask: mask of k-space, nonzero where measured; None to find it from the zeros.
+        maps: coil maps of k-space; None to estimate them.
+        angles: angles of the views of a sinogram in degrees.
+        operator: operator of any other measurement.
 
     Raises:
-        DataError, ValueError, TypeError: what is given does not fit together.
+        DataError, ValueError, TypeError: the arguments do not fit together.
     """
     given = {"mask": mask, "maps": maps, "angles": angles}
     arrays = {name: as_numpy(value, name) for name, value in given.items() if value is not None}
@@ -94,7 +109,15 @@ def open_array(
 
 
 def as_numpy(values: ArrayLike | Tensor, name: str) -> np.ndarray:
-    """An array of numbers on the CPU; a TypeError that names it for anything else."""
+    """Array of numbers on the CPU.
+
+    Args:
+        values: array or tensor.
+        name: name of the argument, for the error.
+
+    Raises:
+        TypeError: it does not contain numbers.
+    """
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"expected {name} as an array of numbers, got {type(values).__name__}")
@@ -176,10 +199,14 @@ def _of_operator(
 
 
 def operator_problem(operator: LinearOperator, y: Tensor) -> InverseProblem:
-    """A measurement ``(B, *range_shape)`` in any unit, as one of images in about [0, 1].
+    """Inverse problem of images in about [0, 1] from a measurement in any unit.
 
-    The direct image (A^H y, say) is multiplied by what makes it fit the measurement best: its own
-    scale means nothing where A has not about norm 1.
+    The direct reconstruction (by default A^H y) is first scaled to fit the measurement best, as its
+    own scale has no meaning unless A has a norm of about 1.
+
+    Args:
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
     """
     direct = operator.direct(y)
     measured = operator.forward(direct)

@@ -1,4 +1,4 @@
-"""What all kinds of input share."""
+"""The interface of all kinds of input of `reconstruct`, and checks that they share."""
 
 import hashlib
 from collections.abc import Sequence
@@ -46,22 +46,22 @@ ONLY = {
 
 @dataclass
 class Input:
-    """What all inputs have.
+    """A user's measurement or images, opened and checked; the base of each kind of input.
 
     Attributes:
-        kind: "k-space", "a sinogram" or "images".
-        numbers: the chosen slices, as the file counts them.
-        keys: their names.
-        unit: of the reconstruction.
-        direct: what the reconstruction without a prior is called.
-        facts: what was found in the file, for the summary.
-        notes: what looks unusual.
-        series: images: what they were read from.
-        voxel_size: mm (row, column, slice), where known.
-        sources: the files of the input.
+        kind: "k-space", "a sinogram", "images" or "measurements".
+        numbers: numbers of the chosen slices in the file.
+        keys: names of the chosen slices.
+        unit: unit of the reconstruction, in words.
+        direct: name of the reconstruction without a prior, such as "zero-filled".
+        sources: files of the input.
         others: further files that the config names.
-        is_complex: whether the images are.
-        largest_batch: slices that fit into one problem at most; None: any number.
+        facts: properties of the file for the summary.
+        notes: unusual properties of the file, to warn of.
+        series: image series that images were read from; None for measurements.
+        voxel_size: (row, column, slice) in mm, if known.
+        is_complex: whether the reconstructed images are complex.
+        largest_batch: largest number of slices in one inverse problem; None: any number.
     """
 
     kind: str
@@ -79,19 +79,23 @@ class Input:
     largest_batch: int | None = None
 
     def problem(self, items: Sequence[int]) -> InverseProblem:
-        """The batch of the chosen slices `items`, counted from 0."""
+        """Inverse problem of a batch of slices.
+
+        Args:
+            items: numbers of the slices among the chosen ones, from 0.
+        """
         raise NotImplementedError
 
     def holdout(self, item: int, part: float, seed: int) -> HoldOut:
-        """The chosen slice `item` with a part of its measurement left out.
+        """Measurement of a slice of which a part is left out, to be predicted from the rest.
 
         Args:
-            item: counted from 0.
-            part: of the measured lines, points or views.
-            seed: of what is left out, with the slice's key.
+            item: number of the slice among the chosen ones, from 0.
+            part: fraction of the measured lines, points or views that is left out.
+            seed: seed of the choice, together with the slice's key.
 
         Raises:
-            ValueError: nothing can be left out, or this input has no parts.
+            ValueError: nothing can be left out, or this kind of input has no parts.
         """
         raise ValueError(
             f"validate leaves parts of k-space or of a sinogram out, the input is {self.kind}; "
@@ -99,16 +103,24 @@ class Input:
         )
 
     def truth(self, item: int) -> np.ndarray | None:
-        """The image ``(H, W)`` in its unit, where the measurement is simulated."""
+        """True image ``(H, W)`` in its own unit if the measurement is simulated, otherwise None.
+
+        Args:
+            item: number of the slice among the chosen ones, from 0.
+        """
         return None
 
     def finish(self, images: Tensor) -> Tensor:
-        """Restored images ``(B, 1, H, W)`` in the shape that is asked for."""
+        """Reconstructed images in the shape that the result should have.
+
+        Args:
+            images: ``(B, 1, H, W)`` in the unit of the measurement.
+        """
         return images
 
 
 def digest(files: Sequence[Path]) -> str:
-    """A hash of the contents of files, in their order."""
+    """SHA-256 of the contents of files, in their order, as a hexadecimal text."""
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -117,7 +129,12 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def check_fields(config: ConfigDict, kind: str) -> None:
-    """Raise a ValueError for a field that is set and that this kind of input does not read."""
+    """Raise a ValueError if a field is set that this kind of input does not read.
+
+    Args:
+        config: config with the fields of configs/reconstruct.py.
+        kind: kind of the input, see `Input`.
+    """
     given = configs.flatten(config.to_dict())
     neutral = configs.flatten(get_config().to_dict())
     for name, kinds in ONLY.items():
@@ -129,7 +146,13 @@ def check_fields(config: ConfigDict, kind: str) -> None:
 
 
 def check_without_effect(config: ConfigDict, names: Sequence[str], reason: str) -> None:
-    """Raise a ValueError for a field out of `names` that is set, though `reason` makes it idle."""
+    """Raise a ValueError if one of some fields is set although it has no effect.
+
+    Args:
+        config: config with the fields of configs/reconstruct.py.
+        names: dotted names of the fields.
+        reason: why they have no effect, for the error.
+    """
     given = configs.flatten(config.to_dict())
     for name in names:
         if given[name] not in (None, ""):
@@ -139,7 +162,16 @@ def check_without_effect(config: ConfigDict, names: Sequence[str], reason: str) 
 def choose_shape(
     text: str, asked: tuple[int, int] | None, largest: Sequence[int]
 ) -> tuple[int, int]:
-    """Rows and columns of the result: `text`, else what the file asks for, else all."""
+    """Rows and columns of the result.
+
+    Args:
+        text: ``data.image_size``, "N" or "HEIGHT,WIDTH"; "" takes `asked`, or else `largest`.
+        asked: shape that the file asks for, if it does.
+        largest: largest possible rows and columns of `asked` and of the default.
+
+    Raises:
+        ValueError: `text` has another form.
+    """
     if not text:
         shape = asked or tuple(largest)
         return min(shape[0], largest[0]), min(shape[1], largest[1])
@@ -150,7 +182,7 @@ def choose_shape(
 
 
 def centre(values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The central ``(..., H, W)``; sides that are not longer stay."""
+    """Central part of images ``(..., H, W)``, cropped to `shape` along sides that are longer."""
     for axis, wanted in zip((-2, -1), shape, strict=True):
         size = values.shape[axis]
         if wanted < size:
@@ -159,7 +191,15 @@ def centre(values: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def load_array(path: str, what: str) -> np.ndarray:
-    """The array of an .npy file; a DataError that names `what`, the field, where there is none."""
+    """Array of an .npy file.
+
+    Args:
+        path: path of the file.
+        what: name of the field that names it, for the error.
+
+    Raises:
+        DataError: there is no such file, or it is not an .npy file of plain numbers.
+    """
     with reading(Path(path), f"an .npy file for {what}"):
         array = np.load(path, allow_pickle=False)
         if not isinstance(array, np.ndarray):
@@ -168,5 +208,5 @@ def load_array(path: str, what: str) -> np.ndarray:
 
 
 def hash_masks(masks: Tensor) -> str:
-    """Of ``(n, H, W)`` bool: SHA-256 of the packed bits."""
+    """SHA-256 of the packed bits of masks ``(n, H, W)``, bool, as a hexadecimal text."""
     return hashlib.sha256(np.packbits(masks.numpy()).tobytes()).hexdigest()

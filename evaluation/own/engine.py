@@ -1,4 +1,4 @@
-"""From inverse problems to images in the measurement's unit, of files and of arrays."""
+"""Reconstruction of inverse problems in the unit of the measurement, for files and arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -29,14 +29,15 @@ Noisy = TypeVar("Noisy", InverseProblem, HoldOut)
 
 
 class Sampling(NamedTuple):
-    """How the posterior is sampled: all but the prior.
+    """Choice of sampler and its keywords, without the prior.
 
     Attributes:
-        sampler: one of `KNOWN`.
-        num_steps: of the sampler.
-        num_samples: that mean and standard deviation are taken over.
-        sigma_y: standard deviation of the measurement's noise in its unit (of real and imaginary
-            part each); 0: no noise, None: estimated from the measurement.
+        sampler: name of the sampler, one of `KNOWN`.
+        num_steps: number of its steps.
+        num_samples: number of samples for mean and standard deviation.
+        sigma_y: standard deviation of the measurement noise in the unit of the measurement (for
+            complex y that of the real and of the imaginary part each); 0: no noise; None: estimated
+            from the measurement.
         options: further keywords of the sampler.
     """
 
@@ -56,13 +57,14 @@ class Solution(NamedTuple):
     """Reconstructed images of a batch, in the unit (and with the phase) of the measurement.
 
     Attributes:
-        image: ``(B, 1, H, W)``, the mean over samples.
-        std: ``(B, 1, H, W)`` real, the standard deviation over samples; 0 for one.
-        direct: ``(B, 1, H, W)``, the reconstruction without a prior.
-        scale: ``(B,)`` what 1 was for the prior; 0: nothing was measured.
-        sigma_y: ``(B,)`` noise of the measurement, given or estimated; where it differs (rays),
-            the geometric mean.
-        failures: what went wrong, by number in the batch; these images are not usable.
+        image: ``(B, 1, H, W)`` mean over the samples.
+        std: ``(B, 1, H, W)`` real, standard deviation over the samples; 0 for one sample.
+        direct: ``(B, 1, H, W)`` reconstruction without a prior.
+        scale: ``(B,)`` intensity range, by which images are divided for the prior; 0: nothing was
+            measured.
+        sigma_y: ``(B,)`` standard deviation of the measurement noise, given or estimated; if it
+            differs between rays, its geometric mean.
+        failures: error message by number in the batch; these images are not usable.
     """
 
     image: Tensor
@@ -81,13 +83,13 @@ def choose_sampling(
     sigma_y: float | None,
     options: Mapping,
 ) -> Sampling:
-    """The sampler with its defaults filled in, everything checked.
+    """Checked choice of a sampler, with defaults filled in.
 
     Args:
-        sampler: its name; "": `POINT` for one sample, `POSTERIOR` for several.
-        num_steps: None: as `samplers.NUM_STEPS` says.
-        num_samples: 1 or more.
-        sigma_y: as of `Sampling`.
+        sampler: name of the sampler; "" for `POINT` if there is one sample, else `POSTERIOR`.
+        num_steps: number of steps; None for `samplers.NUM_STEPS`.
+        num_samples: number of samples, 1 or more.
+        sigma_y: standard deviation of the measurement noise; 0: no noise, None: estimated.
         options: keywords of the sampler.
 
     Raises:
@@ -109,7 +111,12 @@ def choose_sampling(
 
 
 def check_prior(prior: Prior, opened: Input) -> None:
-    """Raise a ValueError for real images and a prior of complex ones."""
+    """Raise a ValueError if images are real but the prior is one of complex images.
+
+    Args:
+        prior: the prior.
+        opened: the input.
+    """
     if getattr(prior[0], "joint", False) and not opened.is_complex:
         raise ValueError(
             f"expected a prior of real images for {opened.kind}, such as {REAL}, got one of "
@@ -120,13 +127,13 @@ def check_prior(prior: Prior, opened: Input) -> None:
 def solve(
     problem: InverseProblem, sampling: Sampling, prior: Prior, *, seed: int, keys: Sequence[str]
 ) -> Solution:
-    """Sample the posterior of a batch and bring it back to the measurement's unit.
+    """Reconstruction of a batch in the unit of the measurement.
 
     Args:
-        problem: on the device of the prior's network.
-        sampling: how.
-        prior: of images in about [0, 1].
-        seed: with each slice's key it fixes the random numbers.
+        problem: inverse problem, on the device of the prior's network.
+        sampling: choice of the sampler.
+        prior: prior of images in about [0, 1].
+        seed: seed of the random numbers, together with each slice's key.
         keys: names of the slices.
     """
     if bool((problem.scale > 0).any()):
@@ -153,7 +160,16 @@ def solve_slices(
     seed: int,
     device: torch.device | str,
 ) -> Solution:
-    """`solve` for the chosen slices `items` of an input, its images in the shape asked for."""
+    """Reconstruction of some slices of an input, in the shape that the result should have.
+
+    Args:
+        opened: the input.
+        items: numbers of the slices among the chosen ones, from 0.
+        sampling: choice of the sampler.
+        prior: prior of images in about [0, 1].
+        seed: seed of the random numbers, together with each slice's key.
+        device: device of the prior's network.
+    """
     problem = with_noise(opened.problem(items), sampling).to(device)
     keys = [opened.keys[item] for item in items]
     found = solve(problem, sampling, prior, seed=seed, keys=keys)
@@ -164,7 +180,18 @@ def solve_slices(
 def sample(
     problem: InverseProblem, sampling: Sampling, prior: Prior, *, seed: int, keys: Sequence[str]
 ) -> tuple[Posterior, dict[str, str]]:
-    """Mean and standard deviation in the prior's unit, and the slices that failed, by key."""
+    """Moments of the samples of a batch, in the unit of the prior.
+
+    Args:
+        problem: inverse problem, on the device of the prior's network.
+        sampling: choice of the sampler.
+        prior: prior of images in about [0, 1].
+        seed: seed of the random numbers, together with each slice's key.
+        keys: names of the slices.
+
+    Returns:
+        Mean and standard deviation, and error messages of slices that failed by key.
+    """
     options = dict(sampling.options)
     if sampling.uses_noise:
         options["sigma_y"] = problem.noise
@@ -183,12 +210,12 @@ def sample(
 
 
 def with_noise(known: Noisy, sampling: Sampling) -> Noisy:
-    """A problem, or what is left out of one, with the noise that is given, if one is."""
+    """The problem (or hold-out) with the noise level that is given, if one is."""
     return known if sampling.sigma_y is None else known.with_noise(sampling.sigma_y)
 
 
 def noise_origin(opened: Input, sampling: Sampling) -> str:
-    """Where the noise level is from that the sampler is told."""
+    """Origin of the noise level that the sampler gets, in words such as "estimated"."""
     if not sampling.uses_noise:
         return f"not used by {sampling.sampler}"
     if sampling.sigma_y is not None:
@@ -197,7 +224,7 @@ def noise_origin(opened: Input, sampling: Sampling) -> str:
 
 
 def describe(sampling: Sampling) -> str:
-    """What the result is, and of samples what is known of their spread."""
+    """Description of the result in words, with what is known of the spread of its samples."""
     how = f"by {sampling.sampler}, {sampling.num_steps} steps"
     if sampling.sampler in POINT_ESTIMATES:
         return f"point estimate {how}"

@@ -1,4 +1,4 @@
-"""From a user's file to a folder of results, slice by slice: stopped, it goes on from there."""
+"""Reconstruction of a user's file into a folder of results, slice by slice, resumable."""
 
 import io
 import json
@@ -44,21 +44,21 @@ DEFAULTS_OF = {"acceleration": "mri", "center_fraction": "mri", "num_views": "ct
 
 
 def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -> dict:
-    """Reconstruct the slices that `out` does not have yet, then write all files.
+    """Reconstruct the slices that are missing in a folder, then write all of its files.
 
     Args:
-        config: as `configs.reconstruct`.
+        config: config with the fields of configs/reconstruct.py.
         source: the input, see `evaluation.own.open_input`.
-        out: folder of the results; made if missing.
-        device: of the network.
+        out: folder of the results, made if missing.
+        device: device of the network.
 
     Returns:
         The summary, as in ``summary.json``.
 
     Raises:
         ConfigError, DataError, CheckpointError, ValueError, FileNotFoundError: before any
-            reconstruction, if something does not fit; a ValueError, too, at the end, if some slices
-            failed: the others are kept.
+            reconstruction, if something does not fit; also a ValueError at the end if some slices
+            failed, while the others are kept.
     """
     _check_folders(source, out)
     check_numbers(config)
@@ -87,7 +87,7 @@ def _reconstruct_missing(
     sampling: Sampling,
     prior: Prior,
 ) -> dict:
-    """`reconstruct_file`, of what it has opened and checked."""
+    """`reconstruct_file` with its input opened and checked."""
     summary = out / "summary.json"
     if summary.is_file():
         print(f"{out} is complete")
@@ -147,7 +147,7 @@ def _reconstruct_missing(
 def _validate(
     config: ConfigDict, path: Path, opened: Input, sampling: Sampling, prior: Prior, device: str
 ) -> dict:
-    """`validate`, or what it found before, kept in a file and printed."""
+    """Result of `validate`, computed or read from its file, and printed."""
     if path.is_file():
         found = read_json(path)
     else:
@@ -166,10 +166,15 @@ def _validate(
 
 
 def read_sampling(config: ConfigDict, device: str) -> Sampling:
-    """How `config.sampler` asks the posterior to be sampled, checked.
+    """Sampler of a config, checked.
+
+    Args:
+        config: config with the fields of configs/reconstruct.py.
+        device: device of the network.
 
     Raises:
-        ValueError: as `choose_sampling`, or a `batch_size` or `precision` that there is not.
+        ValueError: an unknown sampler or keyword, several samples of a point estimate, or an
+            invalid `batch_size` or `precision`.
     """
     options = {k: v for k, v in config.sampler.items() if v is not None}
     sampling = choose_sampling(
@@ -186,7 +191,15 @@ def read_sampling(config: ConfigDict, device: str) -> Sampling:
 
 
 def read_prior(config: ConfigDict, device: str) -> Prior:
-    """The prior of `config`; errors as `load_prior`."""
+    """Prior of a config.
+
+    Args:
+        config: config with the fields of configs/reconstruct.py.
+        device: device of the network.
+
+    Raises:
+        CheckpointError, FileNotFoundError: see `models.checkpoint.load_prior`.
+    """
     autocast = PRECISIONS[config.precision]
     return load_prior(config.prior, device, autocast=autocast, compiled=config.compile)
 
@@ -196,7 +209,7 @@ def _part(parts: Path, item: int) -> Path:
 
 
 def _save_parts(parts: Path, items: list[int], solution: Solution, seconds: float) -> None:
-    """A file for each of the slices `items` that did not fail."""
+    """Write a file for each of the slices `items` that did not fail."""
     for b, item in enumerate(items):
         if b not in solution.failures:
             images = (solution.image, solution.std, solution.direct)
@@ -208,7 +221,7 @@ def _save_parts(parts: Path, items: list[int], solution: Solution, seconds: floa
 
 
 def _load_part(path: Path) -> Part | None:
-    """A finished slice; None if there is none, or a damaged one."""
+    """Result of a finished slice; None if there is none, or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return Part(**file)
@@ -222,7 +235,7 @@ def _load_part(path: Path) -> Part | None:
 def describe_settings(
     config: ConfigDict, source: Path, opened: Input, sampling: Sampling
 ) -> ConfigDict:
-    """The config with what the defaults stand for, and hashes of every file that is read."""
+    """Config with its defaults filled in, and with hashes of all files that are read."""
     settings = ConfigDict(config.to_dict())
     settings.prior = config.prior or default_prior(opened.is_complex)
     settings.sampler.name, settings.sampler.num_steps = sampling.sampler, sampling.num_steps
@@ -241,7 +254,7 @@ def describe_settings(
 
 
 def _check_folders(source: Path, out: Path) -> None:
-    """Refuse to write between the files that are read, or over them."""
+    """Raise a ValueError if `out` is a file, or the folder of the input or inside it."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: expected a folder for --out, got a file")
     folder = source.resolve() if source.is_dir() else source.resolve().parent
@@ -251,7 +264,7 @@ def _check_folders(source: Path, out: Path) -> None:
 
 
 def _announce(opened: Input, sampling: Sampling) -> list[str]:
-    """What is about to be done, in a few lines."""
+    """Lines that tell what is about to be done."""
     facts = ", ".join(
         f"{name} {value}" for name, value in opened.facts.items() if name != "mask_sha256"
     )

@@ -1,4 +1,4 @@
-"""Parts of a measurement that are left out and predicted: a check where there is no truth."""
+"""Hold-out: a part of a measurement is left out and predicted, a check without a true image."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from operators.inverse_problem import InverseProblem
 
 
 class HoldOut(NamedTuple):
-    """A slice without a part of its measurement, and that part.
+    """Inverse problem of a slice without a part of its measurement, and that part.
 
     Attributes:
-        problem: of what is left, a batch of one.
-        operator: of what was left out, for images of `problem`.
-        y: ``(1, *range_shape)`` what was left out, in the unit of `problem`.
-        count: real numbers in it; a complex sample is two.
-        what: was left out: "lines", "points" or "views".
+        problem: inverse problem of the remaining measurement, a batch of one.
+        operator: operator of the part that is left out, for images of `problem`.
+        y: ``(1, *range_shape)`` the part that is left out, in the unit of `problem`.
+        count: number of real numbers in it; a complex sample is two.
+        what: kind of the part: "lines", "points" or "views".
     """
 
     problem: InverseProblem
@@ -29,23 +29,27 @@ class HoldOut(NamedTuple):
     what: str
 
     def error(self, x: Tensor) -> float:
-        """Energy of y - A x over that of y.
+        """Prediction error: energy of y - A x divided by that of y.
 
         Args:
-            x: ``(1, 1, H, W)``, reconstructed from what is left.
+            x: ``(1, 1, H, W)`` reconstruction of the remaining measurement.
         """
         missed = self.operator.forward(x) - self.y
         return float(dot(missed, missed) / dot(self.y, self.y))
 
     def noise(self) -> float:
-        """What `error` is expected to be of the true image: the energy of the noise over that of y.
+        """Expected `error` of the true image: energy of the noise divided by that of y.
 
-        The noise of y is that of the measurement of `problem`.
+        The noise of y is assumed to be that of the measurement of `problem`.
         """
         return float(self.count * self.problem.noise.square() / dot(self.y, self.y))
 
     def with_noise(self, sigma_y: float) -> "HoldOut":
-        """The same with white noise of a known level, see `InverseProblem.with_noise`."""
+        """A copy with white noise of a known level, see `InverseProblem.with_noise`.
+
+        Args:
+            sigma_y: standard deviation in the unit of the measurement.
+        """
         operator, y = self.operator.without_weights(self.y)
         return self._replace(problem=self.problem.with_noise(sigma_y), operator=operator, y=y)
 
@@ -64,17 +68,16 @@ def hold_out(
     *,
     noise: Tensor | None = None,
 ) -> HoldOut:
-    """What was left out of a measurement, in the unit of the problem of the rest.
+    """Hold-out of a measurement, in the unit of the inverse problem of the rest.
 
     Args:
-        problem: of what is left, a batch of one.
-        operator: of what was left out.
-        measured: ``(1, *range_shape)`` what was left out, in its own unit.
-        count: real numbers in it.
-        what: was left out.
-        noise: ``(1, *range_shape)`` standard deviation of each number of `measured`, in its unit;
-            None where it is that of the problem. Else the error is weighted, each number by its
-            noise.
+        problem: inverse problem of the remaining measurement, a batch of one.
+        operator: operator of the part that is left out.
+        measured: ``(1, *range_shape)`` the part that is left out, in the unit of the measurement.
+        count: number of real numbers in it.
+        what: kind of the part: "lines", "points" or "views".
+        noise: ``(1, *range_shape)`` standard deviation of each number of `measured`, in its unit,
+            by which the error is weighted; None if it is that of `problem`.
     """
     scale = torch.where(problem.scale > 0, problem.scale, 1.0)
     y = measured / expand(scale, measured)
@@ -93,14 +96,14 @@ def choose_positions(
 ) -> tuple[Tensor, str]:
     """Measured positions of k-space to leave out, none of them near the centre.
 
-    Where whole columns (or else rows) were measured, whole columns (rows) are left out: neighbours
-    in a line are alike, and a line is what a scan takes or leaves.
+    If whole columns (or else rows) were measured, whole columns (rows) are left out: neighbours in
+    a line are alike, and scans measure whole lines.
 
     Args:
         mask: bool ``(H, W)``, True where measured.
-        part: of the measured lines or points that is left out, one at least.
+        part: fraction of the measured lines or points to leave out; at least one of them is.
         centre: row and column of the peak of k-space.
-        width: side of the square around it that stays, for coil maps, phase and scale.
+        width: side of the square around it that is kept, for coil maps, phase and scale.
         generator: a CPU generator.
 
     Returns:
@@ -136,12 +139,15 @@ def choose_positions(
 def choose_views(
     count: int, part: float, generator: torch.Generator
 ) -> tuple[list[int], list[int]]:
-    """Views to leave out, one at least, and those that are left.
+    """Views to leave out, at least one, and views to keep.
 
     Args:
         count: number of views.
-        part: that is left out.
+        part: fraction to leave out.
         generator: a CPU generator.
+
+    Returns:
+        Numbers of the views to leave out, and of those to keep, both sorted.
 
     Raises:
         ValueError: fewer than two views.

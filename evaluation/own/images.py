@@ -1,4 +1,4 @@
-"""Images, of which a measurement is simulated."""
+"""Images as the input of `reconstruct`: a measurement of them is simulated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,23 +22,44 @@ from operators.inverse_problem import InverseProblem, image_problem
 
 @dataclass
 class ImageInput(Input):
-    """Slices of images, of which a measurement is simulated."""
+    """Slices of images, a measurement of which is simulated.
+
+    Attributes:
+        operator: measurement model.
+        images: ``(n, H, W)`` chosen slices.
+    """
 
     operator: LinearOperator | None = None
     images: np.ndarray | None = None  # (n, H, W)
 
     def problem(self, items: Sequence[int]) -> InverseProblem:
-        """Without noise; one mask or geometry for all slices."""
+        """Inverse problem of a batch of slices without noise, which share one mask or geometry.
+
+        Args:
+            items: numbers of the slices among the chosen ones, from 0.
+        """
         images = torch.from_numpy(self.images[list(items)])[:, None]  # (B, 1, H, W)
         return image_problem(self.operator, images)
 
     def truth(self, item: int) -> np.ndarray:
-        """The slice, clipped to the window."""
+        """The slice ``(H, W)`` itself, clipped to the window.
+
+        Args:
+            item: number of the slice among the chosen ones, from 0.
+        """
         return self.images[item]
 
 
 def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
-    """NIfTI or DICOM at `path`, checked; errors as `open_input`."""
+    """Input of images in NIfTI or DICOM, checked.
+
+    Args:
+        path: a file, or a folder of DICOM files.
+        config: config with the fields of configs/reconstruct.py.
+
+    Raises:
+        DataError, ValueError: unreadable or unfit images, or a field that images do not have.
+    """
     check_fields(config, "images")
     series = open_images(path, axis=config.data.axis)
     numbers = choose_slices(config.data.slices, len(series.images), path)
@@ -73,7 +94,7 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
 
 
 def _facts(operator: LinearOperator) -> dict:
-    """What is measured, for the summary."""
+    """Properties of the simulated measurement, for the summary."""
     facts = {k: v for k, v in operator.facts().items() if k not in ("operator", "angles_deg")}
     if operator.acceleration is not None:
         facts["mask_sha256"] = hash_masks(operator.sampled()[None])

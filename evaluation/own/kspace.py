@@ -53,10 +53,11 @@ class KspaceInput(Input):
 
     Attributes:
         measured: the file.
-        masks: ``(n, H, W)`` bool, of the chosen slices.
-        sens_maps: ``(S, C, H, W)`` or ``(1, C, H, W)`` that were given; None: estimated.
-        sets: number of sets of maps that are estimated.
-        image_shape: of the result.
+        masks: bool ``(n, H, W)`` of the chosen slices.
+        sens_maps: coil maps that are given, ``(S, C, H, W)`` or ``(1, C, H, W)``; None to estimate
+            them.
+        sets: number of sets of coil maps to estimate.
+        image_shape: rows and columns of the result.
     """
 
     measured: Measured | None = None
@@ -66,7 +67,13 @@ class KspaceInput(Input):
     image_shape: tuple[int, int] = (0, 0)
 
     def problem(self, items: Sequence[int]) -> InverseProblem:
-        """Readout oversampling removed, coil maps estimated where they are not given."""
+        """Inverse problem of a batch of slices, without readout oversampling.
+
+        Coil maps are estimated if they are not given.
+
+        Args:
+            items: numbers of the slices among the chosen ones, from 0.
+        """
         parts = [self._slice(item) for item in items]
         kspace, masks, noise, maps = (
             None if part[0] is None else torch.stack(part) for part in zip(*parts, strict=True)
@@ -74,7 +81,18 @@ class KspaceInput(Input):
         return mri_problem(kspace, masks[:, None], maps, noise=noise)
 
     def holdout(self, item: int, part: float, seed: int) -> HoldOut:
-        """Lines, where lines were measured from end to end, else points, outside the centre."""
+        """K-space without some lines or points outside its centre, which are to be predicted.
+
+        Whole lines are left out if whole lines were measured.
+
+        Args:
+            item: number of the slice among the chosen ones, from 0.
+            part: fraction of the measured lines or points that is left out.
+            seed: seed of the choice, together with the slice's key.
+
+        Raises:
+            ValueError: nothing was measured outside the centre.
+        """
         kspace, mask, noise = self._measured(item)
         generator = torch.Generator().manual_seed(derive_seed(seed, "holdout", self.keys[item]))
         centre, _ = find_peak(kspace)
@@ -89,12 +107,12 @@ class KspaceInput(Input):
         return hold_out(problem, operator, (kspace * held)[None], count, what)
 
     def _slice(self, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """k-space ``(C, H, W)``, mask ``(H, W)``, noise ``()``, maps ``(C, H, W)``."""
+        """K-space ``(C, H, W)``, mask ``(H, W)``, noise ``()`` and maps ``(C, H, W)``."""
         kspace, mask, noise = self._measured(item)
         return kspace, mask, noise, self._maps(kspace, item)
 
     def _measured(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
-        """k-space ``(C, H, W)`` without readout oversampling, mask ``(H, W)``, noise ``()``."""
+        """K-space ``(C, H, W)`` without readout oversampling, mask ``(H, W)``, noise ``()``."""
         full = self.masks[item]
         measured = torch.from_numpy(self.measured.read(self.numbers[item])) * full
         # cropping leaves the level of white noise as it is, but fills exact zeros with leakage
@@ -102,7 +120,7 @@ class KspaceInput(Input):
         return *crop_readout(measured, full, self.image_shape), noise
 
     def _maps(self, kspace: Tensor, item: int) -> Tensor | None:
-        """Coil maps ``(C, H, W)``, of several sets ``(S, C, H, W)``; None for one coil without."""
+        """Coil maps ``(C, H, W)`` or several sets ``(S, C, H, W)``; None for one coil."""
         if self.sens_maps is not None:
             maps = self.sens_maps[self.numbers[item] if len(self.sens_maps) > 1 else 0]
             return centre(maps, tuple(kspace.shape[-2:]))
@@ -124,12 +142,24 @@ class KspaceInput(Input):
             raise DataError(f"{self.keys[item]}: {error}; give maps with data.sens_maps") from None
 
     def finish(self, images: Tensor) -> Tensor:
-        """Cropped along phase encoding, too."""
+        """Reconstructed images, cropped along phase encoding, too.
+
+        Args:
+            images: ``(B, 1, H, W)``.
+        """
         return centre(images, self.image_shape)
 
 
 def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
-    """The chosen slices, checked, with their masks and maps; errors as `open_input`."""
+    """Input of measured k-space: the chosen slices with masks and coil maps, checked.
+
+    Args:
+        measured: the file.
+        config: config with the fields of configs/reconstruct.py.
+
+    Raises:
+        DataError, ValueError: unfit data, or a field that k-space does not have.
+    """
     check_fields(config, "k-space")
     if not config.operator.mask:
         reason = "no mask is drawn; set operator.mask, such as gaussian1d"
@@ -195,9 +225,9 @@ def _maps_origin(opened: KspaceInput) -> str:
 
 
 def _look_at_calibration(opened: KspaceInput, asked: int | None) -> int:
-    """Number of sets of maps that the scan needs; a missing calibration region is found now.
+    """Number of sets of coil maps that the scan needs; an error if calibration data are missing.
 
-    The slice with the most energy says it, so that all slices have the same number.
+    The slice with the most energy decides, so that all slices have the same number.
     """
     energies = []
     for item, number in enumerate(opened.numbers):
@@ -257,7 +287,7 @@ def _check_slices(opened: KspaceInput, given: Tensor | None, *, drawn: bool) -> 
 
 
 def _recover(kspace: Tensor, notes: list[str], *, quiet: bool) -> Tensor:
-    """The mask from the zeros; what is unusual about it goes to `notes`, once."""
+    """Mask from the zeros of k-space; unusual properties are added to `notes`, once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         mask = recover_mask(kspace)
@@ -267,7 +297,7 @@ def _recover(kspace: Tensor, notes: list[str], *, quiet: bool) -> Tensor:
 
 
 def _first_measured(opened: KspaceInput) -> Tensor | None:
-    """k-space ``(C, H, W)`` of the first chosen slice that is not 0; None: there is none."""
+    """K-space ``(C, H, W)`` of the first chosen slice that is not 0, or None."""
     for number in opened.numbers:
         kspace = torch.from_numpy(opened.measured.read(number))
         if kspace.any():
@@ -276,10 +306,10 @@ def _first_measured(opened: KspaceInput) -> Tensor | None:
 
 
 def _check_peaks(opened: KspaceInput, masks: Tensor | None) -> None:
-    """Look where k-space has its peak, in the slices that have one: not in air, that is.
+    """Check where the peak of k-space is in the slices that have one (that do not show air).
 
     Raises:
-        DataError: it is where the origin of numpy.fft lies, or where a mask has no centre.
+        DataError: the peak is at the origin of numpy.fft, or a mask does not contain its centre.
     """
     beside, flat, masked = [0, 0], 0, False
     for item, (key, number) in enumerate(zip(opened.keys, opened.numbers, strict=True)):
@@ -314,7 +344,11 @@ def _check_peaks(opened: KspaceInput, masks: Tensor | None) -> None:
 
 
 def _covers_peak(mask: Tensor, peak: tuple[int, int], key: str) -> bool:
-    """Whether a given mask ``(H, W)`` has the peak; a DataError if its own centre is elsewhere."""
+    """Whether a given mask ``(H, W)`` contains the peak of k-space.
+
+    Raises:
+        DataError: the centre of the mask is elsewhere.
+    """
     shifted = torch.fft.fftshift(mask)
     here, there = (_near(m, peak) for m in (mask, shifted))
     if there > 0.9 and here < 0.5:
@@ -327,14 +361,14 @@ def _covers_peak(mask: Tensor, peak: tuple[int, int], key: str) -> bool:
 
 
 def _near(mask: Tensor, peak: tuple[int, int]) -> float:
-    """Part of the positions around `peak` that a mask has."""
+    """Fraction of the positions around `peak` that a mask contains."""
     rows, columns = (max(1, round(NEAR * n / 2)) for n in mask.shape)
     moved = torch.roll(mask, (rows - peak[0], columns - peak[1]), (0, 1))
     return float(moved[: 2 * rows + 1, : 2 * columns + 1].double().mean())
 
 
 def _image_shape(text: str, measured: Measured, shape: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the result, which k-space has to have."""
+    """Rows and columns of the result, not more than those of k-space."""
     wanted = choose_shape(text, measured.image_shape, shape)
     if wanted[0] > shape[0] or wanted[1] > shape[1]:
         raise ValueError(
@@ -347,12 +381,14 @@ def _image_shape(text: str, measured: Measured, shape: tuple[int, int]) -> tuple
 def _given_mask(opened: KspaceInput, given: np.ndarray) -> Tensor:
     """Masks ``(n, H, W)`` of the chosen slices, checked against k-space.
 
-    Given for all slices, ``(H, W)``, or its columns ``(W,)`` or rows ``(H,)``; or for each slice of
-    the file. Where H and W are equal, lines are columns unless the zeros of k-space say that they
-    are rows.
+    Args:
+        opened: the input.
+        given: mask of all slices, ``(H, W)``, or its columns ``(W,)`` or rows ``(H,)``; or a mask
+            for each slice of the file. If H and W are equal, lines are columns unless the zeros of
+            k-space show that they are rows.
 
     Raises:
-        DataError: not of 0 and 1, of another shape, or k-space is 0 in most of what it has.
+        DataError: other values than 0 and 1, another shape, or k-space is 0 in most of the mask.
     """
     slices, _, *shape = opened.measured.shape
     mask = np.asarray(given).squeeze()
@@ -386,7 +422,7 @@ def _given_mask(opened: KspaceInput, given: np.ndarray) -> Tensor:
 
 
 def _mask_of_each(opened: KspaceInput, masks: Tensor) -> Tensor:
-    """The masks of the chosen slices out of those of all, checked as `_given_mask` does."""
+    """Masks of the chosen slices out of those of all slices, checked as in `_given_mask`."""
     chosen = masks[opened.numbers.start : opened.numbers.stop]  # (n, H, W)
     for key, number, mask in zip(opened.keys, opened.numbers, chosen, strict=True):
         if not mask.any():
@@ -398,7 +434,7 @@ def _mask_of_each(opened: KspaceInput, masks: Tensor) -> Tensor:
 
 
 def _held(mask: Tensor, there: Tensor) -> float:
-    """Part of the positions of a mask where k-space is not 0."""
+    """Fraction of the positions of a mask where k-space is not 0."""
     return float((mask & there).sum() / mask.sum())
 
 
@@ -435,7 +471,7 @@ def _check_maps(maps: np.ndarray, shape: tuple[int, int, int, int]) -> Tensor:
 
 
 def _compare_maps(opened: KspaceInput) -> None:
-    """A note if given maps do not explain the coil images of the first slice that is not 0."""
+    """Add a note if given maps do not explain the coil images of the first nonzero slice."""
     for item, number in enumerate(opened.numbers):
         kspace = torch.from_numpy(opened.measured.read(number)) * opened.masks[item]
         if not kspace.any():
@@ -458,7 +494,7 @@ def _compare_maps(opened: KspaceInput) -> None:
 
 
 def _explained(coils: Tensor, maps: Tensor) -> float:
-    """Part of the energy of coil images ``(C, H, W)`` that lies along the maps."""
+    """Fraction of the energy of coil images ``(C, H, W)`` that lies along the maps."""
     size = maps.abs().square().sum(0)  # (H, W)
     along = (maps.conj() * coils).sum(0).abs().square() / torch.where(size > 0, size, 1.0)
     return float(along.sum() / coils.abs().square().sum())

@@ -23,7 +23,16 @@ PREVIEWS = 4  # slices in the preview
 
 
 class Part(NamedTuple):
-    """The result of a slice, in the unit of the measurement; images ``(H, W)``."""
+    """Result of a slice, in the unit of the measurement.
+
+    Attributes:
+        image: ``(H, W)`` mean over samples, float32, or complex64 for k-space.
+        std: ``(H, W)`` standard deviation over samples.
+        direct: ``(H, W)`` reconstruction without a prior.
+        scale: intensity range, by which images are divided for the prior, of shape ``()``.
+        sigma_y: standard deviation of the measurement noise, given or estimated, of shape ``()``.
+        seconds: time for the slice, of shape ``()``.
+    """
 
     image: np.ndarray  # float32, or complex64 for k-space: the mean over samples
     std: np.ndarray
@@ -41,15 +50,15 @@ def write_results(
     sampling: Sampling,
     validation: dict | None = None,
 ) -> dict:
-    """All files of the folder but the parts; the summary comes last and says that it is complete.
+    """Write all files of a results folder; last the summary, which marks it as complete.
 
     Args:
         out: the folder.
         opened: the input.
-        slices: of all chosen slices.
-        settings: all settings.
-        sampling: how the posterior was sampled.
-        validation: what `evaluation.own.validation.validate` found.
+        slices: results of all chosen slices.
+        settings: all settings, see `evaluation.own.folder.describe_settings`.
+        sampling: choice of the sampler.
+        validation: result of `evaluation.own.validation.validate`, if there is one.
 
     Returns:
         The summary.
@@ -116,7 +125,7 @@ def write_results(
 def _write_volume(
     out: Path, name: str, volume: np.ndarray, opened: Input, identity: str, text: str
 ) -> None:
-    """NIfTI where the input was NIfTI, or k-space or sinograms of several slices; else DICOM."""
+    """Write NIfTI if the input was NIfTI, or several slices of a measurement; otherwise DICOM."""
     if opened.series is None:
         if len(volume) > 1 and find_spec("nibabel"):
             write_plain_nifti(out / f"{name}.nii.gz", volume, opened.voxel_size)
@@ -137,7 +146,7 @@ def _write_volume(
 def _write_preview(
     path: Path, opened: Input, slices: list[Part], sampling: Sampling, validation: dict | None
 ) -> None:
-    """A few slices, evenly chosen."""
+    """Write a picture of a few evenly spaced slices."""
     chosen = sorted({round(i) for i in np.linspace(0, len(slices) - 1, PREVIEWS)})
     rows = []
     for item in chosen:
@@ -158,7 +167,7 @@ def _in_a_line(validation: dict) -> str:
 
 
 def _metrics(opened: Input, slices: list[Part]) -> dict[str, dict[str, float]]:
-    """Mean over the slices that are not constant, of images scaled to [0, 1] each."""
+    """Mean metrics over the slices that are not constant, of images scaled to [0, 1] each."""
     found: dict[str, list[dict]] = {"direct": [], "reconstruction": []}
     for item, part in enumerate(slices):
         truth = opened.truth(item)
@@ -171,7 +180,7 @@ def _metrics(opened: Input, slices: list[Part]) -> dict[str, dict[str, float]]:
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float | None]:
-    """JSON has no NaN, such as the SSIM of thin images."""
+    """Mean of each column; None instead of NaN, which JSON does not have."""
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     return {name: None if np.isnan(mean) else round(mean, 4) for name, mean in means.items()}
 

@@ -1,4 +1,4 @@
-"""A picture to look at a reconstruction with."""
+"""Picture of a few slices of a reconstruction."""
 
 import textwrap
 from pathlib import Path
@@ -17,14 +17,14 @@ MARGIN = 0.12  # inches a panel that the slices' names take
 def preview(
     path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]], *, note: str = ""
 ) -> None:
-    """Images in rows, one a slice, as PNG.
+    """Write a PNG with a row of images for each slice.
 
-    Each row is shown in grey from its reconstruction's smallest to largest value (the titles
-    ending in "std" from 0 to their largest, in colour), so that images of a row compare.
+    All images of a row are shown in grey with the range of the reconstruction, so that they can be
+    compared; those with titles ending in "std" in colour, from 0 to their largest value.
 
     Args:
-        path: of the PNG.
-        rows: (name of the slice, list of (title, image ``(H, W)`` real)); every row has the same
+        path: path of the PNG.
+        rows: (name of the slice, list of (title, real image ``(H, W)``)); every row has the same
             titles, one of which is "reconstruction".
         note: text below the images.
     """

@@ -44,13 +44,13 @@ BEYOND = 1.5  # sides of the grid over the field of view, where the object is la
 
 @dataclass
 class SinogramInput(Input):
-    """Slices of measured line integrals; lengths in pixels inside, in the user's unit outside.
+    """Slices of measured line integrals; lengths are in pixels inside, in the user's unit outside.
 
     Attributes:
         measured: the file.
-        operator: the geometry, of images that are large enough for all that the rays meet.
-        image_shape: of the result, the centre of those.
-        pixel_size: in the user's unit.
+        operator: operator of images that are large enough for everything that the rays meet.
+        image_shape: rows and columns of the result, which is the centre of those images.
+        pixel_size: pixel size in the user's unit.
     """
 
     measured: Measured | None = None
@@ -59,12 +59,27 @@ class SinogramInput(Input):
     pixel_size: float = 1.0
 
     def problem(self, items: Sequence[int]) -> InverseProblem:
-        """All slices share one geometry."""
+        """Inverse problem of a batch of slices, which share one geometry.
+
+        Args:
+            items: numbers of the slices among the chosen ones, from 0.
+        """
         views = [torch.from_numpy(self.measured.read(self.numbers[item])) for item in items]
         return scaled_problem(self.operator, torch.stack(views)[:, None])
 
     def holdout(self, item: int, part: float, seed: int) -> HoldOut:
-        """Whole views: neighbouring bins of a view say nearly the same."""
+        """Sinogram without some views, which are to be predicted.
+
+        Whole views are left out, as neighbouring bins of a view are nearly equal.
+
+        Args:
+            item: number of the slice among the chosen ones, from 0.
+            part: fraction of the views that is left out.
+            seed: seed of the choice, together with the slice's key.
+
+        Raises:
+            ValueError: fewer than two views.
+        """
         sinogram = torch.from_numpy(self.measured.read(self.numbers[item]))[None, None]
         generator = torch.Generator().manual_seed(derive_seed(seed, "holdout", self.keys[item]))
         held, kept = choose_views(sinogram.shape[2], part, generator)
@@ -78,12 +93,24 @@ class SinogramInput(Input):
         )
 
     def finish(self, images: Tensor) -> Tensor:
-        """The centre, from attenuation a pixel to attenuation a unit of length."""
+        """Central part of reconstructed images, in attenuation per unit of length.
+
+        Args:
+            images: ``(B, 1, H, W)`` in attenuation per pixel.
+        """
         return centre(images, self.image_shape) / self.pixel_size
 
 
 def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
-    """The chosen slices, checked, and their geometry; errors as `open_input`."""
+    """Input of measured sinograms: the chosen slices and their geometry, checked.
+
+    Args:
+        measured: the file.
+        config: config with the fields of configs/reconstruct.py.
+
+    Raises:
+        DataError, ValueError: unfit data, or a field that sinograms do not have.
+    """
     check_fields(config, "a sinogram")
     if config.operator.geometry == "parallel":
         idle = [f"operator.{name}" for name in ("source_distance", "detector_distance", "detector")]
@@ -122,7 +149,7 @@ def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
 def _look_at(
     opened: SinogramInput, config: ConfigDict, angles: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """The sum of the chosen slices ``(views, bins)`` and notes; a DataError where all are 0."""
+    """Sum of the chosen slices ``(views, bins)``, and notes; a DataError if all are 0."""
     notes = []
     if len(angles) > 1 and np.abs(angles).max() <= LARGEST_RADIANS:
         notes.append(f"angles are {angles.min():g} to {angles.max():g} degrees: are they radians?")
@@ -167,10 +194,10 @@ def _find_shift(opened: SinogramInput, geometry: "_Geometry", total: np.ndarray)
 def _large_enough(
     opened: SinogramInput, geometry: "_Geometry", total: np.ndarray, shift: float
 ) -> ParallelBeamCT | FanBeamCT:
-    """The operator of images that hold all that the rays meet, not just what is asked for.
+    """Operator of images that contain everything that the rays meet, not only the requested part.
 
-    What is outside would be found inside else. The sides differ by even numbers from those that are
-    asked for, so that these are the centre to the pixel.
+    Objects outside the images would appear as artefacts inside. The sides exceed the requested ones
+    by even numbers, so that these are the centre to the pixel.
     """
     asked = geometry.operator(geometry.asked, shift)
     factor = needed_factor(total, asked.reach())
@@ -187,11 +214,11 @@ def _large_enough(
 
 
 class _Geometry:
-    """The beam that file and config describe, checked; lengths in pixels.
+    """Geometry described by file and config, checked; lengths are in pixels.
 
     Attributes:
         name: "parallel" or "fan".
-        angles: ``(views,)`` degrees.
+        angles: ``(views,)`` in degrees.
         seen: rows and columns that every view of the detector covers.
         asked: rows and columns of the result.
     """
@@ -228,11 +255,16 @@ class _Geometry:
 
     @property
     def is_full_turn(self) -> bool:
-        """Whether the views are evenly over 360 degrees; some may be there several times."""
+        """Whether the views cover 360 degrees evenly; some may be repeated."""
         return is_full_turn(self.angles)
 
     def operator(self, size: tuple[int, int], shift: float) -> ParallelBeamCT | FanBeamCT:
-        """For images of `size`; `shift` in bins."""
+        """Operator of this geometry.
+
+        Args:
+            size: rows and columns of the images.
+            shift: bins from the middle of the detector to the centre of rotation.
+        """
         if self.name == "parallel":
             return ParallelBeamCT(
                 size,
@@ -254,7 +286,7 @@ class _Geometry:
 
 
 def _angles(measured: Measured, config: ConfigDict) -> np.ndarray:
-    """Of the views in degrees, ``(views,)``: given, or equally spaced."""
+    """Angles of the views in degrees, ``(views,)``: given, or equally spaced."""
     views = measured.shape[1]
     angles = measured.extras.get("angles")
     if config.data.angles:

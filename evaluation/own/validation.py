@@ -1,4 +1,4 @@
-"""How well a reconstruction predicts what was left out of a measurement, beside other methods."""
+"""Prediction of left-out parts of a measurement, to compare methods and choose keywords."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,12 +25,12 @@ LARGEST_PART = 0.5
 
 
 class Row(NamedTuple):
-    """How well a method predicts what was left out.
+    """Prediction errors of a method.
 
     Attributes:
-        method: its name.
+        method: name of the method.
         settings: keyword and value that were chosen, or "".
-        errors: of each slice.
+        errors: prediction error of each slice.
     """
 
     method: str
@@ -38,7 +38,11 @@ class Row(NamedTuple):
     errors: list[float]
 
     def describe(self, noise: float) -> dict:
-        """Means over the slices, for a JSON file; `noise` is the true image's mean error."""
+        """Means over the slices, for a JSON file.
+
+        Args:
+            noise: mean error of a true image, due to noise alone.
+        """
         error = float(np.mean(self.errors))
         return {
             "method": self.method,
@@ -58,28 +62,28 @@ def validate(
     device: torch.device | str,
     choices: Mapping[str, Sequence[float]] | None = None,
 ) -> dict:
-    """Leave a part out of a few slices, reconstruct the rest, and see who predicts it best.
+    """Leave out a part of a few slices and compare how well methods predict it from the rest.
 
-    The baselines have the weight that predicts best, chosen on the very samples that they are
-    judged by, which flatters them.
+    For each baseline, the weight that predicts best is chosen on the same samples that it is judged
+    by, which flatters the baselines.
 
     Args:
-        opened: measured k-space or sinograms.
-        part: that is left out.
-        sampling: how the posterior is sampled.
-        prior: of images in about [0, 1].
-        seed: of what is left out and of the sampler.
-        device: of the prior's network.
+        opened: input of measured k-space or sinograms.
+        part: fraction of the measurement to leave out.
+        sampling: choice of the sampler.
+        prior: prior of images in about [0, 1].
+        seed: seed of the parts and of the sampler.
+        device: device of the prior's network.
         choices: values of one of the sampler's keywords to choose from.
 
     Returns:
-        What was found, for a JSON file: `part`; what was `left_out` of which `slices`; `noise`, the
-        error of a true image; for each of the `methods` its `error` and that `above_noise`; and
+        A dict for a JSON file: `part`; what was `left_out` of which `slices`; `noise`, the error of
+        a true image; for each of the `methods` its `error` and the difference `above_noise`; and
         `chosen`, the keyword with the value that predicts best.
 
     Raises:
         ValueError: nothing can be left out.
-        FloatingPointError: a slice became NaN or infinite, with each of the choices.
+        FloatingPointError: with each of the choices, a slice became NaN or infinite.
     """
     numbers = range(len(opened.keys))
     items = sorted({round(i) for i in np.linspace(0, numbers[-1], min(MOST_SLICES, len(numbers)))})
@@ -118,7 +122,7 @@ def validate(
 
 
 def _baselines(opened: Input, held: Sequence[HoldOut]) -> Iterator[Row]:
-    """The direct reconstruction, and each other baseline at its best weight."""
+    """Rows of the direct reconstruction, and of the other baselines at their best weights."""
     yield Row(opened.direct, "", [h.error(h.problem.direct) for h in held])
     for name, first in FIRST_WEIGHTS.items():
         if name == "cg_sense" and not opened.is_complex:
@@ -128,7 +132,7 @@ def _baselines(opened: Input, held: Sequence[HoldOut]) -> Iterator[Row]:
 
 
 def _errors(name: str, held: Sequence[HoldOut]) -> Callable[[float], list[float]]:
-    """The errors of a baseline's images as a function of its weight."""
+    """Prediction errors of a baseline as a function of its weight."""
 
     def errors(weight: float) -> list[float]:
         def image(h: HoldOut) -> Tensor:
@@ -140,9 +144,13 @@ def _errors(name: str, held: Sequence[HoldOut]) -> Callable[[float], list[float]
 
 
 def best_weight(errors: Callable[[float], list[float]], first: float) -> tuple[float, list[float]]:
-    """The weight with the least mean error out of `first` times powers of `FACTOR`.
+    """Weight with the smallest mean error among `first` times powers of `FACTOR`.
 
-    Goes downhill from `first`; the error is taken to have one minimum.
+    The search goes downhill from `first`; the error is assumed to have a single minimum.
+
+    Args:
+        errors: weight -> errors of the slices.
+        first: weight to start from.
 
     Returns:
         The weight and its errors.
@@ -162,7 +170,11 @@ def best_weight(errors: Callable[[float], list[float]], first: float) -> tuple[f
 
 
 def read_choices(text: str, sampling: Sampling) -> dict[str, tuple[float, ...]]:
-    """Keyword and values out of a text such as "strength=0.1,0.23,1".
+    """Keyword and values of a text such as "strength=0.1,0.23,1".
+
+    Args:
+        text: ``config.choose``; "" for no choices.
+        sampling: choice of the sampler, for the error.
 
     Raises:
         ValueError: another form.
@@ -183,7 +195,13 @@ def read_choices(text: str, sampling: Sampling) -> dict[str, tuple[float, ...]]:
 
 
 def check_part(part: float, choices: Mapping[str, Sequence], sampling: Sampling) -> None:
-    """Raise a ValueError for a part that cannot be left out, or choices that cannot be made."""
+    """Raise a ValueError for a part that cannot be left out, or choices that cannot be made.
+
+    Args:
+        part: fraction to leave out; 0 for no validation.
+        choices: values by keyword.
+        sampling: choice of the sampler.
+    """
     if not 0 <= part <= LARGEST_PART:
         raise ValueError(f"expected validate from 0 (off) to {LARGEST_PART}, got {part}")
     if choices and not part:
@@ -200,7 +218,7 @@ def check_part(part: float, choices: Mapping[str, Sequence], sampling: Sampling)
 
 
 def table(found: Mapping) -> list[str]:
-    """What was found, as lines of text."""
+    """Lines of text that show the result of `validate`."""
     lines = [
         f"left out and predicted: {100 * found['part']:g} % of the {found['left_out']} of "
         f"{len(found['slices'])} slices; squared error over energy, noise alone {found['noise']:g}",
@@ -222,5 +240,5 @@ def _text(options: Mapping) -> str:
 
 
 def _digits(value: float) -> float | None:
-    """Four significant digits; JSON has no infinity."""
+    """The value with four significant digits; None if it is not finite, as JSON has no infinity."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
