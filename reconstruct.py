@@ -61,22 +61,23 @@ class Result:
     Arrays are NumPy's where the measurement was NumPy's, else tensors on its device.
 
     Attributes:
-        image: the reconstruction; of several samples their mean. complex64 where images are
-            complex (k-space: ``abs(result.image)`` is what is looked at), else float32.
+        image: the reconstruction; of several samples their mean. complex64 if images are complex
+            (for k-space, show ``abs(result.image)``), otherwise float32.
         std: standard deviation of each pixel over the samples, float32 (of complex images that of
             the magnitude); None for one sample.
         direct: the reconstruction without a prior, of the same shape: zero-filled, filtered
-            back-projection, or what the operator calls its direct one.
-        sigma_y: standard deviation of the measurement's noise (of real and imaginary part each)
-            that was reckoned with, given or estimated; of several slices an array of them. Samplers
-            that do not use it are named in `description`.
-        scale: what the prior saw as 1; of several slices an array.
-        description: what the image is: a point estimate, a sample, the mean of samples; by what.
-        facts: what was found in the measurement: coils, mask, acceleration, geometry.
-        notes: what looks unusual about it; these are warned of, too.
-        failures: number of a slice -> what went wrong; such images are NaN.
-        validation: None, or how well what was left out was predicted, by this and by other methods
-            (`evaluation.own.validation.validate`).
+            back-projection, or the operator's own (`LinearOperator.direct`).
+        sigma_y: standard deviation of the measurement noise (for complex data that of the real and
+            of the imaginary part each), given or estimated; of several slices an array. Not all
+            samplers use it.
+        scale: intensity range, by which images are divided for the prior; of several slices an
+            array.
+        description: kind of image (point estimate, sample, mean of samples) and sampler, in words.
+        facts: properties of the measurement, such as coils, mask, acceleration and geometry.
+        notes: unusual properties of it, which are also warned of.
+        failures: number of a slice -> error message; such images are NaN.
+        validation: prediction errors of left-out parts, of this and of other methods
+            (`evaluation.own.validation.validate`); None if it was not asked for.
     """
 
     image: np.ndarray | Tensor
@@ -137,35 +138,37 @@ def reconstruct(
             scale. None: where there are several coils, estimated from the fully measured centre of
             k-space (ESPIRiT).
         angles: sinogram: degrees of the views ``(views,)``, directions as in `operators.ct`.
-        operator: what gave `measurement`, such as `operators.FanBeamCT`,
-            `operators.FunctionOperator` or a `LinearOperator` of your own; it is given tensors on
-            `device`. (Of MRI rather give k-space, mask and maps: a slow phase of the image is then
-            taken out before the prior sees it.)
-        sigma_y: standard deviation of the measurement's noise, in its unit, of real and imaginary
-            part each; 0: none. None: estimated from each slice; with a warning taken for 0 where
-            the operator cannot tell.
-        prior: name of a shipped one, a checkpoint, a training run's folder, or a `Prior`, e.g.
-            `Prior.from_denoiser`; None: "natural_complex_small" for complex images, "natural_small"
-            for real ones.
+        operator: measurement model of any other `measurement`, such as `operators.FanBeamCT`,
+            `operators.FunctionOperator` or a `LinearOperator` of your own; it gets tensors on
+            `device`. (For MRI better give k-space, mask and maps: the slowly varying phase of the
+            image is then removed for the prior.)
+        sigma_y: standard deviation of the measurement noise in the unit of `measurement` (for
+            complex data that of the real and of the imaginary part each); 0: no noise. None: it is
+            estimated for each slice, or, with a warning, taken for 0 if the operator has no
+            estimate.
+        prior: name of a shipped prior, path of a checkpoint or of a training run's folder, or a
+            `Prior`, e.g. `Prior.from_denoiser`; None: "natural_complex_small" for complex images,
+            "natural_small" for real ones.
         sampler: a key of `samplers.SAMPLERS`; "": `pnp`, a point estimate, for one sample, and
             `dds` for several.
-        num_steps: of the sampler; None: 50, of `predictor_corrector` and `annealed_langevin` 500.
-        samples: drawn from the posterior; their mean and deviation are the result.
-        seed: with a slice's number it fixes the random numbers.
-        device: where it runs; None: where the prior is, for one by name a GPU if there is one.
-        precision: of a prior that is given by name: "float32", "bfloat16" or "float16".
+        num_steps: number of steps of the sampler; None: its default (`samplers.NUM_STEPS`).
+        samples: number of posterior samples, whose mean and standard deviation are the result.
+        seed: seed of the random numbers, together with the number of each slice.
+        device: device of the computation; None: that of the prior, or, for the name of a prior, a
+            GPU if there is one.
+        precision: precision of a prior that is given by name: "float32", "bfloat16" or "float16".
         options: further keywords of the sampler, such as ``{"eta": 0.5}``.
-        validate: part of the measured lines or points of k-space, or of the views, that is first
-            left out of up to three slices and predicted, see `Result.validation`; 0: none.
-        choose: a keyword of the sampler and its values, such as ``{"strength": (0.1, 0.23)}``: the
-            one that predicts best what was left out is taken.
+        validate: fraction of the measured lines or points of k-space, or of the views, that is
+            first left out of up to three slices and predicted, see `Result.validation`; 0: none.
+        choose: a keyword of the sampler and its values, such as ``{"strength": (0.1, 0.23)}``, of
+            which the one that predicts the left-out part best is used.
 
     Returns:
         A `Result`.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: before the network is called, where something
-            does not fit; says what was expected, what was got, and what to do.
+        ValueError, TypeError, FileNotFoundError: before the network is called, if something does
+            not fit; the message says what was expected, what was given, and what to do.
         FloatingPointError: every slice became NaN or infinite.
     """
     sampling = _choose(sampler, num_steps, samples, sigma_y, options)

@@ -238,7 +238,7 @@ def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOp
 
 
 def target_of(config: ConfigDict, sample: Sample) -> np.ndarray:
-    """What the reconstruction of a slice is compared with: ``(H, W)``."""
+    """Target ``(H, W)`` that the reconstruction of a slice is compared with."""
     return targets(config, collate([sample]))[0, 0].numpy()
 
 

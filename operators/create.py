@@ -101,7 +101,11 @@ def fields_of(name: str) -> list[str]:
 
 
 def default_of(name: str, field: str) -> object:
-    """What None stands for in a field of ``config.operator``; None if the operator has no default.
+    """Default of a field of ``config.operator``, which None selects; None if there is no default.
+
+    Args:
+        name: name of an operator.
+        field: name of the field.
 
     Raises:
         ValueError: the operator is unknown, or cannot be simulated.

@@ -132,8 +132,8 @@ class FanBeamCT(RayTransform):
                 turn; a short scan is 180 degrees plus the fan angle, 253 by default.
             detector: "curved" or "flat".
             field_of_view: longer side of the image in mm.
-            source_distance: from source to centre of rotation in mm.
-            detector_distance: from centre of rotation to detector in mm.
+            source_distance: distance from source to centre of rotation in mm.
+            detector_distance: distance from centre of rotation to detector in mm.
             bin_spacing: distance of neighbouring bins on the detector in mm; by default that of
                 rays one pixel apart at the centre of rotation.
             num_bins: number of bins; by default enough for every ray through the image.
@@ -167,7 +167,7 @@ class FanBeamCT(RayTransform):
         return ", ".join(filter(None, [text, fields.get("keywords")])), "-"
 
     def facts(self) -> dict:
-        """As of `RayTransform`, and ``detector``."""
+        """Description as a dict: ``operator``, ``views``, ``angles_deg`` and ``detector``."""
         return {**super().facts(), "detector": self.detector}
 
     @property

@@ -155,8 +155,8 @@ def scaled_problem(
     Args:
         operator: measurement model A.
         measurement: ``(B, *range_shape)``, in the unit of A applied to the image.
-        noise: its standard deviation in its unit, ``(B,)`` or of each number
-            ``(B, *range_shape)``; None to ask the operator.
+        noise: standard deviation of the noise in the unit of `measurement`, ``(B,)`` or of each
+            number ``(B, *range_shape)``; None for the operator's estimate.
     """
     direct = operator.direct(measurement)
     return fitted_problem(operator, measurement, direct, noise=noise)
@@ -167,9 +167,12 @@ def fitted_problem(
 ) -> InverseProblem:
     """Inverse problem of images with background 0, scaled by the peak of a direct reconstruction.
 
-    Args: as of `scaled_problem`, but
-
+    Args:
+        operator: measurement model A.
+        measurement: ``(B, *range_shape)``, in the unit of A applied to the image.
         direct: ``(B, *domain_shape)`` direct reconstruction, in the unit of the image.
+        noise: standard deviation of the noise in the unit of `measurement`, ``(B,)`` or of each
+            number ``(B, *range_shape)``; None for the operator's estimate.
     """
     scale = peak(direct)
     unit = torch.where(scale > 0, scale, 1.0)

@@ -53,7 +53,7 @@ class CoilMRI(CartesianMRI):
         self.sens_maps = sens_maps  # (1 or B, ...)
 
     def facts(self) -> dict:
-        """As of one coil, and ``coils``, their number."""
+        """Description as a dict: ``operator``, ``measured_fraction`` and number of ``coils``."""
         return {**super().facts(), "coils": self.range_shape[0]}
 
     def _sample(self, index: int) -> "CoilMRI":
@@ -127,7 +127,10 @@ class MultiCoilMRI(CoilMRI):
 
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:
-        """As of one coil, and whether the maps are known: "multicoil_mri poisson", "8x"."""
+        """Operator and mask of a config, whether its maps are known, and its acceleration.
+
+        Two texts such as "multicoil_mri poisson, known maps" and "8x".
+        """
         what, acceleration = super().describe(fields)
         return what + (", known maps" if fields.get("maps") == "known" else ""), acceleration
 

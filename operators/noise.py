@@ -113,7 +113,7 @@ def _joined_places(length: int, lines: int) -> list[Tensor]:
     """Groups of at least `LEAST` of the positions ``(n,)`` of a readout by lines, end to end.
 
     Args:
-        length: of the readout, N.
+        length: length N of the readout.
         lines: number of them; the positions are those of an array ``(N, lines)``.
     """
     edge = math.ceil(READOUT_EDGE * length)

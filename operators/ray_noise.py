@@ -43,7 +43,7 @@ def ray_noise(sinogram: Tensor) -> Tensor:
 
 
 def _sample_noise(sinogram: Tensor) -> Tensor:
-    """Of one sample ``(1, views, bins)``."""
+    """Noise of one sample ``(1, views, bins)``."""
     size = torch.diff(sinogram, n=ORDER, dim=-1).abs()  # (1, V, R - 4)
     integral = _averaged(sinogram)  # (1, V, R)
     there = size > 0

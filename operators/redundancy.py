@@ -40,9 +40,11 @@ def redundancy_weights(
 def is_measured_twice(
     angles_deg: NDArray[np.float64], gamma: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Whether the line of each ray is measured from its other end, too: bool ``(V, R)``.
+    """Whether the line of each ray is also measured from its other end: bool ``(V, R)``.
 
-    Args: as of `redundancy_weights`.
+    Args:
+        angles_deg: ``(V,)`` angles of the views in degrees.
+        gamma: ``(R,)`` angles of the rays off the central one in radians, increasing.
     """
     views = view_window(opposite_views(angles_deg, gamma), angles_deg) > 0
     return views & (bin_window(-gamma, gamma) > 0)
@@ -95,5 +97,5 @@ def bin_window(wanted: NDArray[np.float64], gamma: NDArray[np.float64]) -> NDArr
 
 
 def _rise(distance: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    """From 0 at and below 0 to 1 from `width` on."""
+    """Smooth step from 0 (at and below a distance of 0) to 1 (from `width` on)."""
     return np.sin(np.pi / 2 * np.clip(distance / width, 0, 1)) ** 2

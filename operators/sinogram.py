@@ -169,11 +169,11 @@ def find_fan_shift(sinogram: NDArray, operator_at: Callable[[float], FanBeamCT])
     here = smooth[chosen]
 
     def difference(shift: float) -> NDArray:
-        """Of the chosen rays to their other ends; NaN where these are not measured."""
+        """Difference of the chosen rays to their other ends; NaN where those are not measured."""
         return here - _other_ends(smooth, operator_at(shift), chosen)
 
     def size(shift: float) -> float:
-        """Of the differences, relative to what is compared."""
+        """Energy of the differences, relative to that of the compared values."""
         found = difference(shift)
         compared = np.isfinite(found)
         total = float((here[compared] ** 2).sum())

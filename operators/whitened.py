@@ -56,29 +56,39 @@ class Whitened(LinearOperator):
         )
 
     def direct_error(self, y: Tensor) -> Tensor | None:
-        """As of A, for y itself."""
+        """Root mean square error of the direct reconstruction, as estimated by A.
+
+        Args:
+            y: ``(B, *range_shape)`` weighted measurements.
+        """
         return self.operator.direct_error(self._unweighted(y))
 
     def without_weights(self, y: Tensor) -> tuple[LinearOperator, Tensor]:
-        """A and the measurement itself."""
+        """A, and the measurement without weights.
+
+        Args:
+            y: ``(B, *range_shape)`` weighted measurements.
+        """
         return self.operator, self._unweighted(y)
 
     def sampled(self) -> Tensor | None:
-        """As of A."""
+        """Sampling pattern of A."""
         return self.operator.sampled()
 
     @property
     def acceleration(self) -> float | None:
-        """As of A."""
+        """Acceleration of A."""
         return self.operator.acceleration
 
     def facts(self) -> dict:
-        """As of A."""
+        """Description of A."""
         return self.operator.facts()
 
     def gram_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor] | None:
-        """As of A, which is asked with a regularization of each number: W^-1 M W^-1, where M is
-        about (A A^H + regularization W^-2)^-1.
+        """Preconditioner W^-1 M W^-1, where M of A is about (A A^H + regularization W^-2)^-1.
+
+        Args:
+            regularization: ``(1,)`` or ``(B,)``, or one of each number ``(1 or B, *range_shape)``.
         """
         if regularization.ndim == 1:
             regularization = expand(regularization, self.weights)

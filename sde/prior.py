@@ -1,4 +1,4 @@
-"""What a sampler has to know of a prior: its score function and its noise levels."""
+"""Priors: a score function with its range of noise levels, also from denoisers."""
 
 import functools
 import math
@@ -62,7 +62,7 @@ class Prior(NamedTuple):
             sigma_max: largest; samplers that start from pure noise need about 1 or more.
             predicts: ``"x0"``, the clean image E[x0 | x]; ``"noise"``, E[z | x]; or ``"score"``,
                 the gradient of log p_sigma at x, -E[z | x] / sigma.
-            stride: what the sides of images have to be multiples of; others are padded.
+            stride: number of which the sides of images have to be multiples; others are padded.
             symmetric: whether turned and mirrored images are as likely to it: `samplers.pnp` then
                 shows it images in all eight positions.
 
@@ -116,10 +116,10 @@ class Prior(NamedTuple):
         return cls(score, sde)
 
     def checked(self) -> "Prior":
-        """The same; at its first call two further ones tell whether it is a score at all.
+        """A copy that checks its score function in the first call, by two further network calls.
 
-        Raises (at that call):
-            ValueError: it looks like a denoiser that was put in a score's place.
+        Raises (in that call):
+            ValueError: the function seems to be a denoiser instead of a score.
         """
         done = False
 
@@ -137,11 +137,11 @@ class Prior(NamedTuple):
 def check_prediction(
     net: Callable[[Tensor, Tensor], Tensor], sde: VESDE, predicts: str, *, like: Tensor
 ) -> None:
-    """Raise a ValueError where a network's output is not what `predicts` says.
+    """Raise a ValueError if a network's output is not what `predicts` says.
 
     Args:
-        net: takes real images and noise levels.
-        sde: the levels that it knows.
+        net: function of real images and noise levels.
+        sde: range of noise levels of the network.
         predicts: a key of `PREDICTS`.
         like: real images of the shape, dtype and device to try it with.
     """

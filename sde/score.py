@@ -1,4 +1,4 @@
-"""From a network to the score function that the samplers call."""
+"""Score functions, as samplers call them, from networks."""
 
 from collections.abc import Callable
 
@@ -21,8 +21,8 @@ def score_function(
     A complex `x` goes through a network of one channel as one batch of twice the size: the real and
     the imaginary part are images of their own (Chung & Ye 2022, section 3.3). A network of two
     channels takes both together, and no real `x` ``(B, 1, H, W)``. Several complex images of one
-    sample, ``(B, S, H, W)``, go one by one. The state keeps its precision:
-    the network's input is cast to the network's dtype and its output cast back.
+    sample, ``(B, S, H, W)``, go one by one. x keeps its precision: the
+    network's input is cast to the network's dtype and its output cast back.
 
     Args:
         net: ``net(x, sigma)`` on real images; its attribute `num_channels`, 1 where it has none,

@@ -28,7 +28,7 @@ def validation_loss(
         net: score network, in evaluation mode.
         images: ``(1, H, W)`` each, on the CPU; sizes may differ.
         sde: noise levels.
-        seed: of levels and noise.
+        seed: seed of levels and noise.
         bins: number of bins, see `noise_level_bins`.
     """
     device = next(net.parameters()).device

@@ -26,7 +26,7 @@ class Metric(NamedTuple):
 
 
 def _nearest_to_one(values, *, key: Callable, default=None):
-    """As `min` and `max`."""
+    """The value nearest to 1, with the arguments of `min` and `max`."""
     return min(values, key=lambda value: abs(key(value) - 1), default=default)
 
 

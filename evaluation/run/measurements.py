@@ -26,7 +26,7 @@ TARGETS = ("mvue", "rss", "sense")  # of measured coils; the first is the defaul
 
 
 class Measurement(NamedTuple):
-    """What is measured of a batch of slices, in units of images whose peak is 1.
+    """Measurement of a batch of slices, in units of images whose peak is 1.
 
     Attributes:
         operator: A.
@@ -63,7 +63,7 @@ def check_measurement(config: ConfigDict) -> None:
 
 
 def with_end_angle(config: ConfigDict) -> ConfigDict:
-    """A copy of a config with `operator.end_angle`, where None stands for the operator's own.
+    """A copy of a config in which an `operator.end_angle` of None is the operator's default.
 
     Raises:
         ValueError: an unknown operator.
@@ -105,7 +105,7 @@ def measure(config: ConfigDict, batch: Sample) -> Measurement:
 
     Args:
         config: an evaluation config.
-        batch: from `datasets.collate`.
+        batch: batch of samples, see `datasets.collate`.
 
     Raises:
         ValueError: an operator that is unknown or does not fit the images, or invalid fields.
@@ -142,7 +142,7 @@ def pose(config: ConfigDict, measurement: Measurement) -> InverseProblem:
 
     Args:
         config: an evaluation config.
-        measurement: from `measure`.
+        measurement: result of `measure`.
 
     Raises:
         ValueError: a centre of k-space that is too small for coil maps.
@@ -160,16 +160,17 @@ def pose(config: ConfigDict, measurement: Measurement) -> InverseProblem:
 
 
 def targets(config: ConfigDict, batch: Sample) -> Tensor:
-    """What reconstructions are compared with, of peak 1: ``(B, 1, H, W)``, by its magnitude.
+    """Targets that reconstructions are compared with: ``(B, 1, H, W)``, of peak 1.
 
-    The images themselves; of measured coils x_c with maps S_c their combination `config.target`,
+    They are the images themselves. Of measured coils x_c with maps S_c they are the combination
+    `config.target`, of which
 
         rss: sqrt(sum_c |x_c|^2),  mvue: |sum_c conj(S_c) x_c| / sqrt(sum_c |S_c|^2),
         sense: |sum_c conj(S_c) x_c| / sum_c |S_c|^2.
 
     Args:
         config: an evaluation config.
-        batch: from `datasets.collate`.
+        batch: batch of samples, see `datasets.collate`.
     """
     if not _has_coils(config, batch):
         return batch.image

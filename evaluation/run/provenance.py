@@ -94,7 +94,7 @@ def check_prior(folder: Path, prior: dict[str, str] | None) -> None:
 
     Args:
         folder: results folder, which may be missing.
-        prior: from `describe_prior`.
+        prior: result of `describe_prior`.
 
     Raises:
         ConfigError: the weights differ; both priors are named.
@@ -122,7 +122,7 @@ def describe(
     Args:
         folder: results folder.
         operator: operator of the first slice.
-        prior: from `describe_prior`.
+        prior: result of `describe_prior`.
         skipped: files and slices that the data set skipped, with the reasons.
         device: device of the networks.
     """

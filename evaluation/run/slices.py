@@ -1,4 +1,4 @@
-"""From slices to rows of results: measure, reconstruct, compute metrics."""
+"""Measurement, reconstruction and metrics of slices, which give the rows of results."""
 
 import time
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def run_slices(
 
     Args:
         config: an evaluation config.
-        method: from `create_reconstructor`.
+        method: reconstruction function of `create_reconstructor`.
         samples: the slices.
         with_panel: keys of the slices that get a panel, and so need their direct reconstruction.
         device: device of the reconstruction.
