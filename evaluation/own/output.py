@@ -37,7 +37,7 @@ class Part(NamedTuple):
     image: np.ndarray  # float32, or complex64 for k-space: the mean over samples
     std: np.ndarray
     direct: np.ndarray
-    scale: np.ndarray  # (): what 1 was for the prior
+    scale: np.ndarray  # (): intensity range, by which images are divided for the prior
     sigma_y: np.ndarray  # (): noise of the measurement, given or estimated
     seconds: np.ndarray  # ()
 
