@@ -73,6 +73,7 @@ from evaluation.run.provenance import (
 )
 from evaluation.run.shards import WHOLE, Shard, find_shard
 from evaluation.run.slices import Outcome, describe_error, measurement_hash, run_slices
+from models import checkpoint
 from operators import LinearOperator
 from operators.create import operator_class
 
@@ -133,6 +134,8 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     with_file.prior = str(file or "")  # this very file, even if training writes a newer one
     progress = SliceProgress()
     method = create_reconstructor(with_file, device, progress.call)
+    if file and shard.rank == 0:
+        print(f"prior: {checkpoint.describe(file)}", file=sys.stderr)
     dataset = open_slices(config)
     keys = list(dataset.keys)[: config.limit or None]
     operator = first_operator(config, dataset, len(keys))

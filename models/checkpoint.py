@@ -13,6 +13,7 @@ writes only what `load_prior` needs of a training run: the config and the averag
 """
 
 import argparse
+import difflib
 import re
 import warnings
 import zipfile
@@ -32,6 +33,7 @@ from sde import VESDE, Prior, score_function
 FORMAT = "score-priors/1"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 SUFFIX = ".pt"
+FEW_MILLIONS = 1.0  # parameters of a network that is called small
 SMALL = 64  # numbers of a network's config up to this are accepted whatever the weights' shapes
 
 
@@ -342,11 +344,55 @@ def resolve_prior(name_or_path: str | Path) -> Path:
             latest = find_latest(folder)
             if latest is not None:
                 return latest
-    names = sorted(p.stem for p in WEIGHTS.glob(f"*{SUFFIX}"))
+        raise FileNotFoundError(
+            f"{path}: expected a readable step_*{SUFFIX} in this folder or in its folder "
+            "checkpoints, found none; a training writes its first one after "
+            "training.checkpoint_every steps, and when it is interrupted"
+        )
     raise FileNotFoundError(
         f"{name_or_path}: expected a checkpoint file, a folder with step_*{SUFFIX} files, or the "
-        f"name of a shipped prior ({', '.join(names) or 'none shipped'})"
+        f"name of a shipped prior; {_meant(name_or_path)}known: {', '.join(shipped_priors()) or 'none'}"
     )
+
+
+def shipped_priors() -> list[str]:
+    """Names of the priors in ``weights/``."""
+    return sorted(path.stem for path in WEIGHTS.glob(f"*{SUFFIX}"))
+
+
+def _meant(wrong: str | Path) -> str:
+    """Hint at a shipped prior, or a file beside a path, with a similar name; "" without one."""
+    path = Path(wrong)
+    groups = [] if path.name != str(wrong) else [{name: name for name in shipped_priors()}]
+    try:
+        groups.append({found.name: found for found in path.parent.iterdir()})
+    except OSError:
+        return f"there is no folder {path.parent}; "
+    for known in groups:
+        lower = {name.lower(): name for name in known}
+        for text in (path.name, path.stem):
+            close = difflib.get_close_matches(text.lower(), lower, n=1)
+            if close:
+                return f"did you mean {known[lower[close[0]]]}? "
+    return ""
+
+
+def describe(name_or_path: str | Path) -> str:
+    """A prior in one line: its file, number of parameters, whether that is few, noise levels.
+
+    Args:
+        name_or_path: as of `load_prior`.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_prior`.
+    """
+    path = resolve_prior(name_or_path)
+    payload = load(path)
+    millions = sum(weight.numel() for weight in payload["ema"].values()) / 1e6
+    size = "a small network of " if millions < FEW_MILLIONS else ""
+    sde = payload["config"]["sde"]
+    levels = f"noise levels {sde['sigma_min']:g} to {sde['sigma_max']:g}"
+    return f"{path.name}: {size}{millions:.2g} million parameters, {levels}"
 
 
 def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:

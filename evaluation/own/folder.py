@@ -32,6 +32,7 @@ from evaluation.results.files import read_json
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.run.methods import PRECISIONS, counted, expected_calls
 from evaluation.run.slices import describe_error
+from models import checkpoint
 from models.checkpoint import load_prior, resolve_prior
 from operators.create import default_of
 from sde import Prior
@@ -73,6 +74,7 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)
+    print(f"prior: {checkpoint.describe(settings.prior)}")
     with holding(out):
         configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
         return _reconstruct_missing(config, out, device, opened, settings, sampling, prior)

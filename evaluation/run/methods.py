@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evaluation import baselines
 from evaluation.baselines import BASELINES, direct
-from models.checkpoint import load_prior, resolve_prior
+from models.checkpoint import load_prior, resolve_prior, shipped_priors
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
 from operators.inverse_problem import InverseProblem
@@ -67,7 +67,10 @@ def prior_file(config: ConfigDict) -> Path | None:
         known = ", ".join(sorted([*SAMPLERS, *BASELINES]))
         raise ValueError(f"unknown sampler '{name}'; known: {known}")
     if not config.prior:
-        raise ValueError("no prior given; set --config.prior to a checkpoint or a run's folder")
+        raise ValueError(
+            "no prior given; set --config.prior to a shipped one "
+            f"({', '.join(shipped_priors())}), a checkpoint or a run's folder"
+        )
     return resolve_prior(config.prior)
 
 

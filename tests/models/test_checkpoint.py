@@ -208,7 +208,7 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 def test_missing_prior_lists_what_there_is(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nonsense: expected a checkpoint file, a folder"):
         checkpoint.load_prior("nonsense")
-    with pytest.raises(FileNotFoundError, match="expected a checkpoint file"):
+    with pytest.raises(FileNotFoundError, match="in this folder"):
         checkpoint.load_prior(tmp_path)
 
 
@@ -287,3 +287,41 @@ def test_shipped_and_imported_priors_are_finished(tmp_path):
         title = path.with_suffix(".md").read_text().splitlines()[0]
         expected = title.endswith("(unfinished)")
         assert bool(checkpoint.unfinished(checkpoint.load(path))) == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("natural_smal", "did you mean natural_small"),
+        ("Natural-Base", "did you mean natural_base"),
+        ("natural_small.pth", "did you mean natural_small"),
+        ("runs/knee_l", r"did you mean runs/knee_1\?"),
+        ("runs/knee_1/checkpoints/step_1.pt", r"did you mean runs/knee_1/checkpoints/step_01.pt\?"),
+        ("rums/knee_1", "there is no folder rums"),
+        ("zzz", "prior; known: "),
+    ],
+)
+def test_a_wrong_name_of_a_prior_is_completed(tmp_path, monkeypatch, wrong, hint):
+    folder = tmp_path / "runs" / "knee_1" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "step_01.pt").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=hint) as caught:
+        checkpoint.resolve_prior(wrong)
+    assert str(caught.value).startswith(f"{wrong}: expected a checkpoint file")
+    assert str(caught.value).endswith("known: " + ", ".join(checkpoint.shipped_priors()))
+
+
+def test_a_folder_without_checkpoints_is_told_from_a_wrong_name(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"a readable step_.*found none; a training writes"):
+        checkpoint.resolve_prior(tmp_path)
+
+
+def test_a_small_network_is_said_to_be_small(tmp_path):
+    small, base = (checkpoint.describe(f"natural_{size}") for size in ("small", "base"))
+    assert small == (
+        "natural_small.pt: a small network of 0.64 million parameters, noise levels 0.002 to 1"
+    )
+    assert "small" not in base
+    assert "4.2 million" in base
