@@ -17,7 +17,6 @@ code 75; run the same command again to continue.
 import configs.installed
 
 # isort: split
-import io
 import math
 import os
 import platform
@@ -29,7 +28,6 @@ from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-import matplotlib.image
 import numpy
 import torch
 from absl import flags
@@ -47,6 +45,7 @@ from datasets.files import holding, write_atomically
 from datasets.identity import check_files, check_outside
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
+from evaluation.show.contact_sheet import contact_sheet, png
 from models import checkpoint, create_model
 from models.allocator import keep_freed_memory
 from models.ema import create_ema
@@ -61,9 +60,9 @@ from models.run import (
     save_checkpoint,
     write_if_changed,
 )
-from operators import Unmeasured
 from operators.batch import BatchGenerator, derive_seed
-from samplers import NonFiniteError, predictor_corrector
+from samplers import NonFiniteError
+from samplers.unconditional import unconditional
 from sde import (
     VESDE,
     level_weight,
@@ -311,6 +310,10 @@ def check(config: ConfigDict, world: int) -> None:
     for name in positive:
         if t[name] < 1:
             raise configs.ConfigError(f"expected training.{name} of at least 1, got {t[name]}")
+    if t.sample_every and t.sample_steps < 2:
+        raise configs.ConfigError(
+            f"expected training.sample_steps of at least 2, got {t.sample_steps}"
+        )
     if t.batch_size % (world * t.accumulation):
         raise configs.ConfigError(
             f"expected training.batch_size to be a multiple of {world} processes x "
@@ -557,24 +560,20 @@ def validate(log: "Log", step: int, net, images: list[Tensor], sde: VESDE, confi
 def sample(workdir: Path, step: int, net, shape: torch.Size, sde: VESDE, config, device) -> None:
     """Draw images from the prior and write them side by side as ``samples/step_*.png``."""
     count = config.training.sample_images
-    nothing = Unmeasured(shape)
     try:
-        with torch.no_grad():
-            images = predictor_corrector(
-                score_function(net),
-                sde,
-                nothing,
-                nothing.nothing(count, device),
-                rng=BatchGenerator([derive_seed(config.seed, "sample", i) for i in range(count)]),
-                num_steps=config.training.sample_steps,
-            )
+        images = unconditional(
+            score_function(net),
+            sde,
+            shape[1:],
+            rng=BatchGenerator([derive_seed(config.seed, "sample", i) for i in range(count)]),
+            num_steps=config.training.sample_steps,
+            device=device,
+        )
     except NonFiniteError as error:  # early in training the sampler may diverge
         warnings.warn(f"no samples at step {step}: {error}", stacklevel=2)
         return
-    panel = torch.cat(list(images[:, 0]), dim=1).clamp(0, 1).cpu().numpy()  # (H, B W)
-    picture = io.BytesIO()
-    matplotlib.image.imsave(picture, panel, format="png", cmap="gray", vmin=0, vmax=1)
-    write_atomically(workdir / "samples" / f"step_{step:08d}.png", picture.getvalue())
+    picture = png(contact_sheet(images, columns=count))
+    write_atomically(workdir / "samples" / f"step_{step:08d}.png", picture)
 
 
 class Log:

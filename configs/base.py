@@ -89,7 +89,7 @@ def get_config(size: str = "1") -> ConfigDict:
     training.validation_bins = 8  # bins of noise levels, equally wide in log sigma
     training.sample_every = 50_000  # steps between pictures sampled from the prior; 0: never
     training.sample_images = 4  # pictures
-    training.sample_steps = 200  # noise levels of the predictor-corrector sampler
+    training.sample_steps = 200  # noise levels of the ancestral sampler, at least 2
     # how to compute; "auto" means on with a GPU, off without (docs/performance.md)
     training.precision = "float32"  # or "bfloat16": autocast; weights and loss stay float32
     training.channels_last = "auto"  # or "on", "off": memory layout of images and features

@@ -16,6 +16,7 @@ KINDS = {
     "evaluation": "evaluate.py",
     "reconstruction": "reconstruct.py",
     "training a U-Net": "unet.py",
+    "sampling a prior": "sample.py",
 }
 EXAMPLES = {TRAINING: "configs/demo.py or configs/fastmri_knee.py"}
 COLUMN = 42  # column in which meanings begin

@@ -8,6 +8,7 @@ ANY = ("seed", "data.split_seed", "operator.centre_offset")  # may be negative
 ALL = ("panels",)  # -1 stands for all
 # counts that have to be at least 1; every other number may be 0
 POSITIVE = (
+    "columns",
     "data.map_sets",
     "model.chans",
     "model.ch_mult",
@@ -15,6 +16,8 @@ POSITIVE = (
     "model.num_channels",
     "model.num_pool_layers",
     "model.num_res_blocks",
+    "num_images",
+    "num_steps",
     "operator.num_spokes",
     "operator.num_views",
     "sampler.cg_steps",
