@@ -1,4 +1,4 @@
-"""What priors give on the embedded people for validation, beside TV: the table of weights/README.md.
+"""What priors give on the embedded people for validation, beside TV (weights/README.md).
 
     python -m benchmarks.priors                          every shipped prior
     python -m benchmarks.priors natural_small runs/mine  these, by name or path

@@ -102,9 +102,7 @@ def draw_missing(
     config: ConfigDict, folder: Path, prior: Prior, side: int, size: int, device: str
 ) -> None:
     """Draw the images that are not in `folder`, in batches of `size`, and write one file each."""
-    todo = unfinished(
-        range(config.num_images), size, lambda n: read_image(folder, n) is not None
-    )
+    todo = unfinished(range(config.num_images), size, lambda n: read_image(folder, n) is not None)
     progress = SliceProgress()
     score = counted(prior.score, progress.call)
 

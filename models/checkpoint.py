@@ -349,9 +349,10 @@ def resolve_prior(name_or_path: str | Path) -> Path:
             "checkpoints, found none; a training writes its first one after "
             "training.checkpoint_every steps, and when it is interrupted"
         )
+    known = ", ".join(shipped_priors()) or "none"
     raise FileNotFoundError(
         f"{name_or_path}: expected a checkpoint file, a folder with step_*{SUFFIX} files, or the "
-        f"name of a shipped prior; {_meant(name_or_path)}known: {', '.join(shipped_priors()) or 'none'}"
+        f"name of a shipped prior; {_meant(name_or_path)}known: {known}"
     )
 
 

@@ -29,7 +29,7 @@ def unconditional(
     """Sample images of the prior by ancestral sampling, from noise of the largest level.
 
     x' = x + (s^2 - s'^2) score(x, s) + s' sqrt(1 - s'^2 / s^2) z for falling levels s, s' (Song et
-    al., ICLR 2021, equation 47), which is `dds` without data, its `eta` the one of geometric levels.
+    al., ICLR 2021, equation 47), which is `dds` without data, its `eta` that of geometric levels.
     It needs fewer levels than the predictor-corrector, whose steps leave too much noise where there
     are few. The noise is added to a grey image: a prior whose largest level does not drown an image
     would take noise around zero for a black one. What is larger than that level's noise, such as
