@@ -26,6 +26,7 @@ from configs.numbers import check_numbers
 from configs.progress import SliceProgress
 from datasets import create_dataset
 from datasets.files import holding, to_csv, write_atomically
+from datasets.identity import check_outside
 from datasets.stream import TrainingStream
 from evaluation.image_statistics import image_statistics, write_csv
 from evaluation.run.batching import choose_size, in_batches, unfinished
@@ -80,6 +81,8 @@ def sample(config: ConfigDict, out: Path, device: str) -> None:
         raise ValueError("the prior was trained on images of any size; set image_size")
     if config.num_steps < 2:
         raise ValueError(f"expected num_steps of at least 2, got {config.num_steps}")
+    if config.compare:
+        check_outside(out, {**trained.data.to_dict(), "root": config.data.root}, "--out")
     size, known = choose_size(config.batch_size, device), describe_prior(path)
     training = training_images(trained, config.data.root, config.compare, side, config.seed)
     prior = load_prior(path, device, autocast=PRECISIONS[config.precision])
@@ -243,6 +246,8 @@ def main(_) -> None:
     """Run the command line."""
     out = Path(flags.FLAGS.out)
     with configs.clear_errors():
+        if not flags.FLAGS.config.compare:
+            configs.note_idle({"data.root": "compare is 0"})
         sample(flags.FLAGS.config, out, "cuda" if torch.cuda.is_available() else "cpu")
     print(f"results: {out} (look at {out / 'samples.png'})")
 

@@ -50,6 +50,18 @@ def test_samples_have_the_mean_and_the_variance_of_the_prior(joint):
         assert part.std().item() == pytest.approx(STD, rel=0.04)
 
 
+def test_the_formula_is_that_of_ancestral_sampling():
+    """Song et al. 2021, equation 47, from a grey image and noise of the largest level."""
+    levels, rng = np.geomspace(SDE.sigma_max, SDE.sigma_min, 5), seeds(2)
+    x = 0.5 + levels[0] * rng.normal((2, 1, 8, 8))
+    for s, t in zip(levels, levels[1:], strict=False):
+        x = x + (s**2 - t**2) * gaussian(x, torch.full((2,), s))
+        x = x + t * math.sqrt(1 - (t / s) ** 2) * rng.normal((2, 1, 8, 8))
+    x = x + levels[-1] ** 2 * gaussian(x, torch.full((2,), levels[-1]))
+    found = unconditional(gaussian, SDE, (8, 8), rng=seeds(2), num_steps=5)
+    torch.testing.assert_close(found, x.float(), rtol=1e-4, atol=1e-5)
+
+
 def test_images_of_a_batch_are_independent():
     options = {"num_steps": 7}
     both = unconditional(gaussian, SDE, (8, 6), rng=BatchGenerator([3, 5]), **options)
