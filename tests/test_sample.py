@@ -2,6 +2,7 @@
 
 import csv
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_the_formula_is_that_of_ancestral_sampling():
     """Song et al. 2021, equation 47, from a grey image and noise of the largest level."""
     levels, rng = np.geomspace(SDE.sigma_max, SDE.sigma_min, 5), seeds(2)
     x = 0.5 + levels[0] * rng.normal((2, 1, 8, 8))
-    for s, t in zip(levels, levels[1:], strict=False):
+    for s, t in pairwise(levels):
         x = x + (s**2 - t**2) * gaussian(x, torch.full((2,), s))
         x = x + t * math.sqrt(1 - (t / s) ** 2) * rng.normal((2, 1, 8, 8))
     x = x + levels[-1] ** 2 * gaussian(x, torch.full((2,), levels[-1]))
