@@ -26,6 +26,7 @@ NEW = ".new-"  # prefix of temporary files
 ABANDONED = 600.0  # seconds without a write after which a temporary file is abandoned
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+TRIES = 10  # to make a file in a folder that another process keeps removing
 LOCK = ".lock"  # lock file of a folder that processes work on
 PATIENCE, PAUSE = 3.0, 0.1  # seconds to wait for a process that may be about to finish
 
@@ -125,8 +126,7 @@ def replacing(path: str | Path) -> Iterator[NewFile]:
     path = Path(path)
     temporary = path.with_name(f"{NEW}{uuid.uuid4().hex}")
     with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = NewFile(temporary)
+        file = _new_file(temporary)
     try:
         try:
             yield file
@@ -143,6 +143,17 @@ def replacing(path: str | Path) -> Iterator[NewFile]:
     finally:
         file.close()
     _sync_folder(path.parent)
+
+
+def _new_file(path: Path) -> NewFile:
+    """A new file, and its folder, which another process may remove as long as it is empty."""
+    for _ in range(TRIES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return NewFile(path)
+        except FileNotFoundError:
+            continue
+    return NewFile(path)
 
 
 @contextmanager

@@ -67,6 +67,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -281,7 +282,8 @@ class Results:
                     self._part(key, ".npz").unlink(missing_ok=True)
                     self._part(key, ".json").unlink(missing_ok=True)
             if self.parts.is_dir() and not any(self.parts.iterdir()):
-                self.parts.rmdir()
+                with suppress(OSError):  # another process has just written into it
+                    self.parts.rmdir()
 
     def _part_images(self, key: str) -> dict[str, np.ndarray] | None:
         """New images of a slice in parts/; None if there are none, or they are damaged."""

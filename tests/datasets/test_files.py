@@ -216,3 +216,21 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_left(tmp_path):
     with pytest.raises(OSError, match="got a link; remove it"), locked(tmp_path / "lock"):
         pass
     assert (tmp_path / "precious").read_text() == "years of work"
+
+
+def test_a_folder_that_another_process_removes_is_made_again(tmp_path, monkeypatch):
+    real, left = files.NewFile, 3
+
+    def new_file(path):
+        nonlocal left
+        if left:
+            left -= 1
+            path.parent.rmdir()  # between making it and the file in it
+        return real(path)
+
+    monkeypatch.setattr(files, "NewFile", new_file)
+    write_atomically(tmp_path / "parts" / "a.json", "{}")
+    assert (tmp_path / "parts" / "a.json").read_text() == "{}"
+    left = 100
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "other" / "a.json", "{}")
