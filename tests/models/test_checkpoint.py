@@ -325,3 +325,14 @@ def test_a_small_network_is_said_to_be_small(tmp_path):
     )
     assert "small" not in base
     assert "4.2 million" in base
+
+
+@pytest.mark.parametrize("name", checkpoint.shipped_priors())
+def test_the_model_zoo_names_each_prior_and_its_size(name):
+    state = checkpoint.load(checkpoint.WEIGHTS / f"{name}.pt")["ema"]
+    count = f"{sum(weight.numel() for weight in state.values()):,}".replace(",", " ")
+    assert f"[{name}]({name}.md)" in (checkpoint.WEIGHTS / "README.md").read_text()
+    for text in (checkpoint.WEIGHTS / "README.md", checkpoint.WEIGHTS / f"{name}.md"):
+        assert count in text.read_text()
+    picture = checkpoint.WEIGHTS.parent / "docs" / "images" / f"samples_{name}.png"
+    assert picture.stat().st_size < 150_000
