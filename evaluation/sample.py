@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 import configs
-from configs.numbers import check_numbers
 from configs.progress import SliceProgress
+from configs.ranges import check_numbers
 from datasets import create_dataset
 from datasets.files import holding, to_csv, write_atomically
 from datasets.identity import check_outside

@@ -9,7 +9,7 @@ from torch import Tensor
 from operators import Unmeasured
 from operators.batch import BatchGenerator
 from samplers.dds import dds
-from samplers.state import Callback
+from samplers.watch import Callback
 from sde import VESDE, Score
 
 GREY = 0.5  # middle of the images' range [0, 1]

@@ -10,7 +10,7 @@ from evaluation.evaluate import evaluate
 from evaluation.own.folder import reconstruct_file
 from models import checkpoint
 from operators.fourier import fft2c
-from tests.tiny_prior import write_prior
+from tests.helpers.tiny_prior import write_prior
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from models import checkpoint
 from operators import BatchGenerator
 from samplers.unconditional import GREY, unconditional
 from sde import VESDE
-from tests.tiny_prior import write_prior
+from tests.helpers.tiny_prior import write_prior
 
 SDE = VESDE(0.01, 2.0)
 MEAN, STD = GREY + 0.1, 0.1
