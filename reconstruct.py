@@ -43,6 +43,12 @@ from evaluation.own.engine import (
     solve_slices,
 )
 from evaluation.own.folder import reconstruct_file
+from evaluation.own.last_level import (
+    by_held_out,
+    check_way,
+    find_last_level,
+    with_last_level,
+)
 from evaluation.own.validation import check_part
 from evaluation.own.validation import validate as run_validation
 from evaluation.run.batching import choose_size
@@ -90,6 +96,7 @@ class Result:
     notes: tuple[str, ...]
     failures: dict[int, str]
     validation: dict | None = None
+    last_level: dict | None = None
 
     def __repr__(self) -> str:
         kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)
@@ -115,6 +122,7 @@ def reconstruct(
     options: Mapping | None = None,
     validate: float = 0.0,
     choose: Mapping[str, Sequence[float]] | None = None,
+    last_level: str = "",
 ) -> Result:
     """Reconstruct images from k-space, sinograms, or the measurement of any linear operator.
 
@@ -162,6 +170,11 @@ def reconstruct(
             first left out of up to three slices and predicted, see `Result.validation`; 0: none.
         choose: a keyword of the sampler and its values, such as ``{"strength": (0.1, 0.23)}``, of
             which the one that predicts the left-out part best is used.
+        last_level: how the noise level is found at which `pnp` ends: "noise", what that of the
+            measurement is in an image, or "held_out", where a tenth of the measurement, left out of
+            up to three slices, is predicted best (20 network calls each; it sees errors of the
+            model, too, such as beam hardening). "": "held_out" for sinograms of ten views or more,
+            "noise" else.
 
     Returns:
         A `Result`.
@@ -174,6 +187,7 @@ def reconstruct(
     sampling = _choose(sampler, num_steps, samples, sigma_y, options)
     choose = dict(choose or {})
     check_part(validate, choose, sampling)
+    check_way(last_level)
     opened, axes = open_array(measurement, mask=mask, maps=maps, angles=angles, operator=operator)
     unknown = operator is not None and operator[0].noise(opened.y[:1]) is None
     if unknown and sigma_y is None and sampling.uses_noise:
@@ -181,12 +195,16 @@ def reconstruct(
             f"{type(operator).__name__} cannot tell how noisy a measurement is: it is taken as "
             "free of noise; say so with sigma_y=0, or give the noise's standard deviation"
         )
+    held_out = by_held_out(last_level, opened, sampling, choose)
     prior = default_prior(opened.is_complex) if prior is None else prior
     prior, device = _open_prior(prior, device, precision, measurement)
     check_prior(prior, opened)
     for note in opened.notes:
         warnings.warn(note, stacklevel=2)
-    validation = None
+    validation = found = None
+    if held_out:
+        found = find_last_level(opened, sampling, prior, seed=seed, device=device)
+        sampling = with_last_level(sampling, found)
     if validate:
         validation = run_validation(
             opened, validate, sampling, prior, seed=seed, device=device, choices=choose
@@ -217,6 +235,7 @@ def reconstruct(
         notes=tuple(opened.notes),
         failures=solution.failures,
         validation=validation,
+        last_level=found,
     )
 
 

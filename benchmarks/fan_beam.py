@@ -35,6 +35,7 @@ from datasets.measured import SINOGRAM, measured_array
 from evaluation.baselines.tv import tv
 from evaluation.own.base import Input
 from evaluation.own.engine import choose_sampling, solve_slices
+from evaluation.own.last_level import describe_last_level, find_last_level, with_last_level
 from evaluation.own.sinogram import open_sinogram
 from models.checkpoint import load_prior
 from operators.batch import peak
@@ -124,6 +125,9 @@ def reconstruct_views(scan: Scan, views: slice, prior: Prior, device: str) -> It
     for note in opened.notes:
         print(f"note: {scan.name}: {note}", flush=True)
     sampling = choose_sampling("", num_steps=None, num_samples=1, sigma_y=None, options={})
+    chosen = find_last_level(opened, sampling, prior, seed=0, device=device)
+    print(describe_last_level(chosen), flush=True)
+    sampling = with_last_level(sampling, chosen)
     found = solve_slices(opened, [0], sampling, prior, seed=0, device=device)
     print(f"noise {float(found.sigma_y):.4f}, scale {float(found.scale):.4g}", flush=True)
     yield "FBP", found.direct.cpu()

@@ -28,6 +28,10 @@ def get_config() -> ConfigDict:
     config.validate = 0.0
     # a keyword of the sampler to choose by that, such as "strength=0.1,0.23,1"; "": none
     config.choose = ""
+    # how the noise level is found at which pnp ends: noise (what that of the measurement is in an
+    # image), or held_out (where a tenth of the measurement that is left out of up to three slices
+    # is predicted best); "": held_out for sinograms, noise for k-space and images
+    config.last_level = ""
     # slices per batch, which changes no number; 0: 4 on a CPU, 64 on a GPU; halved until they fit
     config.batch_size = 0
 

@@ -26,6 +26,13 @@ from evaluation.own.engine import (
     noise_origin,
     solve_slices,
 )
+from evaluation.own.last_level import (
+    by_held_out,
+    check_way,
+    describe_last_level,
+    find_last_level,
+    with_last_level,
+)
 from evaluation.own.output import Part, write_results
 from evaluation.own.validation import check_part, read_choices, table, validate
 from evaluation.results.files import read_json
@@ -64,11 +71,15 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     _check_folders(source, out)
     check_numbers(config)
     sampling = read_sampling(config, device)
-    check_part(config.validate, read_choices(config.choose, sampling), sampling)
+    choices = read_choices(config.choose, sampling)
+    check_part(config.validate, choices, sampling)
+    check_way(config.last_level)
     if config.prior:
         resolve_prior(config.prior)  # so that a wrong name is found before the input is read
     opened = open_input(source, config)
     settings = describe_settings(config, source, opened, sampling)
+    held_out = by_held_out(config.last_level, opened, sampling, choices)
+    settings.last_level = "held_out" if held_out else "noise"
     prior = read_prior(settings, device)
     check_prior(prior, opened)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
@@ -101,6 +112,10 @@ def _reconstruct_missing(
         remove_abandoned(folder, older=0)
     write_atomically(out / "config.json", configs.to_json(settings))
     validation = None
+    found = None
+    if settings.last_level == "held_out":
+        found = _find_last_level(config, out / "last_level.json", opened, sampling, prior, device)
+        sampling = with_last_level(sampling, found)
     if config.validate:
         validation = _validate(config, out / "validation.json", opened, sampling, prior, device)
         sampling = sampling._replace(options=sampling.options | validation["chosen"])
@@ -141,9 +156,22 @@ def _reconstruct_missing(
     slices = [_load_part(_part(parts, item)) for item in items]
     if None in slices:
         raise ValueError(f"{parts}: slices have gone while others were done; run this again")
-    result = write_results(out, opened, slices, settings, sampling, validation)
+    result = write_results(out, opened, slices, settings, sampling, validation, found)
     shutil.rmtree(parts)
     return result
+
+
+def _find_last_level(
+    config: ConfigDict, path: Path, opened: Input, sampling: Sampling, prior: Prior, device: str
+) -> dict:
+    """Result of `find_last_level`, computed or read from its file, and printed."""
+    if path.is_file():
+        found = read_json(path)
+    else:
+        found = find_last_level(opened, sampling, prior, seed=config.seed, device=device)
+        write_atomically(path, json.dumps(found, indent=2) + "\n")
+    print(describe_last_level(found))
+    return found
 
 
 def _validate(

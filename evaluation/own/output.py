@@ -49,6 +49,7 @@ def write_results(
     settings: ConfigDict,
     sampling: Sampling,
     validation: dict | None = None,
+    last_level: dict | None = None,
 ) -> dict:
     """Write all files of a results folder; last the summary, which marks it as complete.
 
@@ -59,6 +60,7 @@ def write_results(
         settings: all settings, see `evaluation.own.folder.describe_settings`.
         sampling: choice of the sampler.
         validation: result of `evaluation.own.validation.validate`, if there is one.
+        last_level: result of `evaluation.own.last_level.find_last_level`, if there is one.
 
     Returns:
         The summary.
@@ -116,6 +118,8 @@ def write_results(
     }
     if validation is not None:
         result["validation"] = validation
+    if last_level is not None:
+        result["last_level"] = last_level
     if opened.truth(0) is not None:
         result["metrics"] = _metrics(opened, slices)
     write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")

@@ -47,8 +47,8 @@ class Row(NamedTuple):
         return {
             "method": self.method,
             "settings": self.settings,
-            "error": _digits(error),
-            "above_noise": _digits(error - noise),
+            "error": digits(error),
+            "above_noise": digits(error - noise),
         }
 
 
@@ -85,13 +85,7 @@ def validate(
         ValueError: nothing can be left out.
         FloatingPointError: with each of the choices, a slice became NaN or infinite.
     """
-    numbers = range(len(opened.keys))
-    items = sorted({round(i) for i in np.linspace(0, numbers[-1], min(MOST_SLICES, len(numbers)))})
-    held = [with_noise(opened.holdout(item, part, seed), sampling).to(device) for item in items]
-    used = [k for k, h in enumerate(held) if float(h.y.abs().max()) > 0 and h.problem.scale[0] > 0]
-    if not used:
-        raise ValueError("expected slices to validate with, got nothing but zeros")
-    held, keys = [held[k] for k in used], [opened.keys[items[k]] for k in used]
+    held, keys = leave_out(opened, part, sampling, seed=seed, device=device)
     noise = float(np.mean([h.noise() for h in held]))
 
     def predicted(sampling: Sampling) -> list[float]:
@@ -115,10 +109,37 @@ def validate(
         "part": part,
         "left_out": held[0].what,
         "slices": keys,
-        "noise": _digits(noise),
+        "noise": digits(noise),
         "methods": [row.describe(noise) for row in rows],
         "chosen": candidates[best],
     }
+
+
+def leave_out(
+    opened: Input, part: float, sampling: Sampling, *, seed: int, device: torch.device | str
+) -> tuple[list[HoldOut], list[str]]:
+    """A few slices without a part of their measurement, and their keys.
+
+    Args:
+        opened: input of measured k-space or sinograms.
+        part: fraction of the measurement to leave out.
+        sampling: choice of the sampler; its noise level, if given, holds for the slices.
+        seed: seed of the parts.
+        device: device of the slices.
+
+    Returns:
+        Up to `MOST_SLICES` evenly spaced slices; those that are nothing but zeros are left away.
+
+    Raises:
+        ValueError: nothing can be left out, or all slices are zeros.
+    """
+    numbers = range(len(opened.keys))
+    items = sorted({round(i) for i in np.linspace(0, numbers[-1], min(MOST_SLICES, len(numbers)))})
+    held = [with_noise(opened.holdout(item, part, seed), sampling).to(device) for item in items]
+    used = [k for k, h in enumerate(held) if float(h.y.abs().max()) > 0 and h.problem.scale[0] > 0]
+    if not used:
+        raise ValueError("expected slices to validate with, got nothing but zeros")
+    return [held[k] for k in used], [opened.keys[items[k]] for k in used]
 
 
 def _baselines(opened: Input, held: Sequence[HoldOut]) -> Iterator[Row]:
@@ -239,6 +260,6 @@ def _text(options: Mapping) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in options.items())
 
 
-def _digits(value: float) -> float | None:
+def digits(value: float) -> float | None:
     """The value with four significant digits; None if it is not finite, as JSON has no infinity."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
