@@ -13,6 +13,7 @@ from samplers.annealed_langevin import annealed_langevin
 from samplers.dds import dds
 from samplers.diffpir import diffpir
 from samplers.dps import dps
+from samplers.mmps import mmps
 from samplers.multicoil import hybrid, ssos
 from samplers.pnp import pnp
 from samplers.posterior import Posterior, posterior_moments
@@ -29,6 +30,7 @@ SAMPLERS = {
     "diffpir": diffpir,
     "pnp": pnp,
     "dps": dps,
+    "mmps": mmps,
 }
 
 
@@ -81,6 +83,7 @@ __all__ = [
     "diffpir",
     "dps",
     "hybrid",
+    "mmps",
     "pnp",
     "posterior_moments",
     "predictor_corrector",
