@@ -8,10 +8,9 @@ stopped; `--print` shows them as the tables of docs/calibration.md. 8 x 8 images
 
 import argparse
 import csv
+import inspect
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +34,6 @@ from operators import (
     LinearOperator,
     MultiCoilMRI,
 )
-from operators.batch import expand
 from operators.ct import few_view_angles
 from operators.simulation import birdcage_maps
 from samplers import SAMPLERS
@@ -81,7 +79,7 @@ OPERATORS = {
 
 
 def real_vector(x: Tensor) -> Tensor:
-    """``(B, ...)``, real or complex, as real ``(B, n)``: all real parts, then all imaginary ones."""
+    """``(B, ...)``, real or complex, as real ``(B, n)``: all real parts, then the imaginary ones."""
     flat = x.flatten(1)
     return torch.cat([flat.real, flat.imag], dim=1) if flat.is_complex() else flat
 
@@ -302,11 +300,16 @@ def draw(
     for first in range(0, count, CHUNK):
         seeds = range(seed * count + first, seed * count + min(first + CHUNK, count))
         repeated = y.expand(len(seeds), *y.shape[1:])
-        x = SAMPLERS[name](
-            score, SDE, operator, repeated, rng=BatchGenerator(seeds), num_steps=num_steps, **options
-        )
+        rng = BatchGenerator(seeds)
+        x = SAMPLERS[name](score, SDE, operator, repeated, rng=rng, num_steps=num_steps, **options)
         found.append(real_vector(x).double())
     return torch.cat(found), calls.count / count
+
+
+def with_noise(name: str, options: dict, noise: float) -> dict:
+    """The keywords, and the noise where the sampler uses it."""
+    takes = "sigma_y" in inspect.signature(SAMPLERS[name]).parameters
+    return options | ({"sigma_y": noise} if takes else {})
 
 
 def gaussian_row(
@@ -326,10 +329,8 @@ def gaussian_row(
     y = measure(operator, x, noise)
     matrix = dense(operator)
     truth = condition(both, matrix, rows_of(operator, y)[0], noise)
-    given = options | ({"sigma_y": noise} if knows_noise(name, options) else {})
-    samples, calls = draw(
-        name, given, num_steps, prior.score, operator, y, count=count, seed=seed
-    )
+    given = with_noise(name, options, noise)
+    samples, calls = draw(name, given, num_steps, prior.score, operator, y, count=count, seed=seed)
     seen, unseen = subspaces(matrix)
     hidden = compare(samples, truth, unseen)
     visible = compare(samples, truth, seen) if noise else NOTHING
@@ -347,3 +348,163 @@ def gaussian_row(
         "measured_spread": float((samples @ seen.T).var(0).sum() / prior_part),
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def mixture_row(
+    name: str, options: dict, num_steps: int, separation: float, count: int, seed: int
+) -> dict:
+    """A row of mixture.csv."""
+    began = time.perf_counter()
+    mixture, operator, y, posterior = mixture_problem(separation)
+    given = with_noise(name, options, MIXTURE_NOISE)
+    samples, calls = draw(
+        name, given, num_steps, mixture.score, operator, y, count=count, seed=seed
+    )
+    exact, others = posterior.draw(count, 1000 + seed), posterior.draw(count, 2000 + seed)
+    share, true = posterior.share_of_first(samples), float(posterior.weights[0])
+    return {
+        "calls": round(calls),
+        "true_share": true,
+        "share": share,
+        "share_error": math.sqrt(true * (1 - true) / count),
+        "wasserstein": sliced_wasserstein(samples, exact),
+        "wasserstein_exact": sliced_wasserstein(others, exact),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+# ------------------------------------------------------------------------------------ table
+
+LANGEVIN = {"likelihood": "gaussian"}
+CT = {"cg_steps": 30}  # of samplers whose data step is not exact by default
+# sampler, budget in network calls: keywords, levels
+RUNS = {
+    ("mmps", 300): ({"tolerance": 0.07}, 10),
+    ("mmps", 1000): ({"tolerance": 0.02}, 24),
+    ("pula", 300): (CT | {"inner_steps": 3}, 100),
+    ("pula", 1000): (CT | {"inner_steps": 4, "step": 0.25}, 250),
+    ("split_gibbs", 300): (CT | {"inner_steps": 6}, 50),
+    ("split_gibbs", 1000): (CT | {"inner_steps": 10}, 100),
+    ("daps", 300): (CT | {"inner_steps": 5}, 60),
+    ("dds", 100): (CT | {"start_sigma": 20.0}, 100),
+    ("dds, ancestral", 300): (CT | {"start_sigma": 20.0, "ancestral": True}, 300),
+    ("diffpir", 300): (CT | {"start_sigma": 20.0}, 300),
+    ("dps", 300): ({"start_sigma": 20.0}, 100),
+    ("red_diff", 300): ({}, 300),
+    ("annealed_langevin", 1000): (LANGEVIN, 500),
+    ("predictor_corrector", 1000): ({}, 500),
+}
+KEYS = ("sampler", "budget", "operator", "noise", "separation", "count", "seed")
+
+
+def rows_done(path: Path) -> set[tuple]:
+    """The rows that a table has, by what makes them: nothing where there is no table."""
+    if not path.exists():
+        return set()
+    with path.open(newline="") as file:
+        return {tuple(row.get(key, "") for key in KEYS) for row in csv.DictReader(file)}
+
+
+def append(path: Path, row: dict) -> None:
+    """Append a row, after the names of its columns where it is the first."""
+    is_first = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if is_first:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def run(out: Path, *, samplers: list[str], kinds: list[str], count: int, seed: int) -> None:
+    """Append the rows that are missing to the tables in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for (label, budget), (options, num_steps) in RUNS.items():
+        name = label.split(",")[0]
+        if samplers and label not in samplers:
+            continue
+        common = {"sampler": label, "budget": budget}
+        for kind in kinds:
+            is_mixture = kind == "mixture"
+            path = out / ("mixture.csv" if is_mixture else "gaussian.csv")
+            for value in SEPARATIONS if is_mixture else NOISES:
+                what = {"separation": value} if is_mixture else {"operator": kind, "noise": value}
+                row = common | what | {"count": count, "seed": seed}
+                if tuple(str(row.get(key, "")) for key in KEYS) in rows_done(path):
+                    continue
+                if is_mixture:
+                    row |= mixture_row(name, options, num_steps, value, count, seed)
+                else:
+                    row |= gaussian_row(name, options, num_steps, kind, value, count, seed)
+                append(path, row)
+                print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+
+
+GAUSSIAN_COLUMNS = {
+    "sampler": "{sampler}",
+    "operator": "{operator}",
+    "noise": "{noise}",
+    "calls": "{calls}",
+    "mean error": "{all_mean_error:.3f}",
+    "variance": "{all_variance_ratio:.3f} +- {all_ratio_error:.3f}",
+    "unmeasured: median, least, most": (
+        "{unmeasured_median:.3f}, {unmeasured_least:.2f}, {unmeasured_most:.2f}"
+    ),
+    "measured": "{measured_median:.3f}, {measured_least:.2f}, {measured_most:.2f}",
+    "misfit": "{misfit:.1e}",
+}
+MIXTURE_COLUMNS = {
+    "sampler": "{sampler}",
+    "distance": "{separation}",
+    "calls": "{calls}",
+    "share": "{share:.3f} +- {share_error:.3f}",
+    "true": "{true_share:.3f}",
+    "Wasserstein": "{wasserstein:.4f}",
+    "of exact samples": "{wasserstein_exact:.4f}",
+}
+
+
+def markdown(path: Path, columns: dict[str, str]) -> str:
+    """A table in Markdown of a CSV file, whose columns are patterns of its own."""
+    with path.open(newline="") as file:
+        rows = [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    body = ["| " + " | ".join(c.format(**row) for c in columns.values()) + " |" for row in rows]
+    return "\n".join(head + body).replace("nan, nan, nan", "-")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        return text
+
+
+def main() -> None:
+    """Run what is missing and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("results/calibration"))
+    parser.add_argument("--samplers", default="", help='such as "mmps;dds, ancestral"; all: ""')
+    parser.add_argument("--rows", default="", help=f"of {', '.join([*OPERATORS, 'mixture'])}")
+    parser.add_argument("--count", type=int, default=4000, help="samples a row")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--print", action="store_true", help="the tables as they are; run nothing")
+    given = parser.parse_args()
+    kinds = [k for k in given.rows.split(",") if k] or [*OPERATORS, "mixture"]
+    unknown = set(kinds) - {*OPERATORS, "mixture"}
+    samplers = [s.strip() for s in given.samplers.split(";") if s.strip()]
+    unknown |= set(samplers) - {label for label, _ in RUNS}
+    if unknown:
+        labels = "; ".join(dict.fromkeys(label for label, _ in RUNS))
+        parser.error(
+            f"unknown: {', '.join(sorted(unknown))}; rows: {', '.join([*OPERATORS, 'mixture'])}; "
+            f"samplers: {labels}"
+        )
+    if not given.print:
+        run(given.out, samplers=samplers, kinds=kinds, count=given.count, seed=given.seed)
+    for file, columns in (("gaussian.csv", GAUSSIAN_COLUMNS), ("mixture.csv", MIXTURE_COLUMNS)):
+        if (given.out / file).exists():
+            print(markdown(given.out / file, columns), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

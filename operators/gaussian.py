@@ -11,6 +11,7 @@ from operators.solvers import FLOOR, frozen_ratio, frozen_update
 
 Map = Callable[[Tensor], Tensor]
 INNER_STEPS, INNER_TOLERANCE = 60, 0.03  # of the preconditioner that knows A, not the covariance
+FIT_TOLERANCE = 1e-4  # of what an image has left of the misfit
 
 
 def lanczos_sqrt(
@@ -35,34 +36,49 @@ def lanczos_sqrt(
     """
     epsilon = torch.finfo(z.real.dtype).eps
     length = norm(z)
-    unit = torch.where(length > 0, length, 1.0)
-    basis, images = [z / expand(unit, z)], []
-    found = torch.zeros_like(z)
+    start = real_rows(z) / torch.where(length > 0, length, 1.0)[:, None]  # (B, n)
+    basis = start.new_zeros(max_products, *start.shape)  # (m, B, n)
+    basis[0] = start
+    matrix_part = start.new_zeros(len(z), max_products, max_products)
+    found = torch.zeros_like(start)
     active = length > 0  # (B,)
-    for _ in range(max_products):
-        images.append(matrix(basis[-1]))
-        root = expand(length, z) * _root(basis, images)
-        change, found = norm(root - found), torch.where(expand(active, z), root, found)
+    for k in range(max_products):
+        image = real_rows(matrix(as_rows_of(basis[k], z)))
+        known = basis[: k + 1]
+        matrix_part[:, : k + 1, k] = (known * image).sum(-1).T
+        root = length[:, None] * (first_root(matrix_part[:, : k + 1, : k + 1]) * known).sum(0)
+        change, found = norm(root - found), torch.where(active[:, None], root, found)
         active = active & (change > tolerance * length)
-        if len(images) == max_products or not active.any():
+        if k + 1 == max_products or not active.any():
             break
-        rest = images[-1]
+        rest = image
         for _ in range(2):  # once loses orthogonality in float32
-            for q in basis:
-                rest = rest - expand(dot(q, rest), rest) * q
+            rest = rest - ((known * rest).sum(-1, keepdim=True) * known).sum(0)
         size = norm(rest)
         # samples that are finished, or whose invariant subspace is complete, go on with 0
-        kept = active & (size > FLOOR * epsilon * norm(images[-1]))
-        basis.append(expand(torch.where(kept, 1 / torch.where(kept, size, 1.0), 0.0), rest) * rest)
-    return found, dot(basis[0], images[0])
+        kept = active & (size > FLOOR * epsilon * norm(image))
+        basis[k + 1] = torch.where(kept[:, None], rest / torch.where(kept, size, 1.0)[:, None], 0.0)
+        matrix_part[:, k + 1, k] = torch.where(kept, size, 0.0)
+    return as_rows_of(found, z), matrix_part[:, 0, 0]
 
 
-def _root(basis: list[Tensor], images: list[Tensor]) -> Tensor:
-    """M^(1/2) q of the first vector q of an orthonormal basis whose images are M times it."""
-    products = torch.stack([torch.stack([dot(q, w) for w in images], 1) for q in basis], 1)
-    values, vectors = torch.linalg.eigh((products + products.mT) / 2)  # (B, m), (B, m, m)
-    weights = (vectors * values.clamp(min=0).sqrt()[:, None]) @ vectors[:, 0, :, None]  # (B, m, 1)
-    return sum(expand(weights[:, i, 0], q) * q for i, q in enumerate(basis))
+def real_rows(x: Tensor) -> Tensor:
+    """``(B, ...)``, real or complex, as real ``(B, n)``."""
+    return (torch.view_as_real(x) if x.is_complex() else x).flatten(1)
+
+
+def as_rows_of(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `real_rows`: real ``(B, n)`` in the shape of `like`, complex if that is."""
+    if like.is_complex():
+        return torch.view_as_complex(rows.reshape(*like.shape, 2))
+    return rows.reshape(like.shape)
+
+
+def first_root(matrix: Tensor) -> Tensor:
+    """First column of the root of ``(B, m, m)``, made symmetric and positive: ``(m, B, 1)``."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    columns = (vectors * values.clamp(min=0).sqrt()[:, None]) @ vectors[:, 0, :, None]  # (B, m, 1)
+    return columns.transpose(0, 1)
 
 
 def gain_product(
@@ -72,6 +88,7 @@ def gain_product(
     *,
     sigma_y: Tensor,
     level: Tensor,
+    ridge: Tensor,
     max_products: int,
     length: Tensor,
 ) -> Tensor:
@@ -86,6 +103,8 @@ def gain_product(
         covariance: x -> V x, ``(B, *domain_shape)``, on each sample independently.
         sigma_y: ``(B,)``, 0 or more; at 0 with a residual in the range of A.
         level: v ``(B,)``, about the mean eigenvalue of V.
+        ridge: ``(B,)``, 0 or more: V counts as V + ridge in (...)^-1. Without noise it keeps
+            variances below it, which rounding has spoilt, from being divided by.
         max_products: products with V at most.
         length: norm ``(B,)`` of an iteration's change of the image at which a sample stops.
 
@@ -97,8 +116,9 @@ def gain_product(
     precondition = _data_inverse(operator, penalty)
 
     def product(u: Tensor) -> tuple[Tensor, Tensor]:
-        image = covariance(operator.adjoint(u))
-        return operator.forward(image) + variance * u, image
+        back = operator.adjoint(u)
+        image = covariance(back)
+        return operator.forward(image + expand(ridge, back) * back) + variance * u, image
 
     return _conjugate_gradient(
         product, residual, precondition, max_products=max_products, length=length
@@ -118,6 +138,7 @@ def nearest_fit(operator: LinearOperator, y: Tensor, x: Tensor, *, max_products:
         y - operator.forward(x),
         filtered or (lambda r: r),
         max_products=max_products,
+        tolerance=FIT_TOLERANCE,
     )
 
 
@@ -147,10 +168,11 @@ def _conjugate_gradient(
 ) -> Tensor:
     """B N^-1 rhs by preconditioned conjugate gradients, where `product` is u -> (N u, B u).
 
-    With the ratio of Polak and Ribiere, which stands a preconditioner that changes a little. Each
-    sample of the batch stops on its own: where the residual, in the preconditioner's norm and
-    relative to its first, is at the tolerance; where an iteration changes B N^-1 rhs by no more
-    than `length`; or where rounding leaves no direction.
+    Directions are made conjugate to all before them, not only to the last: the solution then stands
+    a preconditioner that changes, an N that is not quite symmetric, and rounding. Each sample stops
+    on its own: where the residual, in the preconditioner's norm and relative to its first, is at
+    the tolerance; where an iteration changes B N^-1 rhs by no more than `length`; or where rounding
+    leaves no direction.
     """
     epsilon = torch.finfo(rhs.real.dtype).eps
     tolerance = max(tolerance, FLOOR * epsilon)
@@ -160,7 +182,7 @@ def _conjugate_gradient(
     square = first = dot(residual, filtered)  # (B,)
     largest = torch.zeros_like(square)
     active = square > 0
-    found = None
+    found, done = None, []
     for _ in range(max_products):
         if not active.any():
             break
@@ -169,18 +191,19 @@ def _conjugate_gradient(
         curvature, size = dot(direction, image), dot(direction, direction)
         largest = torch.maximum(largest, frozen_ratio(curvature, size, active))
         active = active & (curvature > FLOOR * epsilon * largest * size)
-        step = frozen_ratio(square, curvature, active)
+        step = frozen_ratio(dot(direction, residual), curvature, active)
         found = frozen_update(found, step, change, active)
-        before, residual = residual, frozen_update(residual, -step, image, active)
+        residual = frozen_update(residual, -step, image, active)
+        done.append((direction, image, torch.where(active, curvature, 1.0)))
         filtered = precondition(residual)
-        previous, square = square, torch.where(active, dot(residual, filtered), square)
+        square = torch.where(active, dot(residual, filtered), square)
         active = active & (square > tolerance**2 * first)
         if length is not None:
             active = active & (step.abs() * norm(change) > length)
-        ratio = frozen_ratio(dot(residual - before, filtered), previous, active)
-        direction = torch.where(
-            expand(active, filtered), filtered + expand(ratio, filtered) * direction, 0.0
-        )
+        direction = filtered
+        for p, image, curvature in done:
+            direction = frozen_update(direction, -dot(image, direction) / curvature, p, active)
+        direction = torch.where(expand(active, direction), direction, 0.0)
     if found is None:  # nothing to do: the shape of B u without a product with V
         return torch.zeros_like(product(torch.zeros_like(rhs))[1])
     return found

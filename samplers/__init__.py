@@ -10,6 +10,7 @@ import sys
 
 from samplers import annealed_langevin as _langevin
 from samplers.annealed_langevin import annealed_langevin
+from samplers.daps import daps
 from samplers.dds import dds
 from samplers.diffpir import diffpir
 from samplers.dps import dps
@@ -19,6 +20,9 @@ from samplers.pnp import pnp
 from samplers.posterior import Posterior, posterior_moments
 from samplers.predictor_corrector import predictor_corrector
 from samplers.progress import Progress
+from samplers.pula import pula
+from samplers.red_diff import red_diff
+from samplers.split_gibbs import split_gibbs
 from samplers.watch import NonFiniteError
 
 SAMPLERS = {
@@ -31,6 +35,10 @@ SAMPLERS = {
     "pnp": pnp,
     "dps": dps,
     "mmps": mmps,
+    "pula": pula,
+    "split_gibbs": split_gibbs,
+    "daps": daps,
+    "red_diff": red_diff,
 }
 
 
@@ -79,6 +87,7 @@ __all__ = [
     "Posterior",
     "Progress",
     "annealed_langevin",
+    "daps",
     "dds",
     "diffpir",
     "dps",
@@ -87,6 +96,9 @@ __all__ = [
     "pnp",
     "posterior_moments",
     "predictor_corrector",
+    "pula",
+    "red_diff",
+    "split_gibbs",
     "spread",
     "ssos",
 ]

@@ -31,6 +31,7 @@ def dds(
     start_sigma: float | None = START_SIGMA,
     end_sigma: float | None = None,
     eta: float = 1.0,
+    ancestral: bool = False,
     old_noise: str | None = None,
     sigma_y: float | Tensor = 0.0,
     cg_steps: int | None = None,
@@ -62,6 +63,8 @@ def dds(
             for CT, this takes one of the `num_steps` network calls).
         end_sigma: last noise level; None: sigma_min.
         eta: fraction of new noise, from 0 to 1; 1 is best if data steps change the image much.
+        ancestral: whether each step has as much new noise as the exact step back, eta^2 = 1 -
+            (sigma' / sigma)^2 instead of `eta`.
         old_noise: whether e is computed from x0, ``"network"`` (as in the paper), or from x0',
             ``"data"``; None: "data" for samples with a `sigma_y` above 0. Has no effect if eta is
             1.
@@ -74,12 +77,14 @@ def dds(
         ``(B, *domain_shape)`` images, x0' of the last level, complex if the operator's are.
 
     Raises:
-        ValueError: levels outside the network's range, too few steps, an `eta` outside [0, 1], or
-            an unknown `old_noise`.
+        ValueError: levels outside the network's range, too few steps, an `eta` outside [0, 1] or
+            beside `ancestral`, or an unknown `old_noise`.
         NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"expected eta in [0, 1], got {eta}")
+    if ancestral and eta != 1:
+        raise ValueError(f"expected eta or ancestral, got both: eta={eta}; leave eta out")
     if old_noise not in (None, *OLD_NOISE):
         raise ValueError(f"expected old_noise to be one of {OLD_NOISE} or None, got {old_noise!r}")
     watch = Watch(rng, callback)
@@ -109,6 +114,8 @@ def dds(
         watch(peak, fitted)
         if following is not None:  # noise of the next level, partly the old one
             old = direction(x, torch.where(from_data, fitted, clean), sigma)
-            part = math.sqrt(1 - eta**2)
-            x = fitted + expand(following, x) * (part * old + eta * rng.normal_like(x))
+            ratio = expand(following / sigma, x)
+            part = ratio if ancestral else math.sqrt(1 - eta**2)
+            new = torch.sqrt(1 - ratio**2) if ancestral else eta
+            x = fitted + expand(following, x) * (part * old + new * rng.normal_like(x))
     return watch.finish(fitted)

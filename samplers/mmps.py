@@ -10,7 +10,7 @@ from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
 from operators.gaussian import gain_product, lanczos_sqrt, nearest_fit
 from samplers.denoise import denoise, first_image, schedule
-from samplers.state import Callback, Watch
+from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 12  # noise levels where none are asked for
@@ -19,6 +19,7 @@ START_SIGMA = 20.0  # at most: wide against what is not known of an image in [0,
 MAX_PRODUCTS = 30  # for each of the two, a step
 TOLERANCE = 0.05  # change by a further product, in standard deviations of the level's noise
 EXACT_STEPS = 100  # of the last projection where there is no noise
+RIDGE = 1e-3  # part of sigma^2 below which a variance is left to lower levels
 
 
 @torch.no_grad()
@@ -101,6 +102,7 @@ def mmps(
             lambda v, jacobian=jacobian, sigma=sigma: expand(sigma**2, v) * jacobian(v),
             sigma_y=noise,
             level=sigma**2 * mean.clamp(min=0),
+            ridge=RIDGE * sigma**2,
             max_products=max_products,
             length=tolerance * sigma * size,
         )
