@@ -79,7 +79,7 @@ OPERATORS = {
 
 
 def real_vector(x: Tensor) -> Tensor:
-    """``(B, ...)``, real or complex, as real ``(B, n)``: all real parts, then the imaginary ones."""
+    """``(B, ...)``, real or complex, as real ``(B, n)``: real parts, then imaginary ones."""
     flat = x.flatten(1)
     return torch.cat([flat.real, flat.imag], dim=1) if flat.is_complex() else flat
 

@@ -45,7 +45,7 @@ def mmps(
     one (Tweedie's formulas of first and second order). A sample of that Gaussian given y = A x_0 +
     n is drawn by perturbing and solving,
 
-        x0' = D + V^(1/2) z,    x0 = x0' + V A^H (A V A^H + sigma_y^2)^-1 (y - A x0' - sigma_y z'),
+        x0' = D + V^(1/2) z,    x0 = x0' + V A^H (A V A^H + sigma_y^2)^-1 (y + sigma_y z' - A x0'),
 
     and the next level from the bridge between x0 and x,
 
@@ -95,7 +95,7 @@ def mmps(
             jacobian, rng.normal_like(x), max_products=max_products, tolerance=tolerance
         )
         drawn = clean + expand(sigma, x) * root
-        disturbed = y - expand(noise, y) * rng.normal_like(y) * measured
+        disturbed = y + expand(noise, y) * rng.normal_like(y) * measured
         x0 = drawn + gain_product(
             operator,
             disturbed - operator.forward(drawn),

@@ -156,9 +156,7 @@ CASES = [
 def run(name, operator, y, seeds, **options):
     if name == "hybrid":
         options = {"every": 3} | options
-    if (
-        name == "mmps"
-    ):  # the capped score is steeper than any denoiser's: more would blow up rounding
+    if name == "mmps":  # with more, the capped score, no denoiser's, blows up rounding errors
         options = {"max_products": 8} | options
     options = {"num_steps": 12} | options
     return SAMPLERS[name](score, SDE, operator, y, rng=BatchGenerator(seeds), **options)
