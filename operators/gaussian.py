@@ -11,6 +11,7 @@ from operators.solvers import FLOOR, frozen_ratio, frozen_update
 
 Map = Callable[[Tensor], Tensor]
 INNER_STEPS, INNER_TOLERANCE = 60, 0.03  # of the preconditioner that knows A, not the covariance
+LARGEST = 10.0  # more room for a covariance of modes far apart
 FIT_TOLERANCE = 1e-4  # of what an image has left of the misfit
 
 
@@ -89,6 +90,7 @@ def gain_product(
     sigma_y: Tensor,
     level: Tensor,
     ridge: Tensor,
+    largest: Tensor,
     max_products: int,
     length: Tensor,
 ) -> Tensor:
@@ -105,6 +107,9 @@ def gain_product(
         level: v ``(B,)``, about the mean eigenvalue of V.
         ridge: ``(B,)``, 0 or more: V counts as V + ridge in (...)^-1. Without noise it keeps
             variances below it, which rounding has spoilt, from being divided by.
+        largest: ``(B,)``, about the largest eigenvalue of V. Where <x, V x> is so small or negative
+            that V x could not be as long as it is (`LARGEST` times that eigenvalue), V is no
+            covariance along x and counts as 0.
         max_products: products with V at most.
         length: norm ``(B,)`` of an iteration's change of the image at which a sample stops.
 
@@ -118,6 +123,8 @@ def gain_product(
     def product(u: Tensor) -> tuple[Tensor, Tensor]:
         back = operator.adjoint(u)
         image = covariance(back)
+        possible = dot(image, image) <= LARGEST * largest * dot(back, image)
+        image = torch.where(expand(possible, image), image, 0.0)
         return operator.forward(image + expand(ridge, back) * back) + variance * u, image
 
     return _conjugate_gradient(
@@ -139,6 +146,7 @@ def nearest_fit(operator: LinearOperator, y: Tensor, x: Tensor, *, max_products:
         filtered or (lambda r: r),
         max_products=max_products,
         tolerance=FIT_TOLERANCE,
+        memory=1,
     )
 
 
@@ -151,7 +159,7 @@ def _data_inverse(operator: LinearOperator, penalty: Tensor) -> Map:
             return operator.forward(operator.adjoint(u)) + expand(penalty, u) * u, u
 
         return _conjugate_gradient(
-            product, r, filtered, max_products=INNER_STEPS, tolerance=INNER_TOLERANCE
+            product, r, filtered, max_products=INNER_STEPS, tolerance=INNER_TOLERANCE, memory=1
         )
 
     return inverse
@@ -165,14 +173,15 @@ def _conjugate_gradient(
     max_products: int,
     tolerance: float = 0.0,
     length: Tensor | None = None,
+    memory: int | None = None,
 ) -> Tensor:
     """B N^-1 rhs by preconditioned conjugate gradients, where `product` is u -> (N u, B u).
 
-    Directions are made conjugate to all before them, not only to the last: the solution then stands
-    a preconditioner that changes, an N that is not quite symmetric, and rounding. Each sample stops
-    on its own: where the residual, in the preconditioner's norm and relative to its first, is at
-    the tolerance; where an iteration changes B N^-1 rhs by no more than `length`; or where rounding
-    leaves no direction.
+    Directions are made conjugate to the last `memory` before them. To all (None), the solution
+    stands a preconditioner that changes, an N that is not quite symmetric, and rounding. Each
+    sample stops on its own: where the residual, in the preconditioner's norm and relative to its
+    first, is at the tolerance; where an iteration changes B N^-1 rhs by no more than `length`; or
+    where rounding leaves no direction.
     """
     epsilon = torch.finfo(rhs.real.dtype).eps
     tolerance = max(tolerance, FLOOR * epsilon)
@@ -195,6 +204,7 @@ def _conjugate_gradient(
         found = frozen_update(found, step, change, active)
         residual = frozen_update(residual, -step, image, active)
         done.append((direction, image, torch.where(active, curvature, 1.0)))
+        done = done if memory is None else done[-memory:]
         filtered = precondition(residual)
         square = torch.where(active, dot(residual, filtered), square)
         active = active & (square > tolerance**2 * first)

@@ -103,6 +103,7 @@ def mmps(
             sigma_y=noise,
             level=sigma**2 * mean.clamp(min=0),
             ridge=RIDGE * sigma**2,
+            largest=sigma**2,
             max_products=max_products,
             length=tolerance * sigma * size,
         )
