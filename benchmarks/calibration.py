@@ -444,6 +444,7 @@ GAUSSIAN_COLUMNS = {
     "operator": "{operator}",
     "noise": "{noise}",
     "calls": "{calls}",
+    "samples": "{count}",
     "mean error": "{all_mean_error:.3f}",
     "variance": "{all_variance_ratio:.3f} +- {all_ratio_error:.3f}",
     "unmeasured: median, least, most": (
@@ -456,6 +457,7 @@ MIXTURE_COLUMNS = {
     "sampler": "{sampler}",
     "distance": "{separation}",
     "calls": "{calls}",
+    "samples": "{count}",
     "share": "{share:.3f} +- {share_error:.3f}",
     "true": "{true_share:.3f}",
     "Wasserstein": "{wasserstein:.4f}",

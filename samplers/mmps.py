@@ -14,7 +14,7 @@ from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 12  # noise levels where none are asked for
-SPREAD = ""  # docs/calibration.md
+SPREAD = "exact for a Gaussian prior; on images not yet trusted"  # docs/calibration.md
 START_SIGMA = 20.0  # at most: wide against what is not known of an image in [0, 1]
 MAX_PRODUCTS = 30  # for each of the two, a step
 TOLERANCE = 0.05  # change by a further product, in standard deviations of the level's noise

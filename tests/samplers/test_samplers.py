@@ -157,7 +157,7 @@ def run(name, operator, y, seeds, **options):
     if name == "hybrid":
         options = {"every": 3} | options
     if name == "mmps":  # with more, the capped score, no denoiser's, blows up rounding errors
-        options = {"max_products": 8} | options
+        options = {"max_products": 4, "num_steps": 5, "sigma_y": 0.05} | options
     options = {"num_steps": 12} | options
     return SAMPLERS[name](score, SDE, operator, y, rng=BatchGenerator(seeds), **options)
 

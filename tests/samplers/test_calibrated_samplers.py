@@ -13,8 +13,8 @@ from benchmarks.gaussian_posterior import condition, gaussian_prior
 from operators import BatchGenerator, MultiCoilMRI, ParallelBeamCT
 from operators.gaussian import gain_product, lanczos_sqrt, nearest_fit
 from samplers import daps, dds, mmps, pula, red_diff, split_gibbs
-from tests import test_sampler_formulas as box
-from tests.test_sampler_formulas import SDE, SIGMA_Y, SIZE, STEPS, A, Noise
+from tests.samplers import test_formulas as box
+from tests.samplers.test_formulas import SDE, SIGMA_Y, SIZE, STEPS, A, Noise
 
 # measured positions only, as real parts and then imaginary ones of the operator's y
 NUMBERS = 2 * box.SIDE**2
