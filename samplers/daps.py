@@ -32,23 +32,39 @@ def daps(
     cg_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """x0 ~ p(y | x0) N(x0; x_ode, sigma^2); x = x0 + sigma' z.
+    """Decoupled annealing posterior sampling, DAPS (Zhang et al., CVPR 2025, algorithm 1).
+
+    At each noise level x0 ~ p(y | x0) N(x0; x_ode, sigma^2), then x = x0 + sigma' z.
 
     x_ode is where the probability-flow ODE leads from x, and sigma^2 stands for the covariance of
-    the clean image given x. After Zhang et al., CVPR 2025 (algorithm 1); what their Langevin steps
-    for x0 approximate is drawn exactly, by perturb and solve. Calls: `num_steps` times
-    `inner_steps`.
+    the clean image given x. What the paper's Langevin steps for x0 approximate is drawn exactly, by
+    perturb and solve. Calls: `num_steps` times `inner_steps`.
 
-    Args: as `samplers.dds`, but
-
-        rng: draws the start's noise, then each step's two for x0, and z.
-        start_sigma: first level; None: `START_SIGMA`, or the network's largest if that is lower.
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        rng: one generator per sample; draws the noise of the start, then each step's two for x0,
+            and z.
+        num_steps: number of geometric noise levels from `start_sigma` to `end_sigma`.
+        initial: ``(B, *domain_shape)`` images to which the first noise is added; None: D^-1 A^H y
+            (`LinearOperator.correct` of zeros).
+        start_sigma: first level; None: `START_SIGMA`, or sigma_max if that is lower.
+        end_sigma: last noise level; None: sigma_min.
+        sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
+            the imaginary part each), of all samples or of each ``(B,)``.
         inner_steps: Euler steps of the ODE, 1 or more.
+        cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
+        callback: called after each step with (step, sigma, x0); of different levels the largest.
 
     Returns:
         ``(B, *domain_shape)``: the last x0.
 
-    Raises: as `samplers.dds`; ValueError, too, for fewer `inner_steps`.
+    Raises:
+        ValueError: levels that the network does not know, or fewer than two,
+            or no `inner_steps`.
+        NonFiniteError: some images became NaN or infinite; the others are in it.
     """
     if inner_steps < 1:
         raise ValueError(f"expected inner_steps of 1 or more, got {inner_steps}")

@@ -39,7 +39,10 @@ def mmps(
     max_products: int = MAX_PRODUCTS,
     callback: Callback | None = None,
 ) -> Tensor:
-    """x0 ~ N(D, V) given y; then x' ~ q(x' | x, x0), exact where the prior is Gaussian.
+    """Posterior samples by moment matching, MMPS (Rozet et al., NeurIPS 2024), with its covariance.
+
+    Each noise level has a draw of the clean image, x0 ~ N(D, V) given y, and a step to the next
+    level, x' ~ q(x' | x, x0). With an exact score of a Gaussian prior both are exact.
 
     D = E[x_0 | x] and V = sigma^2 dD/dx are mean and covariance of the clean image given the noisy
     one (Tweedie's formulas of first and second order). A sample of that Gaussian given y = A x_0 +
@@ -58,19 +61,33 @@ def mmps(
     Jacobian that the tolerance asks for, each about two calls. Needs several times the memory of
     the others, and a score that autograd can go through.
 
-    Args: as `samplers.dds`, but
-
-        rng: draws the start's noise, then each step's z, z', z''.
-        num_steps: geometric noise levels from `start_sigma` to `end_sigma`.
-        start_sigma: first level; None: `START_SIGMA`, or the network's largest if that is lower.
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        rng: one generator per sample; draws the noise of the start, then each step's z, z', z''.
+        num_steps: number of geometric noise levels from `start_sigma` to `end_sigma`.
+        initial: ``(B, *domain_shape)`` images to which the first noise is added; None: D^-1 A^H y
+            (`LinearOperator.correct` of zeros).
+        start_sigma: first level; None: `START_SIGMA`, or sigma_max if that is lower.
+        end_sigma: last noise level; None: sigma_min.
+        sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
+            the imaginary part each), of all samples or of each ``(B,)``.
         tolerance: both iterations end where a further product changes the image by less than this
-            part of the level's noise (root mean square).
-        max_products: Jacobian products for V^(1/2) z, and as many for the data, at most in a step.
+            fraction of the level's noise (root mean square).
+        max_products: largest number of Jacobian products of a step for V^(1/2) z, and as many for
+            the data.
+        callback: called after each step with (step, sigma, x0); of different levels the largest.
 
     Returns:
         ``(B, *domain_shape)``: the last x0; without noise the nearest image that fits the data.
 
-    Raises: as `samplers.dds`; RuntimeError under `torch.inference_mode`.
+    Raises:
+        ValueError: levels that the network does not know, or fewer than two,
+            or a `tolerance` or `max_products` out of range.
+        NonFiniteError: some images became NaN or infinite; the others are in it.
+        RuntimeError: under `torch.inference_mode`.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("expected to run without torch.inference_mode: mmps needs gradients")

@@ -34,27 +34,44 @@ def pula(
     cg_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """x += gamma M (s(x) + A^H (y - A x) / sigma_y^2) + sqrt(2 gamma) M^(1/2) z at each level.
+    """Preconditioned unadjusted Langevin algorithm (Blumenthal et al., arXiv 2512.05791).
+
+    At each noise level, `inner_steps` times x += gamma M (s(x) + A^H (y - A x) / sigma_y^2) +
+    sqrt(2 gamma) M^(1/2) z.
 
     M = (A^H A / sigma_y^2 + 1 / sigma^2)^-1, so that one gamma suits every level, operator and
-    noise; the noise M^(1/2) z is by perturb and solve, M (A^H z' / sigma_y + z / sigma). After
-    Blumenthal et al. (arXiv 2512.05791). M v is `denoise.data_step` of a residual, which is defined
-    without noise, too: measured parts are then kept on the data. At a high level the density is
-    that of noisy images given the data as if they were clean, which is the posterior's only as
-    sigma goes to 0. Calls: `num_steps` times `inner_steps`.
+    noise; the noise M^(1/2) z is by perturb and solve, M (A^H z' / sigma_y + z / sigma). M v is
+    `denoise.data_step` of a residual, which is defined without noise, too: measured parts are then
+    kept on the data. At a high level the density is that of noisy images given the data as if they
+    were clean, which is the posterior's only as sigma goes to 0. Calls: `num_steps` times
+    `inner_steps`.
 
-    Args: as `samplers.dds`, but
-
-        rng: draws the start's noise, then each step's z, z'.
-        start_sigma: first level; None: the network's largest.
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        rng: one generator per sample; draws the noise of the start, then each step's z, z'.
+        num_steps: number of geometric noise levels from `start_sigma` to `end_sigma`.
+        initial: ``(B, *domain_shape)`` images to which the first noise is added; None: D^-1 A^H y
+            (`LinearOperator.correct` of zeros).
+        start_sigma: first level; None: sigma_max.
+        end_sigma: last noise level; None: sigma_min.
+        sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
+            the imaginary part each), of all samples or of each ``(B,)``.
         step: gamma, above 0 and below 2; the variance is too large by about a quarter of it where
             the posterior is as narrow as M.
-        inner_steps: steps a level, 1 or more.
+        inner_steps: steps at each level, 1 or more.
+        cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
+        callback: called after each step with (step, sigma, x); of different levels the largest.
 
     Returns:
         ``(B, *domain_shape)``: the last x; noise of sigma_min is in it.
 
-    Raises: as `samplers.dds`; ValueError, too, for another `step` or `inner_steps`.
+    Raises:
+        ValueError: levels that the network does not know, or fewer than two,
+            or a `step` or `inner_steps` out of range.
+        NonFiniteError: some images became NaN or infinite; the others are in it.
     """
     if not 0 < step < 2 or inner_steps < 1:
         raise ValueError(

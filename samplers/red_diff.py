@@ -34,24 +34,37 @@ def red_diff(
     step: float = LEARNING_RATE,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Adam on |A x - y|^2 / (2 |A|^2) + lambda sigma <e, x>, e = (x - E[x0 | x + sigma z]) / sigma.
+    """Variational fit by denoising, RED-diff (Mardani et al., ICLR 2024, algorithm 1).
 
-    e, which counts as a constant, is the noise that the network sees beyond z. After Mardani et
-    al., ICLR 2024 (algorithm 1, with the weight lambda sigma that they found best), in sigma space;
-    the learning rate falls linearly to 0. A variational fit of one point, not a sample of the
-    posterior. A network call a step.
+    Adam on |A x - y|^2 / (2 |A|^2) + lambda sigma <e, x>, e = (x - E[x0 | x + sigma z]) / sigma.
 
-    Args: as `samplers.dds`, but
+    e, which counts as a constant, is the noise that the network sees beyond z. The weight lambda
+    sigma is the one that the paper found best, here in sigma space; the learning rate falls
+    linearly to 0. A variational fit of one point, not a sample of the posterior. A network call a
+    step.
 
-        rng: draws each step's z.
-        start_sigma: first level; None: `START_SIGMA`, or the network's largest if that is lower.
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        rng: one generator per sample; draws each step's z.
+        num_steps: number of geometric noise levels from `start_sigma` to `end_sigma`, with one
+            network call each.
+        initial: ``(B, *domain_shape)`` images to start from; None: D^-1 A^H y
+            (`LinearOperator.correct` of zeros).
+        start_sigma: first level; None: `START_SIGMA`, or sigma_max if that is lower.
+        end_sigma: last noise level; None: sigma_min.
         strength: lambda.
         step: learning rate, in units of the image.
+        callback: called after each step with (step, sigma, x); of different levels the largest.
 
     Returns:
         ``(B, *domain_shape)`` images.
 
-    Raises: as `samplers.dds`.
+    Raises:
+        ValueError: levels that the network does not know, or fewer than two.
+        NonFiniteError: some images became NaN or infinite; the others are in it.
     """
     watch = Watch(rng, callback)
     x = first_image(operator, y, initial)

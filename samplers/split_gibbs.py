@@ -33,25 +33,39 @@ def split_gibbs(
     cg_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """z ~ p(y | z) N(z; x, rho^2), then x ~ p(x) N(z; x, rho^2), with rho falling.
+    """Split Gibbs sampling: PnP-DM (Wu et al.) and DPnP (Xu & Chi), both NeurIPS 2024.
+
+    z ~ p(y | z) N(z; x, rho^2), then x ~ p(x) N(z; x, rho^2), with rho falling.
 
     The first exactly, z = data step from x + rho z' with y + sigma_y z''; the second is what a
     diffusion model does: it takes z for an image with noise of level rho, and goes back from there
-    in `inner_steps` ancestral steps. x is then of the posterior for data with noise of
-    sigma_y^2 + rho^2 A A^H. After Wu et al. (PnP-DM, NeurIPS 2024) and Xu & Chi (DPnP, NeurIPS
-    2024). Calls: `num_steps` times `inner_steps`.
+    in `inner_steps` ancestral steps. x is then of the posterior for data with noise of sigma_y^2 +
+    rho^2 A A^H. Calls: `num_steps` times `inner_steps`.
 
-    Args: as `samplers.dds`, but
-
-        rng: draws each step's z', z'', then the prior step's noise.
-        start_sigma: first coupling rho; None: `START_SIGMA`, or the network's largest.
-        end_sigma: last coupling; None: `END_SIGMA`, or the network's smallest.
-        inner_steps: levels from rho to the network's smallest, 2 or more.
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        rng: one generator per sample; draws each step's z', z'', then the noise of the prior step.
+        num_steps: number of geometric couplings rho from `start_sigma` to `end_sigma`.
+        initial: ``(B, *domain_shape)`` images to start from; None: D^-1 A^H y
+            (`LinearOperator.correct` of zeros).
+        start_sigma: first coupling; None: `START_SIGMA`, or sigma_max if that is lower.
+        end_sigma: last coupling; None: `END_SIGMA`, or sigma_min if that is higher.
+        sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
+            the imaginary part each), of all samples or of each ``(B,)``.
+        inner_steps: levels from rho to sigma_min, 2 or more.
+        cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
+        callback: called after each step with (step, sigma, x); of different levels the largest.
 
     Returns:
         ``(B, *domain_shape)``: the last x.
 
-    Raises: as `samplers.dds`; ValueError, too, for fewer `inner_steps`.
+    Raises:
+        ValueError: levels that the network does not know, or fewer than two,
+            or fewer than two `inner_steps`.
+        NonFiniteError: some images became NaN or infinite; the others are in it.
     """
     if inner_steps < 2:
         raise ValueError(f"expected inner_steps of 2 or more, got {inner_steps}")
