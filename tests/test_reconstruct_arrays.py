@@ -341,3 +341,15 @@ def test_errors_come_before_the_network(measurement, changes, message):
     arguments = {"prior": Prior(unused, PRIOR.sde)} | changes
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
         reconstruct(measurement, **arguments)
+
+
+def test_estimated_maps_are_not_trusted_like_given_ones(monkeypatch):
+    maps = coil_sensitivities(3, SIDE, SIDE).astype(np.complex64)
+    kspace = kspace_of(maps * images(1)[0]) * lines()
+    # the estimate sees the edges of so small an image
+    monkeypatch.setattr("evaluation.own.kspace.kspace_noise", lambda k: torch.zeros(len(k)))
+    options = FEW | {"sigma_y": None}
+    given, estimated = (reconstruct(kspace, maps=m, **options) for m in (maps, None))
+    assert given.sigma_y == 0
+    assert estimated.sigma_y == pytest.approx(0.005 * estimated.scale)
+    assert reconstruct(kspace, **FEW).sigma_y == 0  # as it was said

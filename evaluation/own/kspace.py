@@ -78,7 +78,9 @@ class KspaceInput(Input):
         kspace, masks, noise, maps = (
             None if part[0] is None else torch.stack(part) for part in zip(*parts, strict=True)
         )
-        return mri_problem(kspace, masks[:, None], maps, noise=noise)
+        return mri_problem(
+            kspace, masks[:, None], maps, noise=noise, estimated_maps=self._estimates_maps
+        )
 
     def holdout(self, item: int, part: float, seed: int) -> HoldOut:
         """K-space without some lines or points outside its centre, which are to be predicted.
@@ -100,7 +102,11 @@ class KspaceInput(Input):
         kept = mask & ~held
         maps = self._maps(kspace * kept, item)
         problem = mri_problem(
-            kspace[None], kept[None, None], None if maps is None else maps[None], noise=noise[None]
+            kspace[None],
+            kept[None, None],
+            None if maps is None else maps[None],
+            noise=noise[None],
+            estimated_maps=self._estimates_maps,
         )
         operator = type(problem.operator)(held[None, None], problem.operator.sens_maps)
         count = 2 * len(kspace) * int(held.sum())
@@ -118,6 +124,10 @@ class KspaceInput(Input):
         # cropping leaves the level of white noise as it is, but fills exact zeros with leakage
         noise = kspace_noise(measured[None])[0]
         return *crop_readout(measured, full, self.image_shape), noise
+
+    @property
+    def _estimates_maps(self) -> bool:
+        return self.sens_maps is None and self.facts["coils"] > 1
 
     def _maps(self, kspace: Tensor, item: int) -> Tensor | None:
         """Coil maps ``(C, H, W)`` or several sets ``(S, C, H, W)``; None for one coil."""

@@ -231,7 +231,7 @@ def _kspace_problem(config: ConfigDict, measurement: Measurement, b: int) -> Inv
         noise = torch.maximum(noise, kspace_noise(y))
     known = len(y[0]) == 1 or config.operator.get("maps") == "known"
     maps = operator.sens_maps if known else _estimated(y[0])[None]
-    return mri_problem(y, operator.mask, maps, noise=noise)
+    return mri_problem(y, operator.mask, maps, noise=noise, estimated_maps=not known)
 
 
 def _estimated(kspace: Tensor) -> Tensor:

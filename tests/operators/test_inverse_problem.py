@@ -44,6 +44,19 @@ def test_a_problem_is_the_measurement_in_other_variables(coils):
     assert float(x[inside].angle().abs().mean()) < 0.15  # nearly real and positive
 
 
+def test_what_estimated_maps_leave_unexplained_counts_as_noise():
+    maps = torch.from_numpy(coil_sensitivities(3, 32, 32)).to(torch.complex64)[None]
+    kspace = 40 * fft2c(maps * torch.from_numpy(image()))
+    mask = torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    quiet, loud = torch.tensor([0.0]), torch.tensor([4.0])
+    found = [
+        float(mri_problem(kspace, mask, maps, noise=noise, estimated_maps=estimated).noise)
+        for noise, estimated in ((quiet, False), (quiet, True), (loud, False), (loud, True))
+    ]
+    assert found[:2] == [0.0, pytest.approx(0.005)]
+    assert found[2] == found[3] > 0.05
+
+
 def test_pixels_that_no_coil_sees_are_zero():
     maps = torch.ones(1, 1, 8, 8, dtype=torch.complex64)
     maps[..., :3] = 0
