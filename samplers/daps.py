@@ -10,7 +10,7 @@ from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 50  # noise levels where none are asked for
-SPREAD = "samples spread less than the posterior"  # docs/calibration.md
+SPREAD = "samples spread more than the posterior"  # docs/calibration.md
 START_SIGMA = 10.0  # at most
 INNER_STEPS = 5  # network calls of the ODE, the paper's
 

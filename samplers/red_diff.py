@@ -11,7 +11,7 @@ from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 200  # noise levels where none are asked for
-SPREAD = "samples are one fitted image with some noise of the fit: they hardly spread"
+SPREAD = "samples are one fitted image: they hardly spread"  # docs/calibration.md
 START_SIGMA = 1.0  # at most
 WEIGHT, LEARNING_RATE = 0.25, 0.02  # lambda, the paper's; an image in [0, 1] moves so much
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam, the paper's

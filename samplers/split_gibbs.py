@@ -10,7 +10,7 @@ from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 50  # coupling levels where none are asked for
-SPREAD = "samples spread about as the posterior, with too much near the last coupling's length"
+SPREAD = "samples spread less than the posterior"  # docs/calibration.md
 START_SIGMA = 10.0  # at most, of the coupling
 END_SIGMA = 0.05  # at least, of the coupling: a chain moves by about this in a step
 INNER_STEPS = 6  # network calls of the prior step
@@ -52,7 +52,7 @@ def split_gibbs(
         initial: ``(B, *domain_shape)`` images to start from; None: D^-1 A^H y
             (`LinearOperator.correct` of zeros).
         start_sigma: first coupling; None: `START_SIGMA`, or sigma_max if that is lower.
-        end_sigma: last coupling; None: `END_SIGMA`, or sigma_min if that is higher.
+        end_sigma: last coupling; None: `END_SIGMA`, or 2 sigma_min if that is higher.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
         inner_steps: levels from rho to sigma_min, 2 or more.
