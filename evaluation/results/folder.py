@@ -220,7 +220,7 @@ class Results:
             for row in read_rows(folder)
             if row["key"] in stored or self._part_images(row["key"]) is not None
         }
-        self.publish()
+        self._publish()
 
     def add(self, key: str, image: np.ndarray, row: Mapping, std: np.ndarray | None = None) -> None:
         """Store a finished slice: its images first, then its row.
@@ -253,6 +253,10 @@ class Results:
 
     def publish(self) -> None:
         """Rewrite metrics.csv and failures.csv from the outcomes of all processes so far."""
+        with locked(self.folder / WRITE_LOCK):  # or outcomes gathered meanwhile would be lost
+            self._publish()
+
+    def _publish(self) -> None:
         failures = read_failures(self.folder)
         rows = to_csv(read_rows(self.folder), COLUMNS)
         write_atomically(self.folder / "metrics.csv", rows)
@@ -277,10 +281,13 @@ class Results:
             if fresh and {*done, *outcomes}.issuperset(self.keys):
                 (self.folder / "volumes.csv").unlink(missing_ok=True)
                 rewrite(self.folder, done, self._part_images)
-                self.publish()
+                self._publish()
                 for key in fresh:
                     self._part(key, ".npz").unlink(missing_ok=True)
                     self._part(key, ".json").unlink(missing_ok=True)
+            for key in stored_keys(self.folder):  # the same slice, stored by another process
+                if not self._part(key, ".json").exists():
+                    self._part(key, ".npz").unlink(missing_ok=True)
             if self.parts.is_dir() and not any(self.parts.iterdir()):
                 with suppress(OSError):  # another process has just written into it
                     self.parts.rmdir()

@@ -1,13 +1,14 @@
 """The results folder: images, rows and temporary files, whole or not at all."""
 
+import multiprocessing
 import os
 import time
 
 import numpy as np
 import pytest
 
-from datasets.files import ABANDONED, remove_abandoned, replacing, write_atomically
-from evaluation.results.folder import Results, read_rows
+from datasets.files import ABANDONED, locked, remove_abandoned, replacing, write_atomically
+from evaluation.results.folder import WRITE_LOCK, Results, read_rows
 from evaluation.results.recon_file import open_reconstructions, read_images, rewrite
 from evaluation.results.volumes import volume_of
 from evaluation.run.shards import Shard
@@ -87,6 +88,38 @@ def test_who_gathers_writes_the_rows_of_all(tmp_path):
         ("b", "2.0"),
     ]
     assert {key: image.mean() for key, image in read_images(tmp_path).items()} == {"a": 0, "b": 1}
+
+
+def test_images_of_a_slice_that_another_process_gathered_meanwhile_are_removed(tmp_path):
+    """Of the same slice: images, [gathered], row, which is what whoever gathers removes last."""
+    ours, theirs = (Results(tmp_path, "{}", keys=["a"], alone=False) for _ in range(2))
+    ours.add("a", np.zeros((2, 2), np.float32), {"psnr": 1.0})
+    real = theirs._write_outcome
+
+    def write_outcome(*given):
+        real(*given)
+        images = next((tmp_path / "parts").glob("*.npz"))
+        content = images.read_bytes()
+        ours.gather()
+        write_atomically(images, content)
+
+    theirs._write_outcome = write_outcome
+    theirs.add("a", np.zeros((2, 2), np.float32), {"psnr": 1.0})
+    theirs.gather()
+    assert not (tmp_path / "parts").exists()
+    assert list(read_images(tmp_path)) == ["a"]
+
+
+def test_rows_are_not_published_while_another_process_gathers(tmp_path):
+    """It may have read them before they were gathered, and would then write too few."""
+    results = Results(tmp_path, "{}", keys=["a"], alone=False)
+    process = multiprocessing.get_context("fork").Process(target=results.publish)
+    with locked(tmp_path / WRITE_LOCK):
+        process.start()
+        process.join(0.3)
+        assert process.is_alive()
+    process.join(60)
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize(
