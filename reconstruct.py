@@ -49,6 +49,7 @@ from evaluation.own.last_level import (
     find_last_level,
     with_last_level,
 )
+from evaluation.own.noise_factor import check_noise_way, find_noise_factor, noise_by_held_out
 from evaluation.own.validation import check_part
 from evaluation.own.validation import validate as run_validation
 from evaluation.run.batching import choose_size
@@ -84,6 +85,10 @@ class Result:
         failures: number of a slice -> error message; such images are NaN.
         validation: prediction errors of left-out parts, of this and of other methods
             (`evaluation.own.validation.validate`); None if it was not asked for.
+        last_level: how well left-out views are predicted by noise level
+            (`evaluation.own.last_level.find_last_level`); None if the noise decided.
+        noise_level: how well left-out points are predicted by noise
+            (`evaluation.own.noise_factor.find_noise_factor`); None if it was estimated or given.
     """
 
     image: np.ndarray | Tensor
@@ -97,6 +102,7 @@ class Result:
     failures: dict[int, str]
     validation: dict | None = None
     last_level: dict | None = None
+    noise_level: dict | None = None
 
     def __repr__(self) -> str:
         kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)
@@ -123,6 +129,7 @@ def reconstruct(
     validate: float = 0.0,
     choose: Mapping[str, Sequence[float]] | None = None,
     last_level: str = "",
+    noise_level: str = "",
 ) -> Result:
     """Reconstruct images from k-space, sinograms, or the measurement of any linear operator.
 
@@ -175,6 +182,10 @@ def reconstruct(
             up to three slices, is predicted best (20 network calls each; it sees errors of the
             model, too, such as beam hardening). "": "held_out" for sinograms of ten views or more,
             "noise" else.
+        noise_level: how the noise of k-space is found if `sigma_y` is None: "estimated", from its
+            quietest part, or "held_out", the part of that estimate with which a tenth of the
+            points, left out of up to three slices, is predicted best (20 network calls each for two
+            to five candidates). "": "held_out" where points were measured one by one.
 
     Returns:
         A `Result`.
@@ -188,6 +199,7 @@ def reconstruct(
     choose = dict(choose or {})
     check_part(validate, choose, sampling)
     check_way(last_level)
+    check_noise_way(noise_level)
     opened, axes = open_array(measurement, mask=mask, maps=maps, angles=angles, operator=operator)
     unknown = operator is not None and operator[0].noise(opened.y[:1]) is None
     if unknown and sigma_y is None and sampling.uses_noise:
@@ -196,12 +208,16 @@ def reconstruct(
             "free of noise; say so with sigma_y=0, or give the noise's standard deviation"
         )
     held_out = by_held_out(last_level, opened, sampling, choose)
+    by_points = noise_by_held_out(noise_level, opened, sampling)
     prior = default_prior(opened.is_complex) if prior is None else prior
     prior, device = _open_prior(prior, device, precision, measurement)
     check_prior(prior, opened)
     for note in opened.notes:
         warnings.warn(note, stacklevel=2)
-    validation = found = None
+    validation = factor = found = None
+    if by_points:
+        factor = find_noise_factor(opened, prior, seed=seed, device=device)
+        sampling = sampling._replace(noise_factor=factor["factor"])
     if held_out:
         found = find_last_level(opened, sampling, prior, seed=seed, device=device)
         sampling = with_last_level(sampling, found)
@@ -236,6 +252,7 @@ def reconstruct(
         failures=solution.failures,
         validation=validation,
         last_level=found,
+        noise_level=factor,
     )
 
 

@@ -92,6 +92,10 @@ class InverseProblem(NamedTuple):
         noise = sigma_y / torch.where(self.scale > 0, self.scale, 1.0)
         return self._replace(operator=operator, y=y, noise=noise)
 
+    def scale_noise(self, factor: float) -> "InverseProblem":
+        """The problem with `factor` times the noise level."""
+        return self._replace(noise=factor * self.noise)
+
     def to(self, device: torch.device | str) -> "InverseProblem":
         """A copy whose tensors are on `device`."""
         return InverseProblem(*(None if part is None else part.to(device) for part in self))

@@ -21,7 +21,7 @@ from operators import (
 )
 from operators.batch import expand
 from reconstruct import Prior, reconstruct
-from sde import VESDE
+from sde import VESDE, score_function
 from tests.conftest import ROOT
 from tests.helpers.data_writers import coil_sensitivities
 from tests.helpers.reconstruct_inputs import image, kspace_of, lines, phase, write_prior
@@ -286,6 +286,25 @@ def test_a_denoiser_in_a_scores_place_is_noticed():
     prior = Prior(lambda x, sigma: F.avg_pool2d(x, 3, 1, 1), VESDE(0.01, 1.0))
     with pytest.raises(ValueError, match=r"predicts='x0'\) makes a prior of it"):
         reconstruct(kspace_of(images(1)[0]), **FEW | {"prior": prior})
+
+
+def test_a_prior_of_complex_images_may_be_given_as_an_object():
+    """Its score takes no real images, with which a score is told from a denoiser."""
+
+    class Parts(torch.nn.Module):
+        num_channels = 2
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, sigma):
+            return (shrink(x, sigma) - x) / expand(sigma, x) ** 2
+
+    joint = Prior(score_function(Parts()), PRIOR.sde)
+    kspace = kspace_of(images(1)[0])
+    result = reconstruct(kspace, **FEW | {"prior": joint})
+    np.testing.assert_allclose(result.image, reconstruct(kspace, **FEW).image, rtol=1e-4, atol=1)
 
 
 K = np.ones((8, 8), np.complex64)

@@ -78,6 +78,11 @@ class Input:
     is_complex: bool = False
     largest_batch: int | None = None
 
+    @property
+    def by_points(self) -> bool:
+        """Whether points of k-space were measured one by one, not lines from end to end."""
+        return False
+
     def problem(self, items: Sequence[int]) -> InverseProblem:
         """Inverse problem of a batch of slices.
 

@@ -39,6 +39,7 @@ class Sampling(NamedTuple):
             complex y that of the real and of the imaginary part each); 0: no noise; None: estimated
             from the measurement.
         options: further keywords of the sampler.
+        noise_factor: by which an estimate of the noise is multiplied.
     """
 
     sampler: str
@@ -46,6 +47,7 @@ class Sampling(NamedTuple):
     num_samples: int
     sigma_y: float | None
     options: dict
+    noise_factor: float = 1.0
 
     @property
     def uses_noise(self) -> bool:
@@ -210,8 +212,10 @@ def sample(
 
 
 def with_noise(known: Noisy, sampling: Sampling) -> Noisy:
-    """The problem (or hold-out) with the noise level that is given, if one is."""
-    return known if sampling.sigma_y is None else known.with_noise(sampling.sigma_y)
+    """The problem (or hold-out) with the noise level that is given, or a part of the estimate."""
+    if sampling.sigma_y is None:
+        return known.scale_noise(sampling.noise_factor)
+    return known.with_noise(sampling.sigma_y)
 
 
 def noise_origin(opened: Input, sampling: Sampling) -> str:
@@ -220,7 +224,10 @@ def noise_origin(opened: Input, sampling: Sampling) -> str:
         return f"not used by {sampling.sampler}"
     if sampling.sigma_y is not None:
         return "given" if sampling.sigma_y else "none: sampler.sigma_y is 0"
-    return "none: simulated without" if opened.kind == "images" else "estimated"
+    if opened.kind == "images":
+        return "none: simulated without"
+    factor = sampling.noise_factor
+    return "estimated" if factor == 1 else f"estimated, times {factor:g} by held-out points"
 
 
 def describe(sampling: Sampling) -> str:

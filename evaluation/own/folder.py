@@ -33,6 +33,12 @@ from evaluation.own.last_level import (
     find_last_level,
     with_last_level,
 )
+from evaluation.own.noise_factor import (
+    check_noise_way,
+    describe_noise_factor,
+    find_noise_factor,
+    noise_by_held_out,
+)
 from evaluation.own.output import Part, write_results
 from evaluation.own.validation import check_part, read_choices, table, validate
 from evaluation.results.files import read_json
@@ -74,12 +80,15 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     choices = read_choices(config.choose, sampling)
     check_part(config.validate, choices, sampling)
     check_way(config.last_level)
+    check_noise_way(config.noise_level)
     if config.prior:
         resolve_prior(config.prior)  # so that a wrong name is found before the input is read
     opened = open_input(source, config)
     settings = describe_settings(config, source, opened, sampling)
     held_out = by_held_out(config.last_level, opened, sampling, choices)
     settings.last_level = "held_out" if held_out else "noise"
+    by_points = noise_by_held_out(config.noise_level, opened, sampling)
+    settings.noise_level = "held_out" if by_points else "estimated"
     prior = read_prior(settings, device)
     check_prior(prior, opened)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
@@ -111,8 +120,10 @@ def _reconstruct_missing(
     for folder in (out, parts):
         remove_abandoned(folder, older=0)
     write_atomically(out / "config.json", configs.to_json(settings))
-    validation = None
-    found = None
+    validation = factor = found = None
+    if settings.noise_level == "held_out":
+        factor = _find_noise_factor(config, out / "noise_level.json", opened, prior, device)
+        sampling = sampling._replace(noise_factor=factor["factor"])
     if settings.last_level == "held_out":
         found = _find_last_level(config, out / "last_level.json", opened, sampling, prior, device)
         sampling = with_last_level(sampling, found)
@@ -156,9 +167,22 @@ def _reconstruct_missing(
     slices = [_load_part(_part(parts, item)) for item in items]
     if None in slices:
         raise ValueError(f"{parts}: slices have gone while others were done; run this again")
-    result = write_results(out, opened, slices, settings, sampling, validation, found)
+    result = write_results(out, opened, slices, settings, sampling, validation, found, factor)
     shutil.rmtree(parts)
     return result
+
+
+def _find_noise_factor(
+    config: ConfigDict, path: Path, opened: Input, prior: Prior, device: str
+) -> dict:
+    """Result of `find_noise_factor`, computed or read from its file, and printed."""
+    if path.is_file():
+        found = read_json(path)
+    else:
+        found = find_noise_factor(opened, prior, seed=config.seed, device=device)
+        write_atomically(path, json.dumps(found, indent=2) + "\n")
+    print(describe_noise_factor(found))
+    return found
 
 
 def _find_last_level(

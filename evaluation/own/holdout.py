@@ -53,6 +53,10 @@ class HoldOut(NamedTuple):
         operator, y = self.operator.without_weights(self.y)
         return self._replace(problem=self.problem.with_noise(sigma_y), operator=operator, y=y)
 
+    def scale_noise(self, factor: float) -> "HoldOut":
+        """A copy with `factor` times the noise level."""
+        return self._replace(problem=self.problem.scale_noise(factor))
+
     def to(self, device: torch.device | str) -> "HoldOut":
         """A copy whose tensors are on `device`."""
         moved = self.problem.to(device), self.operator.to(device), self.y.to(device)

@@ -66,6 +66,14 @@ class KspaceInput(Input):
     sets: int = 1
     image_shape: tuple[int, int] = (0, 0)
 
+    @property
+    def by_points(self) -> bool:
+        """Whether points of k-space were measured one by one, not lines from end to end."""
+        return not all(
+            any((mask == mask.any(axis, keepdim=True)).all() for axis in (0, 1))
+            for mask in self.masks
+        )
+
     def problem(self, items: Sequence[int]) -> InverseProblem:
         """Inverse problem of a batch of slices, without readout oversampling.
 

@@ -50,6 +50,7 @@ def write_results(
     sampling: Sampling,
     validation: dict | None = None,
     last_level: dict | None = None,
+    noise_level: dict | None = None,
 ) -> dict:
     """Write all files of a results folder; last the summary, which marks it as complete.
 
@@ -61,6 +62,7 @@ def write_results(
         sampling: choice of the sampler.
         validation: result of `evaluation.own.validation.validate`, if there is one.
         last_level: result of `evaluation.own.last_level.find_last_level`, if there is one.
+        noise_level: result of `evaluation.own.noise_factor.find_noise_factor`, if there is one.
 
     Returns:
         The summary.
@@ -118,6 +120,8 @@ def write_results(
     }
     if validation is not None:
         result["validation"] = validation
+    if noise_level is not None:
+        result["noise_level"] = noise_level
     if last_level is not None:
         result["last_level"] = last_level
     if opened.truth(0) is not None:
