@@ -32,21 +32,28 @@ _NAMES = {
 
 def _modules(net: NCSNpp) -> Iterator[nn.Module | str]:
     """The modules of `net` in the original's order of construction, which gives their index."""
-    yield net.embedding  # the original's module 0 holds the frequencies only
+    if isinstance(net.embedding, NoiseEmbedding):
+        yield net.embedding  # the original's module 0 holds the frequencies only
     yield net.embedding.dense1
     yield net.embedding.dense2
     yield net.input
     for level in net.down:
-        yield from level.blocks
+        for i, block in enumerate(level.blocks):
+            yield block
+            if level.attentions:
+                yield level.attentions[i]
         if level.downsample is not None:
             yield level.downsample
-            yield level.pyramid
+            if level.pyramid is not None:
+                yield level.pyramid
     yield net.middle.block1
     if net.middle.attention is not None:
         yield net.middle.attention
     yield net.middle.block2
     for level in net.up:
         yield from level.blocks
+        if level.attention is not None:
+            yield level.attention
         if level.upsample is not None:
             yield level.upsample
     yield net.output_norm
@@ -141,7 +148,7 @@ def ema_state(net: NCSNpp, state: dict[str, Tensor], shadow_params: list[Tensor]
         ValueError: the list has another number of entries than there are trainable parameters.
     """
     state = {name.removeprefix("module."): weight for name, weight in state.items()}
-    trainable = [name for name in original_names(net) if not name.startswith(f"{PREFIX}.0.")]
+    trainable = [name for name in original_names(net) if name != f"{PREFIX}.0.W"]
     if len(shadow_params) != len(trainable):
         raise ValueError(
             f"expected an EMA list of {len(trainable)} parameters, got {len(shadow_params)}; "

@@ -1,0 +1,36 @@
+"""UNet2DModel of Hugging Face's diffusers, an optional extra (pip install diffusers).
+
+Keywords are those of the folder's ``config.json``.
+"""
+
+from torch import Tensor, nn
+
+from models.foreign.strict import load
+
+NAME = "diffusers UNet2DModel"
+
+
+def build(keywords: dict, state: dict[str, Tensor]) -> nn.Module:
+    """A `UNet2DModel` whose call gives a tensor; see `models.foreign.build`."""
+    try:
+        from diffusers import UNet2DModel
+    except ImportError:
+        raise ImportError(
+            "format diffusers needs the package diffusers: pip install diffusers"
+        ) from None
+    net = UNet2DModel.from_config(keywords)
+    return Sample(load(net, state, NAME))
+
+
+class Sample(nn.Module):
+    """The tensor in a UNet2DModel's answer."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+        self.num_channels = net.config.in_channels
+        self.stride = 2 ** (len(net.config.block_out_channels) - 1)
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """``(B, C, H, W)`` and timesteps ``(B,)`` to ``(B, C, H, W)``."""
+        return self.net(x, timesteps, return_dict=False)[0]
