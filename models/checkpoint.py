@@ -28,7 +28,7 @@ from datasets.files import replacing
 from models import create_model
 from models.allocator import keep_freed_memory
 from models.original import ema_state, translate_state
-from sde import VESDE, Prior, score_function
+from sde import VESDE, Prior, create_sde, parametrise, score_function
 
 FORMAT = "score-priors/1"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -213,12 +213,15 @@ def import_original(path: str | Path, out: str | Path, config: ConfigDict) -> No
     averaged = ema_state(net, state, list(average["shadow_params"]))
     config, step = config.copy_and_resolve_references(), int(original.get("step", 0))
     config.training.num_steps = step  # the original training is finished
-    payload = {
-        "config": config.to_dict(),
-        "model": translate_state(net, state),
-        "ema": translate_state(net, averaged),
-        "step": step,
-    }
+    whole = parametrise(net, config.sde)
+    prefix = next(name for name, module in whole.named_modules() if module is net)
+    prefix += "." if prefix else ""
+
+    def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"{prefix}{name}": value for name, value in translate_state(net, state).items()}
+
+    payload = {"config": config.to_dict(), "model": ours(state), "ema": ours(averaged)}
+    payload["step"] = step
     save(out, payload)
 
 
@@ -302,9 +305,9 @@ def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE, nn.Module]:
     try:
         config = ConfigDict(payload["config"])
         config.data.get("flip")
-        sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
+        sde = create_sde(config.sde).ve
         _check_size(config, payload["ema"])
-        net = create_model(config)
+        net = parametrise(create_model(config), config.sde)
     except Exception as error:  # the values come from a file and may be anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
@@ -391,8 +394,8 @@ def describe(name_or_path: str | Path) -> str:
     payload = load(path)
     millions = sum(weight.numel() for weight in payload["ema"].values()) / 1e6
     size = "a small network of " if millions < FEW_MILLIONS else ""
-    sde = payload["config"]["sde"]
-    levels = f"noise levels {sde['sigma_min']:g} to {sde['sigma_max']:g}"
+    sde = create_sde(payload["config"]["sde"]).ve
+    levels = f"noise levels {sde.sigma_min:.3g} to {sde.sigma_max:.3g}"
     return f"{path.name}: {size}{millions:.2g} million parameters, {levels}"
 
 
