@@ -84,11 +84,9 @@ def get_config(size: str = "1") -> ConfigDict:
     training.num_steps = 2_500_000  # optimiser steps
     training.shuffle = True  # a new order each epoch
     training.init = ""  # start from a prior's weights: its name, run or file; "": random weights
-    # "log_normal" (EDM): log sigma of images in [-1, 1] is normal with these mean and standard
-    # deviation; "sde": levels at times that are uniform
-    training.levels = "sde"
-    training.level_mean = -1.2
-    training.level_std = 1.2
+    training.levels = "sde"  # at uniform times; or "log_normal": as by Karras et al. (2022)
+    training.level_mean = -1.2  # log_normal: mean of log sigma, for images in [-1, 1]
+    training.level_std = 1.2  # log_normal: standard deviation of log sigma
     training.weight_sigma = 0.0  # weight of the loss: 1 + sigma / this; 0: weight 1 as in the study
     training.log_every = 100  # steps between rows of the log
     training.checkpoint_every = 5_000  # steps

@@ -1,11 +1,14 @@
 """UNet2DModel of Hugging Face's diffusers, an optional extra (pip install diffusers).
 
-Keywords are those of the folder's ``config.json``.
+Keywords are those of the folder's ``config.json``, and `scheduler`, the content of its
+``scheduler_config.json``, which tells levels and prediction.
 """
+
+import inspect
 
 from torch import Tensor, nn
 
-from models.foreign.strict import load
+from models.foreign.strict import check_keywords, load
 
 NAME = "diffusers UNet2DModel"
 
@@ -18,8 +21,11 @@ def build(keywords: dict, state: dict[str, Tensor]) -> nn.Module:
         raise ImportError(
             "format diffusers needs the package diffusers: pip install diffusers"
         ) from None
-    net = UNet2DModel.from_config(keywords)
-    return Sample(load(net, state, NAME))
+    own = {name: value for name, value in keywords.items() if not name.startswith("_")}
+    if own.get("num_class_embeds") or own.get("class_embed_type"):
+        raise ValueError(f"expected an unconditional {NAME}, got one with classes")
+    check_keywords(own, inspect.signature(UNet2DModel.__init__).parameters, NAME)
+    return Sample(load(UNet2DModel(**own), state, NAME))
 
 
 class Sample(nn.Module):

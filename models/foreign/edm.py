@@ -23,10 +23,7 @@ FIXED = {
     "label_dropout": (),
     "dropout": (),
     "use_fp16": (),
-    "sigma_min": (),  # of preconditionings: the range is said beside the keywords
-    "sigma_max": (),
-    "class_name": (),
-    "training_mode": (),
+    "img_channels": (),  # the state dict tells
 }
 EPS_SONG, EPS_DHARIWAL = 1e-6, 1e-5
 

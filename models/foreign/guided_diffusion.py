@@ -1,8 +1,10 @@
 """The U-Net of guided-diffusion (Dhariwal & Nichol, NeurIPS 2021), unconditional.
 
 Keywords are those of the original's `UNetModel`; `attention_resolutions` holds downsampling
-factors. Of a network with learnt variance, the second half of the output channels is that variance.
-Attributes have the original's names, those of the state dict.
+factors. Those of its diffusion, `noise_schedule` ("linear", the default, or "cosine"),
+`diffusion_steps` (1000), `rescale_timesteps` and `predict_xstart`, tell the levels. Of a network
+with learnt variance, the second half of the output channels is that variance. Attributes have the
+original's names, those of the state dict.
 """
 
 from collections.abc import Sequence
@@ -30,10 +32,15 @@ FIXED = {
 
 def build(keywords: dict, state: dict[str, Tensor]) -> nn.Module:
     """A `UNet`; see `models.foreign.build`."""
-    heads = keywords.get("num_heads", 1)
-    up = keywords.get("num_heads_upsample", -1)
+    heads, up = keywords.get("num_heads", 1), keywords.get("num_heads_upsample", -1)
     if up not in (-1, heads) and keywords.get("num_head_channels", -1) == -1:
         raise ValueError(f"expected num_heads_upsample={heads}, as num_heads, got {up}")
+    for name, of, side in (
+        ("in_channels", "input_blocks.0.0.weight", 1),
+        ("out_channels", "out.2.weight", 0),
+    ):
+        if of in state and name not in keywords:
+            keywords = {**keywords, name: state[of].shape[side]}
     net = create(UNet, check_fixed(keywords, FIXED, NAME), NAME)
     return load(net, state, NAME)
 

@@ -26,6 +26,25 @@ def build(keywords: dict, state: dict[str, Tensor]) -> nn.Module:
     return load(net, state, NAME)
 
 
+def read(payload: object, keywords: dict) -> dict[str, Tensor]:
+    """The averaged weights of the original's checkpoint, or a state dict that is there alone.
+
+    The original saves a list: state dict, optimiser, epoch, step and, with averaging, the averages.
+    """
+    if not isinstance(payload, list | tuple):
+        return payload
+    if not (payload and isinstance(payload[0], dict)):
+        raise ValueError(f"expected a list that begins with a state dict of {NAME}")
+    state = {name.removeprefix("module."): value for name, value in payload[0].items()}
+    if len(payload) < 5:  # trained without averaging
+        return state
+    average = {name.removeprefix("module."): value for name, value in payload[-1].items()}
+    unknown = sorted(average.keys() - state.keys())
+    if unknown:
+        raise ValueError(f"expected averages of the weights, got unknown ones: {unknown[0]}, ...")
+    return state | average
+
+
 def conv(in_channels: int, out_channels: int, *, bias: bool = True, dilation: int = 1):
     """A 3 x 3 convolution that keeps the image size."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=bias)

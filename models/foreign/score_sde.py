@@ -1,17 +1,19 @@
 """NCSN++ and DDPM++ of Song et al. (ICLR 2021), score_sde_pytorch, continuous.
 
-Keywords are the fields of the original's `config.model` (and `sigma_min`, ... beside them, which
-the weights do not depend on), as its class `NCSNpp` reads them. Further ones are `num_channels`, 1
+Keywords are the fields of the original's `config.model`, as its class `NCSNpp` reads them; of them
+`sigma_min`, `sigma_max`, `beta_min` and `beta_max` tell the levels, with `sde`, "vp" (the default)
+or "subvp", for networks that are labelled by time. Further ones are `num_channels`, 1
 by default, and `centered`, whether images were scaled to [-1, 1] before the network (the VP and
 sub-VP configs); by default that of the kind of network. `attention`, True by default, tells whether
 there is attention at the lowest resolution.
 """
 
+import torch
 from torch import Tensor, nn
 
 from models.foreign.strict import check_fixed, check_keywords
 from models.ncsnpp import NCSNpp
-from models.original import PREFIX, translate_state
+from models.original import PREFIX, ema_state, translate_state
 
 # keywords with the values for which the network is that of models/ncsnpp.py; (): without effect
 FIXED = {
@@ -34,10 +36,6 @@ FIXED = {
     "ema_rate": (),
     "dropout": (),
     "num_scales": (),
-    "sigma_min": (),
-    "sigma_max": (),
-    "beta_min": (),
-    "beta_max": (),
     "attn_resolutions": (),  # the state dict tells where there is attention
     "image_size": (),
 }
@@ -48,6 +46,27 @@ NAME = "score_sde NCSNpp"
 
 def build(keywords: dict, state: dict[str, Tensor]) -> nn.Module:
     """An `NCSNpp` as the original's; see `models.foreign.build`."""
+    net = create(keywords, state)
+    net.load_state_dict(translate_state(net, state), strict=True, assign=True)
+    return net.float()
+
+
+def read(payload: object, keywords: dict) -> dict[str, Tensor]:
+    """The averaged weights of the original's checkpoint, or a state dict that is there alone.
+
+    Raises:
+        ValueError: the list of averaged parameters does not fit.
+    """
+    if not (isinstance(payload, dict) and {"model", "ema"} <= payload.keys()):
+        return payload
+    state, average = payload["model"], payload["ema"]
+    if not (isinstance(state, dict) and isinstance(average, dict) and "shadow_params" in average):
+        raise ValueError("expected 'model' as a state dict and 'ema' with the list shadow_params")
+    return ema_state(create(keywords, state), state, list(average["shadow_params"]))
+
+
+def create(keywords: dict, state: dict[str, Tensor]) -> NCSNpp:
+    """The network without memory for its weights; `state` tells where it attends."""
     check_keywords(keywords, {*FIXED, *OWN, *OURS}, NAME)
     own = check_fixed(keywords, FIXED, NAME)
     missing = [name for name in ("nf", "ch_mult", "num_res_blocks") if name not in own]
@@ -63,14 +82,15 @@ def build(keywords: dict, state: dict[str, Tensor]) -> nn.Module:
     own.setdefault("attention", True)
     state = {name.removeprefix("module."): value for name, value in state.items()}
     pyramid = keywords.get("progressive_input", "residual") == "residual"
-    net = NCSNpp(
-        conditioning="time" if by_time else "sigma",
-        centred=own.pop("centered", by_time),
-        pyramid=pyramid,
-        attention_levels=attention_levels(own, state, by_time=by_time, pyramid=pyramid),
-        **own,
-    )
-    net.load_state_dict(translate_state(net, state), strict=True)
+    levels = attention_levels(own, state, by_time=by_time, pyramid=pyramid)
+    with torch.device("meta"):
+        net = NCSNpp(
+            conditioning="time" if by_time else "sigma",
+            centred=own.pop("centered", by_time),
+            pyramid=pyramid,
+            attention_levels=levels,
+            **own,
+        )
     return net
 
 

@@ -33,6 +33,15 @@ SETS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny networks are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def keywords_and_state(vectors: dict) -> tuple[dict, dict]:
     text = str(vectors["keywords"]) if "keywords" in vectors else '{"ngf": 8}'
     keywords = ast.literal_eval(text)
@@ -73,15 +82,17 @@ def tiny(format_: str) -> tuple[dict, dict]:
         keywords, net = {"ngf": 4}, ncsnv2.NCSNv2Deepest(ngf=4, num_channels=2, num_levels=3)
         net.sigmas = torch.tensor([10.0, 1.0, 0.1])
     elif format_ == "guided_diffusion":
-        keywords = {"in_channels": 1, "model_channels": 32, "out_channels": 2, "num_res_blocks": 1}
+        keywords = {"model_channels": 32, "in_channels": 1, "out_channels": 2, "num_res_blocks": 1}
         keywords |= {"attention_resolutions": (2,), "channel_mult": (1, 1), "image_size": 32}
+        # one channel a group: without it the label would be normalised away
+        keywords["use_scale_shift_norm"] = True
         own = {name: value for name, value in keywords.items() if name != "image_size"}
         net = guided_diffusion.UNet(**own)
     else:
         keywords = {"model_channels": 8, "channel_mult": (1, 2), "num_blocks": 1, "augment_dim": 9}
         net = edm.SongUNet(img_resolution=16, in_channels=1, out_channels=1, **keywords)
     state = {
-        name: value if name == "sigmas" else 0.1 * torch.randn(value.shape, generator=generator)
+        name: value if name == "sigmas" else 0.3 * torch.randn(value.shape, generator=generator)
         for name, value in net.state_dict().items()
     }
     return keywords, state
