@@ -71,7 +71,9 @@ def prior(
     settings = {**(getattr(module, "keywords", {}) if keywords is None else keywords), **given}
     seen, sde = view(format, module, settings)
     symmetric = symmetric or bool(settings.get("symmetric"))
-    return Prior(score_function(seen, stride=seen.stride, symmetric=symmetric), sde)
+    score = score_function(seen, stride=seen.stride, symmetric=symmetric)
+    score.device = next((p.device for p in module.parameters()), None)
+    return Prior(score, sde)
 
 
 def view(format: str, module: nn.Module, settings: Mapping) -> tuple[View, VESDE]:

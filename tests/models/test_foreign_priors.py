@@ -14,6 +14,7 @@ from evaluation import evaluate as evaluation
 from evaluation import sample as sampling
 from models import checkpoint
 from models.foreign import build, prior
+from models.foreign.precondition import EDMPrecond, VEPrecond, VPPrecond
 from models.original import original_names
 from operators.batch import expand
 from sde import Prior
@@ -67,6 +68,10 @@ def test_guided_diffusion_has_other_ladders():
     bar = np.cos((np.linspace(0, 1, 101) + 0.008) / 1.008 * np.pi / 2) ** 2
     first = bar[1] / bar[0]
     assert cosine.sde.sigma_min == pytest.approx(np.sqrt((1 - first) / first) / 2)
+    linear = prior("guided_diffusion", build("guided_diffusion", keywords, state),
+                   keywords={"diffusion_steps": 100})  # fmt: skip
+    last = np.prod(1 - np.linspace(0.001, 0.2, 100))  # ten times the betas for a tenth of the steps
+    assert linear.sde.sigma_max == pytest.approx(np.sqrt((1 - last) / last) / 2)
     x, sigma = images(), torch.full((2,), 0.5)
     plain, rescaled = (
         prior("guided_diffusion", build("guided_diffusion", keywords, state),
@@ -106,6 +111,35 @@ def test_edm_is_a_denoiser_in_its_own_range():
     assert (sde.sigma_min, sde.sigma_max) == (0.025, 2.0)
     expected = (net(4 * x, 4 * sigma) / 4 - x) / expand(sigma, x) ** 2
     assert_near(score(x, sigma), expected)
+
+
+class Recorded(nn.Module):
+    """A network that keeps its input, in place of F."""
+
+    num_channels, stride = 1, 1
+
+    def forward(self, x, label):
+        self.seen = x, label
+        return x.cos()
+
+
+def test_edm_is_the_preconditioning_of_its_paper():
+    """Karras et al. 2022, table 1, its three columns; VP with betas of its own."""
+    x, sigma = images(), torch.tensor([0.3, 4.0])
+    s, f = expand(sigma, x), Recorded()
+    total = s**2 + 0.7**2
+    found = EDMPrecond(f, sigma_data=0.7)(x, sigma)
+    inner = (x / total.sqrt()).cos()
+    assert_near(found, 0.7**2 / total * x + s * 0.7 / total.sqrt() * inner, 1e-6)
+    torch.testing.assert_close(f.seen[1], sigma.log() / 4)
+    assert_near(VEPrecond(f)(x, sigma), x + s * x.cos(), 1e-6)
+    torch.testing.assert_close(f.seen[1], (0.5 * sigma).log())
+    net = VPPrecond(f, beta_d=9.0, beta_min=0.2, M=500)
+    assert_near(net(x, sigma), x - s * (x / torch.sqrt(1 + s**2)).cos(), 1e-6)
+    t = f.seen[1] / 499
+    torch.testing.assert_close(torch.expm1(9.0 * t**2 / 2 + 0.2 * t).sqrt(), sigma)
+    last = np.sqrt(np.expm1(9.0 / 2 + 0.2))
+    assert prior("edm", net).sde.sigma_max == pytest.approx(last / 2)
 
 
 def test_a_langevin_prior_takes_complex_images_as_they_are():
