@@ -194,6 +194,33 @@ class AttentionBlock(nn.Module):
         return (x + self.output(h)) * RESCALE
 
 
+class ImageInput(nn.Module):
+    """A smaller input image, added to features by a 1x1 convolution."""
+
+    def __init__(self, image_channels: int, channels: int):
+        super().__init__()
+        self.conv = conv(image_channels, channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, C_image, H, W)`` to ``(B, C, H, W)``."""
+        return self.conv(image)
+
+
+class ImageOutput(nn.Module):
+    """The part of a resolution's features in the output image."""
+
+    def __init__(self, channels: int, image_channels: int):
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.conv = conv(channels, image_channels, scale=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C_image, H, W)``, in the precision of the weights."""
+        h = F.silu(self.norm(x))
+        with full_precision(h):
+            return self.conv(h.to(self.conv.weight.dtype))
+
+
 class PyramidDownsample(nn.Module):
     """Downsampling of the residual input pyramid: FIR low-pass, then a stride-2 convolution."""
 

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from models.layers import (
     RESCALE,
     AttentionBlock,
+    ImageInput,
+    ImageOutput,
     NoiseEmbedding,
     PyramidDownsample,
     ResidualBlock,
@@ -18,6 +20,7 @@ from models.layers import (
     group_norm,
     working_dtype,
 )
+from models.resample import average2, downsample2, repeat2, upsample2
 
 
 class DownLevel(nn.Module):
@@ -31,19 +34,20 @@ class DownLevel(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.attentions = nn.ModuleList(attentions)  # one a block, or none
         self.downsample: ResidualBlock | None = downsample
-        self.pyramid: PyramidDownsample | None = pyramid
+        self.pyramid: PyramidDownsample | ImageInput | None = pyramid
 
 
 class UpLevel(nn.Module):
     """Residual blocks, each with a skip connection, then one that doubles (except at the top).
 
-    The last of the blocks may be followed by attention.
+    The last of the blocks may be followed by attention, then by this resolution's output image.
     """
 
-    def __init__(self, blocks: list[ResidualBlock], attention, upsample):
+    def __init__(self, blocks: list[ResidualBlock], attention, image, upsample):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.attention: AttentionBlock | None = attention
+        self.image: ImageOutput | None = image
         self.upsample: ResidualBlock | None = upsample
 
 
@@ -77,7 +81,9 @@ class NCSNpp(nn.Module):
         conditioning: "sigma", embedded by Fourier features of its logarithm, by which the output is
             divided; or "time", in steps of 1 / 999 of the SDE's, embedded by DDPM's sines.
         fir: whether to resample with an FIR filter, or by means and repetition.
-        pyramid: whether downsampled images are added to the features.
+        pyramid: whether downsampled features of the image are added to the features.
+        images: whether, instead, downsampled images are, and the output is the sum of images of all
+            resolutions (the original's input_skip and output_skip).
         attention_levels: levels, 0 for full resolution, with attention in all blocks on the way
             down and at the end on the way up.
         centred: whether images come in [-1, 1] instead of [0, 1].
@@ -99,6 +105,7 @@ class NCSNpp(nn.Module):
         conditioning: str = "sigma",
         fir: bool = True,
         pyramid: bool = True,
+        images: bool = False,
         attention_levels: Sequence[int] = (),
         centred: bool = False,
     ):
@@ -114,6 +121,7 @@ class NCSNpp(nn.Module):
         self.num_channels = num_channels
         self.stride = 2**last  # image sides have to be multiples of it
         self.conditioning, self.centred = conditioning, centred
+        self.down2, self.up2 = (downsample2, upsample2) if fir else (average2, repeat2)
 
         def block(in_channels: int, out_channels: int, resample: str | None = None):
             return ResidualBlock(
@@ -137,7 +145,9 @@ class NCSNpp(nn.Module):
             downsample = smaller = None
             if level != last:
                 downsample = block(channels, channels, "down")
-                if pyramid:
+                if images:
+                    smaller = ImageInput(num_channels, channels)
+                elif pyramid:
                     smaller = PyramidDownsample(pyramid_channels, channels)
                     pyramid_channels = channels
                 skips.append(channels)
@@ -157,10 +167,13 @@ class NCSNpp(nn.Module):
                 channels = width
             attended = AttentionBlock(channels) if level in attention_levels else None
             upsample = block(channels, channels, "up") if level else None
-            self.up.append(UpLevel(blocks, attended, upsample))
+            image = ImageOutput(channels, num_channels) if images else None
+            self.up.append(UpLevel(blocks, attended, image, upsample))
 
-        self.output_norm = group_norm(channels)
-        self.output = conv(channels, num_channels, scale=0.0)
+        self.output_norm = self.output = None
+        if not images:
+            self.output_norm = group_norm(channels)
+            self.output = conv(channels, num_channels, scale=0.0)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Score grad_x log p_sigma(x) of noisy images; with a time as `sigma`, the noise.
@@ -196,7 +209,10 @@ class NCSNpp(nn.Module):
                 skips.append(h)
             if level.downsample is not None:
                 h = level.downsample(h, embedding)
-                if level.pyramid is not None:
+                if isinstance(level.pyramid, ImageInput):
+                    pyramid = self.down2(pyramid)
+                    h = h + level.pyramid(pyramid)
+                elif level.pyramid is not None:
                     h = pyramid = (level.pyramid(pyramid) + h) * RESCALE
                 skips.append(h)
 
@@ -205,18 +221,23 @@ class NCSNpp(nn.Module):
             h = self.middle.attention(h)
         h = self.middle.block2(h, embedding)
 
+        image = None
         for level in self.up:
             for block in level.blocks:
                 h = block(torch.cat([h, skips.pop()], dim=1), embedding)
             if level.attention is not None:
                 h = level.attention(h)
+            if level.image is not None:
+                part = level.image(h)
+                image = part if image is None else self.up2(image) + part
             if level.upsample is not None:
                 h = level.upsample(h, embedding)
 
-        h = F.silu(self.output_norm(h))
-        with full_precision(h):
-            h = self.output(h.to(self.output.weight.dtype))
-        return h if by_time else h / sigma[:, None, None, None]
+        if image is None:
+            h = F.silu(self.output_norm(h))
+            with full_precision(h):
+                image = self.output(h.to(self.output.weight.dtype))
+        return image if by_time else image / sigma[:, None, None, None]
 
     def _check(self, x: Tensor, sigma: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.num_channels:

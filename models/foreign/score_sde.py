@@ -25,9 +25,9 @@ FIXED = {
     "skip_rescale": (True,),
     "conditional": (True,),
     "resamp_with_conv": (True,),
-    "progressive": ("none",),
-    "progressive_input": ("none", "residual"),
-    "progressive_combine": (),
+    "progressive": ("none", "output_skip"),
+    "progressive_input": ("none", "residual", "input_skip"),
+    "progressive_combine": ("sum",),
     "embedding_type": ("fourier", "positional"),
     "scale_by_sigma": (True, False),
     "fir_kernel": ((1, 3, 3, 1),),
@@ -81,13 +81,18 @@ def create(keywords: dict, state: dict[str, Tensor]) -> NCSNpp:
     own.setdefault("fourier_scale", 16.0)
     own.setdefault("attention", True)
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    pyramid = keywords.get("progressive_input", "residual") == "residual"
-    levels = attention_levels(own, state, by_time=by_time, pyramid=pyramid)
+    input_ = keywords.get("progressive_input", "residual")
+    images = keywords.get("progressive", "none") == "output_skip"
+    if images != (input_ == "input_skip"):
+        raise ValueError(f"expected progressive='output_skip' with 'input_skip' only, of {NAME}")
+    more = {"none": 0, "residual": 1, "input_skip": 2}[input_]  # modules of a level
+    levels = attention_levels(own, state, by_time=by_time, more=more)
     with torch.device("meta"):
         net = NCSNpp(
             conditioning="time" if by_time else "sigma",
             centred=own.pop("centered", by_time),
-            pyramid=pyramid,
+            pyramid=input_ == "residual",
+            images=images,
             attention_levels=levels,
             **own,
         )
@@ -95,7 +100,7 @@ def create(keywords: dict, state: dict[str, Tensor]) -> NCSNpp:
 
 
 def attention_levels(
-    keywords: dict, state: dict[str, Tensor], *, by_time: bool, pyramid: bool
+    keywords: dict, state: dict[str, Tensor], *, by_time: bool, more: int
 ) -> list[int]:
     """Levels at which the network attends, by the names in its state dict.
 
@@ -108,5 +113,5 @@ def attention_levels(
         if attends:
             levels.append(level)
         index += keywords["num_res_blocks"] * (2 if attends else 1)
-        index += (2 if pyramid else 1) * (level != last)
+        index += (1 + more) * (level != last)
     return levels

@@ -4,10 +4,12 @@ import ast
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from models.foreign import build, edm, guided_diffusion, ncsnv2
 from models.ncsnpp import NCSNpp
 from models.original import original_names
+from models.resample import downsample2, upsample2
 
 TINY_DDPMPP = {
     "nf": 8,
@@ -135,8 +137,89 @@ def test_unknown_formats_and_kinds_list_the_known_ones():
         build("edm", {**keywords, "precond": "iDDPMPrecond"}, state)
     with pytest.raises(ValueError, match="expected model_type out of SongUNet, DhariwalUNet"):
         build("edm", {**keywords, "model_type": "UNet"}, state)
-    with pytest.raises(ValueError, match="expected progressive='none'"):
+    with pytest.raises(ValueError, match="expected progressive='none' or 'output_skip'"):
+        build("score_sde", {**tiny("score_sde")[0], "progressive": "residual"}, {})
+    with pytest.raises(ValueError, match="with 'input_skip' only"):
         build("score_sde", {**tiny("score_sde")[0], "progressive": "output_skip"}, {})
+
+
+def by_names(state: dict, x, sigma):
+    """NCSN++ with input_skip and output_skip, channel multipliers (1, 1), from its state dict.
+
+    The original's modules in order: Fourier features, two dense layers, the first convolution; a
+    block, one that halves, resampling, the image's convolution; a block; two blocks with attention
+    between; up: two blocks, normalisation and convolution, one that doubles; two blocks,
+    resampling, normalisation and convolution.
+    """
+
+    def of(index, name="", kind="weight"):
+        return state[".".join(filter(None, ["all_modules", str(index), name, kind]))]
+
+    def conv(h, index, name=""):
+        weight = of(index, name)
+        return F.conv2d(h, weight, of(index, name, "bias"), padding=weight.shape[-1] // 2)
+
+    def norm(h, index, name=""):
+        groups = h.shape[1] // 4
+        return F.group_norm(h, groups, of(index, name), of(index, name, "bias"), eps=1e-6)
+
+    def block(h, index, resample=lambda v: v):
+        skip, h = resample(h), resample(F.silu(norm(h, index, "GroupNorm_0")))
+        features = F.linear(F.silu(embedding), of(index, "Dense_0"), of(index, "Dense_0", "bias"))
+        h = conv(h, index, "Conv_0") + features[..., None, None]
+        h = conv(F.silu(norm(h, index, "GroupNorm_1")), index, "Conv_1")
+        has_conv = f"all_modules.{index}.Conv_2.weight" in state
+        return ((conv(skip, index, "Conv_2") if has_conv else skip) + h) / 2**0.5
+
+    def attend(h, index):
+        n = norm(h, index, "GroupNorm_0").flatten(2)  # (B, C, HW)
+        q, k, v = (
+            of(index, f"NIN_{i}", "W").T @ n + of(index, f"NIN_{i}", "b")[:, None] for i in range(3)
+        )
+        weights = torch.softmax(q.transpose(1, 2) @ k / q.shape[1] ** 0.5, dim=2)
+        out = of(index, "NIN_3", "W").T @ (v @ weights.transpose(1, 2))
+        return (h + (out + of(index, "NIN_3", "b")[:, None]).view_as(h)) / 2**0.5
+
+    angle = 2 * torch.pi * sigma.log()[:, None] * of(0, kind="W")
+    embedding = torch.cat([angle.sin(), angle.cos()], 1)
+    embedding = F.linear(embedding, of(1), of(1, kind="bias"))
+    embedding = F.linear(F.silu(embedding), of(2), of(2, kind="bias"))
+    image = 2 * x - 1
+    skips = [conv(image, 3)]
+    skips.append(block(skips[-1], 4))
+    skips.append(block(skips[-1], 5, downsample2) + conv(downsample2(image), 7, "Conv_0"))
+    skips.append(block(skips[-1], 8))
+    h = block(attend(block(skips[-1], 9), 10), 11)
+    for index in (12, 13):
+        h = block(torch.cat([h, skips.pop()], 1), index)
+    image = conv(F.silu(norm(h, 14)), 15)
+    h = block(h, 16, upsample2)
+    for index in (17, 18):
+        h = block(torch.cat([h, skips.pop()], 1), index)
+    image = upsample2(image) + conv(F.silu(norm(h, 20)), 21)
+    return image / sigma[:, None, None, None]
+
+
+def test_ncsnpp_of_images_is_the_originals():
+    keywords = {"nf": 8, "ch_mult": [1, 1], "num_res_blocks": 1}
+    keywords |= {"progressive": "output_skip", "progressive_input": "input_skip"}
+    net = NCSNpp(**keywords_of_ours())
+    torch.manual_seed(0)
+    state = {}
+    for name, (path, _) in original_names(net).items():
+        weight = net.state_dict()[path]
+        weight = weight[..., 0, 0].T if ".NIN_" in name and weight.ndim > 1 else weight
+        state[name] = 0.3 * torch.randn(weight.shape)
+    assert [name for name in state if name.startswith(("all_modules.6.", "all_modules.19."))] == []
+    x, sigma = torch.rand(2, 1, 8, 8), torch.tensor([0.3, 5.0])
+    found, expected = build("score_sde", keywords, state)(x, sigma), by_names(state, x, sigma)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def keywords_of_ours() -> dict:
+    """Of an `NCSNpp` of images."""
+    return {"nf": 8, "ch_mult": (1, 1), "num_res_blocks": 1, "attention": True,
+            "fourier_scale": 16.0, "images": True}  # fmt: skip
 
 
 def test_networks_say_which_images_they_take():
