@@ -12,6 +12,7 @@ from torch import nn
 from configs import load_config
 from evaluation import evaluate as evaluation
 from evaluation import sample as sampling
+from evaluation.own.folder import reconstruct_file
 from models import checkpoint
 from models.foreign import build, prior
 from models.foreign.precondition import EDMPrecond, VEPrecond, VPPrecond
@@ -345,6 +346,22 @@ def test_evaluate_and_sample_take_a_file_of_another_code_base(tmp_path):
     config.compare = 2
     with pytest.raises(ValueError, match="does not say what it was trained on"):
         sampling.sample(config, tmp_path / "samples", "cpu")
+
+
+def test_reconstruct_takes_a_file_of_another_code_base(tmp_path):
+    path, kspace = tmp_path / "edm.pt", tmp_path / "in" / "kspace.npy"
+    write(path, "edm")
+    kspace.parent.mkdir()
+    image = np.hanning(32)[:, None] * np.hanning(32)
+    np.save(kspace, np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image))).astype(np.complex64))
+    config = load_config(str(ROOT / "configs" / "reconstruct.py"))
+    config.prior_format, config.sampler.num_steps = "edm", 2
+    with pytest.raises(ValueError, match="expected the prior's file with prior_format='edm'"):
+        reconstruct_file(config, kspace, tmp_path / "out", "cpu")
+    config.prior, config.sampler.sigma_y = str(path), 0.05
+    reconstruct_file(config, kspace, tmp_path / "out", "cpu")
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert settings["prior_format"] == "edm"
 
 
 def test_a_folder_notices_other_keywords_beside_the_same_weights(tmp_path):
