@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import subprocess
 import sys
 
 import numpy as np
@@ -9,18 +10,22 @@ import pytest
 import torch
 from torch import nn
 
+import train
 from configs import load_config
 from evaluation import evaluate as evaluation
 from evaluation import sample as sampling
 from evaluation.own.folder import reconstruct_file
+from evaluation.results.folder import read_rows
 from models import checkpoint
 from models.foreign import build, prior
 from models.foreign.precondition import EDMPrecond, VEPrecond, VPPrecond
 from models.original import original_names
 from operators.batch import expand
 from sde import Prior
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 from tests.models.test_foreign import TINY_DDPMPP, NCSNpp, tiny
+
+MINUTE = 400  # training steps
 
 
 @pytest.fixture(autouse=True)
@@ -400,6 +405,45 @@ def diffusers_folder(folder):
     return net.eval(), diffusers
 
 
+def test_schedulers_of_diffusers_tell_levels_and_prediction():
+    x, sigma, net = images(), torch.tensor([0.3, 4.0]), Recorded()
+    s, own = expand(sigma, x), expand(2 * sigma, x)
+
+    def seen(**scheduler):
+        return prior("diffusers", net, keywords={"scheduler": scheduler})
+
+    score, sde = seen(_class_name="ScoreSdeVeScheduler", sigma_min=0.01, sigma_max=50.0)
+    assert (sde.sigma_min, sde.sigma_max) == (0.01, 50.0)
+    assert_near(score(x, sigma), x.cos())
+    torch.testing.assert_close(net.seen[1], sigma)
+
+    score, sde = seen(_class_name="FlowMatchEulerDiscreteScheduler", num_train_timesteps=100)
+    t = own / (1 + own)
+    noisy = (1 - t) * (2 * x - 1)  # of x0 + sigma z: (1 - t) x0 + t z
+    x0 = noisy - t * noisy.cos()  # the network predicts z - x0
+    assert_near(score(x, sigma), ((x0 + 1) / 2 - x) / s**2)
+    torch.testing.assert_close(net.seen[1], 100 * t.flatten())
+
+    score, sde = seen(_class_name="EDMEulerScheduler", sigma_min=0.002, sigma_max=80.0)
+    denoised = EDMPrecond(net)(2 * x - 1, 2 * sigma)
+    assert_near(score(x, sigma), ((denoised + 1) / 2 - x) / s**2)
+
+    cosine = seen(beta_schedule="squaredcos_cap_v2", num_train_timesteps=50).sde
+    guided = prior("guided_diffusion", net, keywords={"noise_schedule": "cosine",
+                                                      "diffusion_steps": 50}).sde  # fmt: skip
+    assert cosine == guided
+    trained = seen(trained_betas=[0.1, 0.2]).sde
+    assert trained.sigma_max == pytest.approx(np.sqrt(0.28 / 0.72) / 2)
+    for scheduler, message in (
+        ({}, "expected the keyword scheduler"),
+        ({"prediction_type": "flow"}, "expected prediction_type out of epsilon"),
+        ({"beta_schedule": "sigmoid"}, "expected beta_schedule out of linear"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 1.0}, "expected sigma_data=0.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            seen(**scheduler)
+
+
 def test_a_unet_of_diffusers_and_its_scheduler(tmp_path):
     net, diffusers = diffusers_folder(tmp_path)
     for kind in ("epsilon", "sample", "v_prediction"):
@@ -421,7 +465,7 @@ def test_a_unet_of_diffusers_and_its_scheduler(tmp_path):
         assert_near(score(x, sigma), expected)
 
 
-def test_a_trained_unet_of_diffusers_reconstructs(tmp_path):
+def test_a_unet_of_diffusers_reconstructs(tmp_path):
     _, diffusers = diffusers_folder(tmp_path)
     diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
     checkpoint.import_foreign(tmp_path, tmp_path / "ours.pt", "diffusers")
@@ -431,8 +475,45 @@ def test_a_trained_unet_of_diffusers_reconstructs(tmp_path):
     for name, format_ in ((tmp_path, "diffusers"), (tmp_path / "ours.pt", "")):
         config.prior, config.prior_format = str(name), format_
         evaluation.evaluate(config, tmp_path / f"out{format_}", "cpu")
-    psnr = [
-        float((tmp_path / out / "metrics.csv").read_text().splitlines()[1].split(",")[1])
-        for out in ("out", "outdiffusers")
-    ]
+    psnr = [psnr_of(tmp_path / out) for out in ("out", "outdiffusers")]
     assert psnr[0] == pytest.approx(psnr[1], abs=1e-3)
+
+
+def psnr_of(folder) -> float:
+    """Mean PSNR of a results folder in dB."""
+    return float(np.mean([float(row["psnr"]) for row in read_rows(folder)]))
+
+
+@pytest.mark.slow
+def test_a_unet_of_diffusers_trained_for_a_minute_is_worth_it(tmp_path):
+    """Trained by the package's own scheduler; used by pnp from the command line."""
+    net, diffusers = diffusers_folder(tmp_path)
+    scheduler = diffusers.DDPMScheduler()
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    config = load_config(str(ROOT / "configs" / "demo.py"))
+    config.data.crop = 32
+    stream, adam = train.create_stream(config), torch.optim.Adam(net.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(MINUTE):
+        clean = torch.stack([stream[8 * step + i] for i in range(8)]) * 2 - 1
+        noise = torch.randn(clean.shape, generator=generator)
+        # mostly low noise, where most of a reconstruction happens
+        times = (1000 * torch.rand(8, generator=generator) ** 2).long()
+        output = net(scheduler.add_noise(clean, noise, times), times).sample
+        loss = (output - noise).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    net.save_pretrained(tmp_path / "unet")
+    fields = {"prior": tmp_path, "prior_format": "diffusers", "data.image_size": 96, "limit": 2}
+    psnr = {}
+    for name in ("zero_filled", "pnp"):
+        run = subprocess.run(
+            [sys.executable, "-m", "evaluation.evaluate", f"--out={tmp_path / name}",
+             f"--config.sampler.name={name}", "--config.sampler.num_steps=20",
+             *(f"--config.{field}={value}" for field, value in fields.items())],
+            cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        psnr[name] = psnr_of(tmp_path / name)
+    assert psnr["pnp"] > psnr["zero_filled"] + 0.5, psnr
