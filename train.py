@@ -1,4 +1,4 @@
-"""Fit a score network to images by denoising score matching on the VE-SDE.
+"""Fit a score network to images by denoising score matching on the VE-, VP- or sub-VP-SDE.
 
     python train.py --config=configs/fastmri_knee.py:1 --workdir=runs/fastmri_knee_1
     torchrun --nproc-per-node=4 train.py --config=... --workdir=...    one process per GPU
@@ -65,8 +65,13 @@ from samplers import NonFiniteError
 from samplers.unconditional import unconditional
 from sde import (
     VESDE,
+    VPSDE,
+    create_sde,
+    draw_levels,
+    edm_weight,
     level_weight,
     noise_level_bins,
+    parametrise,
     score_function,
     score_matching_loss,
     validation_loss,
@@ -140,7 +145,7 @@ def train(
     check(config, world)
     check_outside(workdir, config.data, "--workdir")
     configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
-    sde = VESDE(config.sde.sigma_min, config.sde.sigma_max)
+    sde = create_sde(config.sde)
     net = create_network(config)
     if t.init and checkpoint.find_latest(workdir / "checkpoints") is None:
         checkpoint.load_averaged(net, t.init)
@@ -161,7 +166,7 @@ def fit(
     device: str,
     interrupted: Callable[[], bool],
     net: nn.Module,
-    sde: VESDE,
+    sde: VESDE | VPSDE,
     stream: TrainingStream,
     held_out: list[Tensor],
 ) -> Path:
@@ -201,7 +206,7 @@ def fit(
         part=rank,
         parts=world,
         splits=t.accumulation,
-        finish=partial(with_noise, seed=config.seed, sde=sde),
+        finish=partial(with_noise, seed=config.seed, sde=sde, log_normal=log_normal(config)),
     )
     with closing(loader) as pieces:
         for step in range(start, t.num_steps):
@@ -219,6 +224,8 @@ def fit(
                         lambda x, s: autocast(fast, config, x, s), images, sigma, noise
                     )
                     weighted = losses * level_weight(sigma, t.weight_sigma)
+                    if config.sde.precondition == "edm":
+                        weighted = weighted * edm_weight(sigma)
                     # DDP averages over processes, hence the factor `world`
                     (weighted.sum() * world / t.batch_size).backward()
                 total += losses.detach().sum() / t.batch_size
@@ -286,6 +293,11 @@ def idle_fields(config: ConfigDict) -> dict[str, str]:
         found |= dict.fromkeys(names, "training.sample_every is 0")
     if not config.data.crop:
         found["data.shrink"] = "data.crop is 0"
+    unused = ("beta_min", "beta_max") if config.sde.name == "ve" else ("sigma_min", "sigma_max")
+    found |= {f"sde.{name}": f"sde.name is {config.sde.name}" for name in unused}
+    if t.levels != "log_normal":
+        names = ("training.level_mean", "training.level_std")
+        found |= dict.fromkeys(names, "training.levels is sde")
     return found
 
 
@@ -330,10 +342,14 @@ def check(config: ConfigDict, world: int) -> None:
             f"expected training.weight_sigma of 0 or more, got {t.weight_sigma}"
         )
     choices = {
+        "levels": ("sde", "log_normal"),
         "precision": ("float32", "bfloat16"),
         "channels_last": ("auto", "on", "off"),
         "compile": ("auto", "on", "off"),
     }
+    if t.levels == "log_normal" and t.level_std <= 0:
+        raise configs.ConfigError(f"expected training.level_std above 0, got {t.level_std}")
+    create_sde(config.sde)
     for name, known in choices.items():
         if t[name] not in known:
             raise configs.ConfigError(
@@ -407,13 +423,14 @@ def create_network(config: ConfigDict) -> nn.Module:
         check_size(config, (config.model.num_channels, side, side))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        return create_model(config)
+        return parametrise(create_model(config), config.sde)
 
 
 def check_size(config: ConfigDict, shape: tuple[int, int, int]) -> None:
     """Raise a ValueError if the network does not accept images of shape ``(1, H, W)``."""
     with torch.device("meta"):  # only shapes are computed
-        create_model(config)(torch.empty(1, *shape), torch.ones(1))
+        net = parametrise(create_model(config), config.sde)
+        net(torch.empty(1, *shape), torch.ones(1))
 
 
 def create_stream(config: ConfigDict) -> TrainingStream:
@@ -468,22 +485,34 @@ def held_out_images(config: ConfigDict) -> list[Tensor]:
 
 
 def with_noise(
-    numbers: Sequence[int], images: Tensor, *, seed: int, sde: VESDE
+    numbers: Sequence[int],
+    images: Tensor,
+    *,
+    seed: int,
+    sde: VESDE | VPSDE,
+    log_normal: tuple[float, float] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Images with noise levels ``(B,)`` at times t ~ U(eps, 1), and standard normal noise.
+    """Images with noise levels ``(B,)`` and standard normal noise.
 
     Args:
         numbers: B sample numbers; sample n draws from a generator seeded by (seed, n).
         images: ``(B, 1, H, W)``.
         seed: seed of the run.
         sde: gives the noise level at a time.
+        log_normal: or their distribution, see `sde.draw_levels`.
 
     Returns:
         The images, noise levels ``(B,)`` and noise ``(B, 1, H, W)``.
     """
     rng = BatchGenerator([derive_seed(seed, "noise", n) for n in numbers])
-    t = sde.eps + (1 - sde.eps) * torch.cat([torch.rand(1, generator=g) for g in rng.generators])
-    return images, sde.sigma(t), rng.normal_like(images)
+    sigma = draw_levels(rng.generators, sde, log_normal)
+    return images, sigma, rng.normal_like(images)
+
+
+def log_normal(config: ConfigDict) -> tuple[float, float] | None:
+    """Mean and standard deviation of log sigma, if levels are drawn from a normal distribution."""
+    t = config.training
+    return (t.level_mean, t.level_std) if t.levels == "log_normal" else None
 
 
 def resume(workdir: Path, net, ema, adam, device: str) -> tuple[int, int, dict]:
@@ -543,11 +572,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def validate(log: "Log", step: int, net, images: list[Tensor], sde: VESDE, config) -> None:
+def validate(log: "Log", step: int, net, images: list[Tensor], sde, config) -> None:
     """Log the loss of `net` on held-out images for each bin of noise levels."""
     bins = config.training.validation_bins
-    losses = validation_loss(net, images, sde, seed=config.seed, bins=bins).tolist()
-    edges = noise_level_bins(sde, bins).tolist()
+    losses = validation_loss(net, images, sde.ve, seed=config.seed, bins=bins).tolist()
+    edges = noise_level_bins(sde.ve, bins).tolist()
     scale = 0.5 * sum(image.numel() for image in images) / len(images)
     log.write_validation(
         [
@@ -557,13 +586,13 @@ def validate(log: "Log", step: int, net, images: list[Tensor], sde: VESDE, confi
     )
 
 
-def sample(workdir: Path, step: int, net, shape: torch.Size, sde: VESDE, config, device) -> None:
+def sample(workdir: Path, step: int, net, shape: torch.Size, sde, config, device) -> None:
     """Draw images from the prior and write them side by side as ``samples/step_*.png``."""
     count = config.training.sample_images
     try:
         images = unconditional(
             score_function(net),
-            sde,
+            sde.ve,
             shape[1:],
             rng=BatchGenerator([derive_seed(config.seed, "sample", i) for i in range(count)]),
             num_steps=config.training.sample_steps,

@@ -27,7 +27,7 @@ from datasets import create_dataset
 from datasets.stream import TrainingStream
 from models import create_model
 from models.checkpoint import load, step_of
-from sde import VESDE, noise_level_bins, validation_loss
+from sde import create_sde, noise_level_bins, validation_loss
 
 SEED = 42  # of crops, levels and noise
 CROPS = 100
@@ -75,7 +75,7 @@ def losses(path: Path, photos: str, bins: int) -> list[str]:
         phase=config.data.get("phase", 0.0),
     )
     images = [stream[i] for i in range(CROPS)]
-    sde = VESDE(config.sde.sigma_min, config.sde.sigma_max)
+    sde = create_sde(config.sde).ve
     found = validation_loss(net.eval(), images, sde, seed=SEED, bins=bins)
     return [f"{value / (0.5 * images[0].numel()):.4f}" for value in found.tolist()]
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config = json.loads((run / "config.json").read_text())
             hours, sde = hours_a_step(run, config["training"]["batch_size"]), config["sde"]
             bins = config["training"]["validation_bins"]
-            edges = noise_level_bins(VESDE(sde["sigma_min"], sde["sigma_max"]), bins).tolist()
+            edges = noise_level_bins(create_sde(sde).ve, bins).tolist()
             header = ["step", "hours", *(f"from {edge:.2g}" for edge in edges[:-1])]
             print(f"\n{run.name}, starting from {config['training']['init'] or 'random weights'}")
             print(f"\nlogged:\n\n{table(header, logged(run, hours))}", flush=True)

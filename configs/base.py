@@ -39,8 +39,13 @@ def get_config(size: str = "1") -> ConfigDict:
     model.num_channels = 1  # 1: grey images; 2: complex ones, real and imaginary part
 
     config.sde = sde = ConfigDict()
-    sde.sigma_min = 0.01  # smallest noise level; images lie in [0, 1]
-    sde.sigma_max = 378.0  # largest noise level
+    sde.name = "ve"  # or "vp", "subvp" (Song et al. 2021): how often training sees which level
+    sde.sigma_min = 0.01  # ve: smallest noise level; images lie in [0, 1]
+    sde.sigma_max = 378.0  # ve: largest noise level
+    sde.beta_min = 0.1  # vp, subvp: beta(0)
+    sde.beta_max = 20.0  # vp, subvp: beta(1)
+    # "edm": inputs, outputs and loss scaled as by Karras et al. (2022); "": as the SDE's authors do
+    sde.precondition = ""
 
     config.data = data = ConfigDict()
     data.name = ""  # a key of datasets.DATASETS
@@ -79,6 +84,9 @@ def get_config(size: str = "1") -> ConfigDict:
     training.num_steps = 2_500_000  # optimiser steps
     training.shuffle = True  # a new order each epoch
     training.init = ""  # start from a prior's weights: its name, run or file; "": random weights
+    training.levels = "sde"  # at uniform times; or "log_normal": as by Karras et al. (2022)
+    training.level_mean = -1.2  # log_normal: mean of log sigma, for images in [-1, 1]
+    training.level_std = 1.2  # log_normal: standard deviation of log sigma
     training.weight_sigma = 0.0  # weight of the loss: 1 + sigma / this; 0: weight 1 as in the study
     training.log_every = 100  # steps between rows of the log
     training.checkpoint_every = 5_000  # steps

@@ -28,6 +28,9 @@ def _default() -> ConfigDict:
     config.seed = 42  # seed of the mask and, with each slice's key, of the sampler's noise
     config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)
     config.prior = ""  # a shipped prior's name, a checkpoint, or a training run's folder
+    # of a prior of another code base: score_sde, ncsnv2, guided_diffusion, edm, diffusers, or
+    # module:function of your own Python (docs/priors.md); "": a prior of this project
+    config.prior_format = ""
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.compile = False  # torch.compile the network: takes a minute, may make calls faster
     # slices per batch, which changes no number; 0: 4 on a CPU, 64 on a GPU; halved until they fit

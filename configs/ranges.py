@@ -4,7 +4,12 @@ from ml_collections import ConfigDict
 
 from configs import ConfigError
 
-ANY = ("seed", "data.split_seed", "operator.centre_offset")  # may be negative
+ANY = (
+    "seed",
+    "data.split_seed",
+    "operator.centre_offset",
+    "training.level_mean",
+)  # may be negative
 ALL = ("panels",)  # -1 stands for all
 # counts that have to be at least 1; every other number may be 0
 POSITIVE = (

@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     # a shipped prior's name, a checkpoint, or a training run's folder; "": for k-space
     # natural_complex_small, for images that are real natural_small
     config.prior = ""
+    config.prior_format = ""  # of a prior of another code base (docs/priors.md): edm, ncsnv2, ...
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.seed = 42  # seed, with each slice's key, of drawn masks and of the sampler's noise
     config.compile = False  # torch.compile the network: takes a minute, may make calls faster

@@ -7,6 +7,7 @@ def get_config() -> ConfigDict:
     """Config of 16 images of natural_small, of the size of its training images."""
     config = ConfigDict()
     config.prior = "natural_small"  # a shipped prior's name, a checkpoint, or a run's folder
+    config.prior_format = ""  # of a prior of another code base (docs/priors.md): edm, ncsnv2, ...
     config.seed = 42  # image n follows from the seed and n
     config.num_images = 16  # number of images
     config.image_size = 0  # pixels a side; 0: as in the prior's training

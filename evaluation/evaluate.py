@@ -64,6 +64,7 @@ from evaluation.run.methods import (
     create_reconstructor,
     expected_calls,
     prior_file,
+    prior_keyword_files,
     weights_file,
 )
 from evaluation.run.provenance import (
@@ -80,7 +81,16 @@ from operators.create import operator_class
 log = logging.getLogger(__name__)
 
 # the path of the prior may change, but not its weights, whose hash is compared
-MAY_CHANGE = ("prior", "batch_size", "limit", "panels", "data.root", "data.cache", "data.cache_dir")
+MAY_CHANGE = (
+    "prior",
+    "prior_format",
+    "batch_size",
+    "limit",
+    "panels",
+    "data.root",
+    "data.cache",
+    "data.cache_dir",
+)
 PROTOCOLS = ("correct", "study")
 SOME_FAILED = 3  # exit code
 MOST_NAMED = 20  # largest number of failed slices listed in a message
@@ -128,14 +138,14 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     size = choose_size(config.batch_size, device)
     check_outside(out, config.data, "--out")
     file = prior_file(config)
-    prior = describe_prior(weights_file(config))
+    prior = describe_prior(weights_file(config), prior_keyword_files(config))
     check_settings(config, out, prior)
     with_file = config.copy_and_resolve_references()
     with_file.prior = str(file or "")  # this very file, even if training writes a newer one
     progress = SliceProgress()
     method = create_reconstructor(with_file, device, progress.call)
     if file and shard.rank == 0:
-        print(f"prior: {checkpoint.describe(file)}", file=sys.stderr)
+        print(f"prior: {checkpoint.describe(file, config.prior_format)}", file=sys.stderr)
     dataset = open_slices(config)
     keys = list(dataset.keys)[: config.limit or None]
     operator = first_operator(config, dataset, len(keys))

@@ -34,7 +34,7 @@ from evaluation.run.methods import PRECISIONS, counted
 from evaluation.run.provenance import check_prior, describe_prior, environment
 from evaluation.show.contact_sheet import contact_sheet, png
 from models import checkpoint
-from models.checkpoint import load_prior, resolve_prior
+from models.checkpoint import keyword_files, load_prior, resolve_prior
 from operators.batch import BatchGenerator, derive_seed
 from samplers.unconditional import unconditional
 from sde import Prior
@@ -42,7 +42,15 @@ from sde import Prior
 log = logging.getLogger(__name__)
 
 # they change no image
-MAY_CHANGE = ("prior", "num_images", "batch_size", "columns", "compare", "data.root")
+MAY_CHANGE = (
+    "prior",
+    "prior_format",
+    "num_images",
+    "batch_size",
+    "columns",
+    "compare",
+    "data.root",
+)
 # arguments of `TrainingStream` and what they are where a checkpoint's config has none
 AUGMENTATION = {
     "flip": False,
@@ -74,19 +82,26 @@ def sample(config: ConfigDict, out: Path, device: str) -> None:
     check_numbers(config)
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
-    path = resolve_prior(config.prior)
-    trained = ConfigDict(checkpoint.load(path)["config"])
+    path = resolve_prior(config.prior, config.prior_format)
+    trained = checkpoint.training_config(path, config.prior_format)
     side = config.image_size or trained.data.get("crop") or trained.data.image_size
     if not side:
         raise ValueError("the prior was trained on images of any size; set image_size")
     if config.num_steps < 2:
         raise ValueError(f"expected num_steps of at least 2, got {config.num_steps}")
+    if config.compare and not trained.data.name:
+        raise ValueError("expected compare=0: this prior does not say what it was trained on")
     if config.compare:
         check_outside(out, {**trained.data.to_dict(), "root": config.data.root}, "--out")
-    size, known = choose_size(config.batch_size, device), describe_prior(path)
+    size, known = (
+        choose_size(config.batch_size, device),
+        describe_prior(path, keyword_files(path, config.prior_format)),
+    )
     training = training_images(trained, config.data.root, config.compare, side, config.seed)
-    prior = load_prior(path, device, autocast=PRECISIONS[config.precision])
-    print(f"prior: {checkpoint.describe(path)}")
+    prior = load_prior(
+        path, device, format=config.prior_format, autocast=PRECISIONS[config.precision]
+    )
+    print(f"prior: {checkpoint.describe(path, config.prior_format)}")
     with holding(out):
         configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
         check_prior(out, known)

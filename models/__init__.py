@@ -25,7 +25,9 @@ def create_model(config) -> nn.Module:
 
     Args:
         config: a training config (ConfigDict); `config.model.name` is a key of `NETWORKS`, the
-            other fields of `config.model` are the network's keywords.
+            other fields of `config.model` are the network's keywords. With a `config.sde` that
+            scales images, the network takes them in [-1, 1] and a label of the level instead of
+            sigma (`sde.parametrise`).
 
     Raises:
         ValueError: the name is unknown, or a field is unknown to the network or missing.
@@ -34,6 +36,15 @@ def create_model(config) -> nn.Module:
     name = fields.pop("name")
     if name not in NETWORKS:
         raise ValueError(f"expected model.name to be one of {sorted(NETWORKS)}, got {name!r}")
+    section = config.get("sde", {})
+    if section.get("name", "ve") != "ve" or section.get("precondition", ""):
+        if name != "ncsnpp":
+            raise ValueError(
+                f"expected model.name='ncsnpp', whose levels can be labelled, with "
+                f"sde.name={section.get('name', 've')!r} and "
+                f"sde.precondition={section.get('precondition', '')!r}, got {name!r}"
+            )
+        fields |= {"conditioning": "time", "centred": True}
     try:
         return NETWORKS[name](**fields)
     except TypeError as error:

@@ -3,9 +3,10 @@
 A checkpoint is a `torch.save` of plain tensors and JSON-able values:
 ``{"format", "config", "model", "ema", "step", ...}``; `train.py` adds its state to resume from.
 
-    python -m models.checkpoint import ORIGINAL OUT --config=configs/fastmri_knee.py:1
+    python -m models.checkpoint import FILE OUT --config=configs/fastmri_knee.py:1
+    python -m models.checkpoint import FILE OUT --format=edm --keywords=FILE.json
 
-converts a checkpoint of the original code to this format.
+converts a checkpoint of the original code, and that of another code base, to this format.
 
     python -m models.checkpoint export runs/NAME weights/NAME.pt --half
 
@@ -14,31 +15,30 @@ writes only what `load_prior` needs of a training run: the config and the averag
 
 import argparse
 import difflib
+import importlib
 import re
 import warnings
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from configs import clear_errors, is_out_of_memory, load_config
+from configs import clear_errors, load_config
 from datasets.files import replacing
-from models import create_model
+from models import create_model, foreign
 from models.allocator import keep_freed_memory
+from models.foreign import files
 from models.original import ema_state, translate_state
-from sde import VESDE, Prior, score_function
+from models.plain import CheckpointError, read_plain
+from sde import VESDE, Prior, create_sde, parametrise, score_function
 
 FORMAT = "score-priors/1"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 SUFFIX = ".pt"
 FEW_MILLIONS = 1.0  # parameters of a network that is called small
 SMALL = 64  # numbers of a network's config up to this are accepted whatever the weights' shapes
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not hold what is expected."""
 
 
 def save(path: str | Path, payload: dict) -> None:
@@ -74,50 +74,6 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict:
             "original code run: python -m models.checkpoint import ORIGINAL OUT --config=..."
         )
     return payload
-
-
-def read_plain(path: str | Path, map_location: str | torch.device) -> object:
-    """Content of a `torch.save` file of plain tensors and values, read without executing code.
-
-    Args:
-        path: the file.
-        map_location: device of the tensors.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged, or holds pickled objects.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        _check_archive(Path(path))
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # the unpickler raises anything on damaged bytes
-        if isinstance(error, PermissionError) or is_out_of_memory(error):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: not readable as a checkpoint of plain tensors (truncated, corrupt, or "
-            f"with pickled objects, which are refused): {reason}"
-        ) from None
-
-
-def _check_archive(path: Path) -> None:
-    """Verify the checksums of a `torch.save` file, which `torch.load` does not.
-
-    Raises:
-        ValueError: a checksum differs, or the file claims to hold more than its size.
-        zipfile.BadZipFile: the archive is damaged otherwise.
-    """
-    if not zipfile.is_zipfile(path):
-        return  # an old format, or not a checkpoint
-    with zipfile.ZipFile(path) as archive:
-        claimed = sum(part.file_size for part in archive.infolist())
-        if claimed > path.stat().st_size:  # tensors are stored uncompressed
-            raise ValueError(f"it claims {claimed} bytes in a file of {path.stat().st_size}")
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"{damaged} does not fit its checksum")
 
 
 def find_latest(folder: str | Path) -> Path | None:
@@ -213,19 +169,73 @@ def import_original(path: str | Path, out: str | Path, config: ConfigDict) -> No
     averaged = ema_state(net, state, list(average["shadow_params"]))
     config, step = config.copy_and_resolve_references(), int(original.get("step", 0))
     config.training.num_steps = step  # the original training is finished
-    payload = {
-        "config": config.to_dict(),
-        "model": translate_state(net, state),
-        "ema": translate_state(net, averaged),
-        "step": step,
-    }
+    whole = parametrise(net, config.sde)
+    prefix = next(name for name, module in whole.named_modules() if module is net)
+    prefix += "." if prefix else ""
+
+    def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"{prefix}{name}": value for name, value in translate_state(net, state).items()}
+
+    payload = {"config": config.to_dict(), "model": ours(state), "ema": ours(averaged)}
+    payload["step"] = step
     save(out, payload)
+
+
+def import_foreign(
+    path: str | Path, out: str | Path, format: str, keywords: Mapping | None = None
+) -> None:
+    """Convert a file of another code base to this project's format.
+
+    Args:
+        path: the file, or the folder of diffusers.
+        out: the file to write.
+        format: a key of `models.foreign.FORMATS`.
+        keywords: what the network was built with, beside what the file says of it
+            (`models.foreign.files.read_file`).
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as `models.foreign.files.read_file`, and if
+            keywords, weights and levels do not fit.
+    """
+    save(out, _foreign_payload(Path(path), format, keywords))
+
+
+def _foreign_payload(path: Path, format: str, keywords: Mapping | None = None) -> dict:
+    """What a checkpoint in this project's format holds of a file of another code base."""
+    found, state = files.read_file(format, path, keywords)
+    seen, sde = _build_foreign(path, format, found, state)
+    side = found.get("img_resolution") or found.get("image_size") or found.get("sample_size") or 0
+    turned = bool(found.get("symmetric"))
+    config = {
+        "model": {"name": format, "num_channels": seen.num_channels},
+        "sde": {"name": "ve", "sigma_min": sde.sigma_min, "sigma_max": sde.sigma_max},
+        "data": {"name": "", "image_size": side, "crop": 0, "flip": turned, "rotate": turned},
+        "training": {"num_steps": 0},
+    }
+    described = {"format": format, "keywords": found}
+    return {"config": config, "foreign": described, "ema": state, "step": 0}
+
+
+def _build_foreign(
+    path: Path, format: str, keywords: Mapping, state: dict[str, Tensor]
+) -> tuple[nn.Module, VESDE]:
+    """The score of a network of another code base, and its levels.
+
+    Raises:
+        CheckpointError: keywords, weights and levels do not fit.
+    """
+    try:
+        net = foreign.build(format, keywords, state)
+        return foreign.view(format, net, net.keywords)
+    except (ValueError, TypeError, KeyError) as error:  # the values come from a file
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def load_prior(
     name_or_path: str | Path,
     device: str | torch.device | None = None,
     *,
+    format: str = "",
     autocast: torch.dtype | None = None,
     compiled: bool = False,
 ) -> Prior:
@@ -240,6 +250,8 @@ def load_prior(
         name_or_path: name of a shipped prior (``weights/NAME.pt``), a checkpoint file, a folder of
             checkpoints, or the folder of a training run (its newest readable checkpoint).
         device: device of the network; by default a GPU if there is one.
+        format: that of a file of another code base, a key of `models.foreign.FORMATS`; or
+            ``module:function``, a function of one's own, ``function(path, device) -> Prior``.
         autocast: bfloat16 or float16 for the layers inside the network; None for float32.
         compiled: whether to run the network through `torch.compile`, which compiles at the first
             call for each batch and image size; needs a C++ compiler, and Triton on a GPU.
@@ -254,11 +266,18 @@ def load_prior(
     Warns:
         UserWarning: the training of the prior is not finished.
     """
-    path = resolve_prior(name_or_path)
+    path = resolve_prior(name_or_path, format)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if ":" in format:
+        if autocast is not None or compiled:
+            raise ValueError(
+                f"expected precision float32 and no compile with {format}, which makes its own "
+                "network; set them there"
+            )
+        return _call_own(format, path, device)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    payload, config, sde, net = _load_trained(path)
+    payload, config, sde, net = _load_trained(path, format)
     note = unfinished(payload)
     if note:
         warnings.warn(f"{path}: {note}", stacklevel=2)
@@ -287,24 +306,80 @@ def unfinished(payload: dict) -> str:
     return f"an unfinished prior: step {step} of {last}{early}; its training can be continued"
 
 
-def _load_trained(path: Path) -> tuple[dict, ConfigDict, VESDE, nn.Module]:
+def _call_own(format: str, path: Path, device: str | torch.device) -> Prior:
+    """The prior that a function of the user's own makes of a file.
+
+    Raises:
+        ValueError: there is no such function, or it returns something else.
+    """
+    module, _, name = format.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{format}: expected module:function of your own: {error}") from None
+    prior = function(path, device)
+    if not (isinstance(prior, tuple) and len(prior) == 2 and callable(prior[0])):
+        raise ValueError(
+            f"{format}: expected a Prior, e.g. of Prior.from_denoiser, got {type(prior).__name__}"
+        )
+    return Prior(*prior).checked()
+
+
+def open_payload(name_or_path: str | Path, format: str = "") -> dict:
+    """Content of a prior's checkpoint, or what it would hold of a file of another code base.
+
+    Args:
+        name_or_path: as of `load_prior`.
+        format: as of `load_prior`, but no ``module:function``.
+
+    Raises:
+        FileNotFoundError, CheckpointError, ValueError: as `load_prior`.
+    """
+    path = resolve_prior(name_or_path, format)
+    return _foreign_payload(path, format) if format else load(path)
+
+
+def training_config(name_or_path: str | Path, format: str = "") -> ConfigDict:
+    """Config of a prior's training; of another code base's, what is known: image size 0, no data.
+
+    Args:
+        name_or_path: as of `load_prior`.
+        format: as of `load_prior`.
+
+    Raises:
+        FileNotFoundError, CheckpointError, ValueError: as `load_prior`.
+    """
+    if ":" in format:
+        return ConfigDict({"data": {"name": "", "image_size": 0, "crop": 0}})
+    return ConfigDict(open_payload(name_or_path, format)["config"])
+
+
+def _load_trained(path: Path, format: str = "") -> tuple[dict, ConfigDict, VESDE, nn.Module]:
     """A prior's checkpoint, its config and SDE, and its network with the averaged weights.
 
     Raises:
         CheckpointError: the checkpoint is not a prior, or its weights do not fit its config.
     """
-    payload = load(path)
+    payload = open_payload(path, format)
     if not {"config", "ema"} <= payload.keys():
         raise CheckpointError(
             f"{path}: expected a trained prior (entries config and ema), got entries "
             f"{', '.join(sorted(payload))}; a U-Net goes into sampler.checkpoint"
         )
+    if "foreign" in payload:
+        try:
+            described, config = payload["foreign"], ConfigDict(payload["config"])
+            of, keywords, state = described["format"], described["keywords"], payload["ema"]
+        except (TypeError, KeyError) as error:
+            raise CheckpointError(f"{path}: expected format and keywords: {error}") from error
+        net, sde = _build_foreign(path, of, keywords, state)
+        return payload, config, sde, net
     try:
         config = ConfigDict(payload["config"])
         config.data.get("flip")
-        sde = VESDE(sigma_min=config.sde.sigma_min, sigma_max=config.sde.sigma_max)
+        sde = create_sde(config.sde).ve
         _check_size(config, payload["ema"])
-        net = create_model(config)
+        net = parametrise(create_model(config), config.sde)
     except Exception as error:  # the values come from a file and may be anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
@@ -324,15 +399,24 @@ def _check_size(config: ConfigDict, state: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} = {value}, and no weights have more than {largest} a side")
 
 
-def resolve_prior(name_or_path: str | Path) -> Path:
+def resolve_prior(name_or_path: str | Path, format: str = "") -> Path:
     """Checkpoint file of a prior, as `load_prior` reads it.
 
     Args:
-        name_or_path: name of a shipped prior, a checkpoint file, or a folder of checkpoints.
+        name_or_path: name of a shipped prior, a checkpoint file, or a folder of checkpoints; with
+            a `format` the file of another code base, or the folder of diffusers.
+        format: as of `load_prior`.
 
     Raises:
         FileNotFoundError: there is no such prior; the shipped names are listed.
+        ValueError: an unknown format.
     """
+    if ":" in format:
+        if not Path(name_or_path).is_file():
+            raise FileNotFoundError(f"{name_or_path}: expected a file for {format}, got none")
+        return Path(name_or_path)
+    if format:
+        return files.weights_file(format, Path(name_or_path))
     shipped = WEIGHTS / f"{name_or_path}{SUFFIX}"
     if shipped.is_file():
         return shipped
@@ -354,6 +438,19 @@ def resolve_prior(name_or_path: str | Path) -> Path:
         f"{name_or_path}: expected a checkpoint file, a folder with step_*{SUFFIX} files, or the "
         f"name of a shipped prior; {_meant(name_or_path)}known: {known}"
     )
+
+
+def keyword_files(name_or_path: str | Path, format: str) -> list[Path]:
+    """Files beside a prior of another code base that say what its weights are; [] for others.
+
+    Args:
+        name_or_path: as of `load_prior`.
+        format: as of `load_prior`.
+    """
+    if not format or ":" in format:
+        return []
+    path = resolve_prior(name_or_path, format)
+    return [file for _, file in files.keyword_files(format, path)]
 
 
 def shipped_priors() -> list[str]:
@@ -378,21 +475,24 @@ def _meant(wrong: str | Path) -> str:
     return ""
 
 
-def describe(name_or_path: str | Path) -> str:
+def describe(name_or_path: str | Path, format: str = "") -> str:
     """A prior in one line: its file, number of parameters, whether that is few, noise levels.
 
     Args:
         name_or_path: as of `load_prior`.
+        format: as of `load_prior`.
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_prior`.
     """
-    path = resolve_prior(name_or_path)
-    payload = load(path)
+    path = resolve_prior(name_or_path, format)
+    if ":" in format:
+        return f"{path.name}: by {format}"
+    payload = open_payload(path, format)
     millions = sum(weight.numel() for weight in payload["ema"].values()) / 1e6
     size = "a small network of " if millions < FEW_MILLIONS else ""
-    sde = payload["config"]["sde"]
-    levels = f"noise levels {sde['sigma_min']:g} to {sde['sigma_max']:g}"
+    sde = create_sde(payload["config"]["sde"]).ve
+    levels = f"noise levels {sde.sigma_min:.3g} to {sde.sigma_max:.3g}"
     return f"{path.name}: {size}{millions:.2g} million parameters, {levels}"
 
 
@@ -411,6 +511,8 @@ def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
     """
     payload, _, _, net = _load_trained(resolve_prior(run))
     weights = payload["ema"]
+    if "foreign" in payload:
+        raise ValueError(f"{run}: is of another code base, and has averaged weights only already")
     if half:
         # buffers stay in float32: rounding would change the Fourier frequencies
         learnt = {name for name, _ in net.named_parameters()}
@@ -429,10 +531,18 @@ def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
 def _main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m models.checkpoint")
     commands = parser.add_subparsers(dest="command", required=True)
-    importer = commands.add_parser("import", help="convert a checkpoint of the original code")
+    importer = commands.add_parser("import", help="convert a checkpoint of another code base")
     importer.add_argument("original")
     importer.add_argument("out")
-    importer.add_argument("--config", required=True, help="e.g. configs/fastmri_knee.py:1")
+    importer.add_argument(
+        "--config", help="of a checkpoint of the study's code, e.g. configs/fastmri_knee.py:1"
+    )
+    importer.add_argument(
+        "--format", default="score_sde", help=f"one of {', '.join(foreign.FORMATS)}; %(default)s"
+    )
+    importer.add_argument(
+        "--keywords", help="instead of --config: JSON, or a file of it (docs/priors.md)"
+    )
     exporter = commands.add_parser("export", help="averaged weights and config of a run only")
     exporter.add_argument("run")
     exporter.add_argument("out")
@@ -441,8 +551,13 @@ def _main(argv: list[str] | None = None) -> None:
     with clear_errors():
         if arguments.command == "export":
             export(arguments.run, arguments.out, half=arguments.half)
-        else:
+        elif arguments.config:
+            if arguments.format != "score_sde" or arguments.keywords:
+                raise ValueError("--config is for score_sde, without --keywords")
             import_original(arguments.original, arguments.out, load_config(arguments.config))
+        else:
+            given = files.read_keywords(arguments.keywords) if arguments.keywords else None
+            import_foreign(arguments.original, arguments.out, arguments.format, given)
     print(f"wrote {arguments.out}")
 
 

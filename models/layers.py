@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.resample import downsample2, low_pass, upsample2
+from models.resample import average2, downsample2, low_pass, repeat2, upsample2
 
 RESCALE = 1 / math.sqrt(2)  # keeps the variance of the sum of two unit-variance branches
 NORM_EPS = 1e-6
+LONGEST_PERIOD = 10_000  # of the sines that embed a time, over 2 pi
 ZERO_SCALE = 1e-10  # "zero" initialisation of the layers that end a residual branch
 
 
@@ -88,8 +89,43 @@ class NoiseEmbedding(nn.Module):
         return self.dense2(F.silu(self.dense1(features.to(self.dense1.weight.dtype))))
 
 
+class TimeEmbedding(nn.Module):
+    """Embedding of a time in steps, as in DDPM: sines and cosines, then an MLP.
+
+    Args:
+        nf: number of sines and cosines together, an even number of 4 or more.
+    """
+
+    def __init__(self, nf: int):
+        super().__init__()
+        if nf < 4 or nf % 2:
+            raise ValueError(f"expected an even number of features, 4 or more, got nf={nf}")
+        self.nf = nf
+        self.dense1 = dense(nf, 4 * nf)
+        self.dense2 = dense(4 * nf, 4 * nf)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Times ``(B,)`` to features ``(B, 4 nf)``."""
+        half = self.nf // 2
+        angle = time[:, None] * geometric_frequencies(half, half - 1, like=time)  # (B, nf / 2)
+        features = torch.cat([angle.sin(), angle.cos()], dim=1)  # (B, nf)
+        return self.dense2(F.silu(self.dense1(features.to(self.dense1.weight.dtype))))
+
+
+def geometric_frequencies(count: int, last: int, *, like: Tensor) -> Tensor:
+    """Frequencies 10000^(-k / last), k = 0, ..., count - 1, of transformers and DDPM: ``(count,)``.
+
+    Args:
+        count: number of frequencies.
+        last: index of the frequency 1 / 10000: count - 1, or count where it is not included.
+        like: a tensor of the dtype and device.
+    """
+    k = torch.arange(count, dtype=like.dtype, device=like.device)
+    return torch.exp(-math.log(LONGEST_PERIOD) / last * k)
+
+
 class ResidualBlock(nn.Module):
-    """BigGAN residual block ``(x + branch(x)) / sqrt 2`` with optional FIR resampling.
+    """BigGAN residual block ``(x + branch(x)) / sqrt 2`` with optional resampling by 2.
 
     The noise features are added between the two convolutions.
 
@@ -99,6 +135,7 @@ class ResidualBlock(nn.Module):
         embedding_size: number of noise features E.
         resample: None, or "down" or "up" to resample by 2.
         dropout: dropout probability.
+        fir: whether to resample with the FIR filter, or by means and repetition (DDPM++).
     """
 
     def __init__(
@@ -109,9 +146,11 @@ class ResidualBlock(nn.Module):
         *,
         resample: str | None = None,
         dropout: float = 0.0,
+        fir: bool = True,
     ):
         super().__init__()
-        self.resample = {None: None, "down": downsample2, "up": upsample2}[resample]
+        down, up = (downsample2, upsample2) if fir else (average2, repeat2)
+        self.resample = {None: None, "down": down, "up": up}[resample]
         self.norm1 = group_norm(in_channels)
         self.conv1 = conv(in_channels, out_channels)
         self.embedding = dense(embedding_size, out_channels)
@@ -153,6 +192,33 @@ class AttentionBlock(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v)  # (B, 1, HW, C)
         h = h[:, 0].transpose(1, 2).reshape(x.shape)  # (B, C, H, W)
         return (x + self.output(h)) * RESCALE
+
+
+class ImageInput(nn.Module):
+    """A smaller input image, added to features by a 1x1 convolution."""
+
+    def __init__(self, image_channels: int, channels: int):
+        super().__init__()
+        self.conv = conv(image_channels, channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, C_image, H, W)`` to ``(B, C, H, W)``."""
+        return self.conv(image)
+
+
+class ImageOutput(nn.Module):
+    """The part of a resolution's features in the output image."""
+
+    def __init__(self, channels: int, image_channels: int):
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.conv = conv(channels, image_channels, scale=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C_image, H, W)``, in the precision of the weights."""
+        h = F.silu(self.norm(x))
+        with full_precision(h):
+            return self.conv(h.to(self.conv.weight.dtype))
 
 
 class PyramidDownsample(nn.Module):

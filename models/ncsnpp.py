@@ -1,4 +1,4 @@
-"""NCSN++ at the study's five sizes: from a ResNet (depth 1) to an attention U-Net (depth 4)."""
+"""NCSN++ at the study's five sizes, from a ResNet (depth 1) to an attention U-Net, and DDPM++."""
 
 from collections.abc import Sequence
 
@@ -9,32 +9,45 @@ from torch.nn import functional as F
 from models.layers import (
     RESCALE,
     AttentionBlock,
+    ImageInput,
+    ImageOutput,
     NoiseEmbedding,
     PyramidDownsample,
     ResidualBlock,
+    TimeEmbedding,
     conv,
     full_precision,
     group_norm,
     working_dtype,
 )
+from models.resample import average2, downsample2, repeat2, upsample2
 
 
 class DownLevel(nn.Module):
-    """Residual blocks at one resolution, then one that halves it (except at the last level)."""
+    """Residual blocks at one resolution, then one that halves it (except at the last level).
 
-    def __init__(self, blocks: list[ResidualBlock], downsample, pyramid):
+    Each of the blocks may be followed by attention.
+    """
+
+    def __init__(self, blocks: list[ResidualBlock], attentions, downsample, pyramid):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
+        self.attentions = nn.ModuleList(attentions)  # one a block, or none
         self.downsample: ResidualBlock | None = downsample
-        self.pyramid: PyramidDownsample | None = pyramid
+        self.pyramid: PyramidDownsample | ImageInput | None = pyramid
 
 
 class UpLevel(nn.Module):
-    """Residual blocks, each with a skip connection, then one that doubles (except at the top)."""
+    """Residual blocks, each with a skip connection, then one that doubles (except at the top).
 
-    def __init__(self, blocks: list[ResidualBlock], upsample):
+    The last of the blocks may be followed by attention, then by this resolution's output image.
+    """
+
+    def __init__(self, blocks: list[ResidualBlock], attention, image, upsample):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
+        self.attention: AttentionBlock | None = attention
+        self.image: ImageOutput | None = image
         self.upsample: ResidualBlock | None = upsample
 
 
@@ -51,6 +64,10 @@ class Middle(nn.Module):
 class NCSNpp(nn.Module):
     """NCSN++ score network s(x, sigma) of Song et al. (ICLR 2021), continuous, for the VE-SDE.
 
+    The last keywords make it the networks that Song et al. use with the VP- and sub-VP-SDE, NCSN++
+    or DDPM++ (``fir=False, pyramid=False``): with a `conditioning` by time, ``net(x, time)`` is the
+    output of the last convolution, which predicts the noise in standard deviations.
+
     Args:
         nf: base number of channels, which `ch_mult` multiplies.
         ch_mult: channel multiplier of each level; its length is the depth. Image sides have to be
@@ -61,6 +78,18 @@ class NCSNpp(nn.Module):
         fourier_scale: standard deviation of the Fourier frequencies of log sigma.
         dropout: dropout probability in the residual blocks.
         num_channels: number of image channels.
+        conditioning: "sigma", embedded by Fourier features of its logarithm, by which the output is
+            divided; or "time", in steps of 1 / 999 of the SDE's, embedded by DDPM's sines.
+        fir: whether to resample with an FIR filter, or by means and repetition.
+        pyramid: whether downsampled features of the image are added to the features.
+        images: whether, instead, downsampled images are, and the output is the sum of images of all
+            resolutions (the original's input_skip and output_skip).
+        attention_levels: levels, 0 for full resolution, with attention in all blocks on the way
+            down and at the end on the way up.
+        centred: whether images come in [-1, 1] instead of [0, 1].
+
+    Raises:
+        ValueError: an unknown `conditioning`, or attention at a level that there is not.
     """
 
     def __init__(
@@ -73,36 +102,56 @@ class NCSNpp(nn.Module):
         fourier_scale: float,
         dropout: float = 0.0,
         num_channels: int = 1,
+        conditioning: str = "sigma",
+        fir: bool = True,
+        pyramid: bool = True,
+        images: bool = False,
+        attention_levels: Sequence[int] = (),
+        centred: bool = False,
     ):
         super().__init__()
         widths = [nf * m for m in ch_mult]
         last = len(widths) - 1
+        if conditioning not in ("sigma", "time"):
+            raise ValueError(f"expected conditioning 'sigma' or 'time', got {conditioning!r}")
+        if not set(attention_levels) <= set(range(len(widths))):
+            raise ValueError(
+                f"expected attention_levels out of 0 to {last}, got {list(attention_levels)}"
+            )
         self.num_channels = num_channels
         self.stride = 2**last  # image sides have to be multiples of it
+        self.conditioning, self.centred = conditioning, centred
+        self.down2, self.up2 = (downsample2, upsample2) if fir else (average2, repeat2)
 
         def block(in_channels: int, out_channels: int, resample: str | None = None):
             return ResidualBlock(
-                in_channels, out_channels, 4 * nf, resample=resample, dropout=dropout
+                in_channels, out_channels, 4 * nf, resample=resample, dropout=dropout, fir=fir
             )
 
-        self.embedding = NoiseEmbedding(nf, fourier_scale)
+        by_time = conditioning == "time"
+        self.embedding = TimeEmbedding(nf) if by_time else NoiseEmbedding(nf, fourier_scale)
         self.input = conv(num_channels, nf)
 
         self.down = nn.ModuleList()
         channels, pyramid_channels, skips = nf, num_channels, [nf]
         for level, width in enumerate(widths):
-            blocks = []
+            blocks, attentions = [], []
             for _ in range(num_res_blocks):
                 blocks.append(block(channels, width))
                 channels = width
                 skips.append(channels)
-            downsample = pyramid = None
+                if level in attention_levels:
+                    attentions.append(AttentionBlock(channels))
+            downsample = smaller = None
             if level != last:
                 downsample = block(channels, channels, "down")
-                pyramid = PyramidDownsample(pyramid_channels, channels)
-                pyramid_channels = channels
+                if images:
+                    smaller = ImageInput(num_channels, channels)
+                elif pyramid:
+                    smaller = PyramidDownsample(pyramid_channels, channels)
+                    pyramid_channels = channels
                 skips.append(channels)
-            self.down.append(DownLevel(blocks, downsample, pyramid))
+            self.down.append(DownLevel(blocks, attentions, downsample, smaller))
 
         self.middle = Middle(
             block(channels, channels),
@@ -116,19 +165,24 @@ class NCSNpp(nn.Module):
             for _ in range(num_res_blocks + 1):
                 blocks.append(block(channels + skips.pop(), width))
                 channels = width
-            self.up.append(UpLevel(blocks, block(channels, channels, "up") if level else None))
+            attended = AttentionBlock(channels) if level in attention_levels else None
+            upsample = block(channels, channels, "up") if level else None
+            image = ImageOutput(channels, num_channels) if images else None
+            self.up.append(UpLevel(blocks, attended, image, upsample))
 
-        self.output_norm = group_norm(channels)
-        self.output = conv(channels, num_channels, scale=0.0)
+        self.output_norm = self.output = None
+        if not images:
+            self.output_norm = group_norm(channels)
+            self.output = conv(channels, num_channels, scale=0.0)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Score grad_x log p_sigma(x) of noisy images.
+        """Score grad_x log p_sigma(x) of noisy images; with a time as `sigma`, the noise.
 
         Under `torch.autocast` the first and the last convolution keep the precision of the weights.
 
         Args:
             x: ``(B, C, H, W)`` noisy images; clean images lie in [0, 1].
-            sigma: ``(B,)`` noise levels, > 0.
+            sigma: ``(B,)`` noise levels, > 0, or the times of a network with that `conditioning`.
 
         Returns:
             ``(B, C, H, W)``.
@@ -140,19 +194,26 @@ class NCSNpp(nn.Module):
         self._check(x, sigma)
         # samplers expand one level to the batch (stride 0): embed it once
         levels = sigma[:1] if sigma.stride(0) == 0 else sigma
-        embedding = F.silu(self.embedding(torch.log(levels)))  # (1 or B, 4 nf)
-        pyramid = 2 * x - 1
+        by_time = self.conditioning == "time"
+        embedding = F.silu(self.embedding(levels if by_time else torch.log(levels)))  # (1/B, 4 nf)
+        pyramid = x if self.centred else 2 * x - 1
         with full_precision(x):  # bfloat16 would round away the smallest noise levels
             h = self.input(pyramid)
         h = h.to(working_dtype(h))
         skips = [h]
         for level in self.down:
-            for block in level.blocks:
+            for i, block in enumerate(level.blocks):
                 h = block(h, embedding)
+                if level.attentions:
+                    h = level.attentions[i](h)
                 skips.append(h)
             if level.downsample is not None:
                 h = level.downsample(h, embedding)
-                h = pyramid = (level.pyramid(pyramid) + h) * RESCALE
+                if isinstance(level.pyramid, ImageInput):
+                    pyramid = self.down2(pyramid)
+                    h = h + level.pyramid(pyramid)
+                elif level.pyramid is not None:
+                    h = pyramid = (level.pyramid(pyramid) + h) * RESCALE
                 skips.append(h)
 
         h = self.middle.block1(h, embedding)
@@ -160,16 +221,23 @@ class NCSNpp(nn.Module):
             h = self.middle.attention(h)
         h = self.middle.block2(h, embedding)
 
+        image = None
         for level in self.up:
             for block in level.blocks:
                 h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+            if level.attention is not None:
+                h = level.attention(h)
+            if level.image is not None:
+                part = level.image(h)
+                image = part if image is None else self.up2(image) + part
             if level.upsample is not None:
                 h = level.upsample(h, embedding)
 
-        h = F.silu(self.output_norm(h))
-        with full_precision(h):
-            h = self.output(h.to(self.output.weight.dtype))
-        return h / sigma[:, None, None, None]
+        if image is None:
+            h = F.silu(self.output_norm(h))
+            with full_precision(h):
+                image = self.output(h.to(self.output.weight.dtype))
+        return image if by_time else image / sigma[:, None, None, None]
 
     def _check(self, x: Tensor, sigma: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.num_channels:

@@ -4,7 +4,13 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-from models.layers import AttentionBlock, NoiseEmbedding, PyramidDownsample, ResidualBlock
+from models.layers import (
+    AttentionBlock,
+    ImageInput,
+    NoiseEmbedding,
+    PyramidDownsample,
+    ResidualBlock,
+)
 from models.ncsnpp import NCSNpp
 
 PREFIX = "all_modules"
@@ -27,30 +33,49 @@ _NAMES = {
         "NIN_3": "output",
     },
     PyramidDownsample: {"Conv2d_0": "conv"},
+    ImageInput: {"Conv_0": "conv"},
 }
 
 
-def _modules(net: NCSNpp) -> Iterator[nn.Module | str]:
-    """The modules of `net` in the original's order of construction, which gives their index."""
-    yield net.embedding  # the original's module 0 holds the frequencies only
+def _modules(net: NCSNpp) -> Iterator[nn.Module | None]:
+    """The modules of `net` in the original's order of construction, which gives their index.
+
+    None stands for one without parameters.
+    """
+    if isinstance(net.embedding, NoiseEmbedding):
+        yield net.embedding  # the original's module 0 holds the frequencies only
     yield net.embedding.dense1
     yield net.embedding.dense2
     yield net.input
     for level in net.down:
-        yield from level.blocks
+        for i, block in enumerate(level.blocks):
+            yield block
+            if level.attentions:
+                yield level.attentions[i]
         if level.downsample is not None:
             yield level.downsample
-            yield level.pyramid
+            if isinstance(level.pyramid, ImageInput):
+                yield None  # the resampling
+            if level.pyramid is not None:
+                yield level.pyramid
     yield net.middle.block1
     if net.middle.attention is not None:
         yield net.middle.attention
     yield net.middle.block2
     for level in net.up:
         yield from level.blocks
+        if level.attention is not None:
+            yield level.attention
+        if level.image is not None:
+            if level is not net.up[0]:
+                yield None  # the resampling
+            yield level.image.norm
+            yield level.image.conv
         if level.upsample is not None:
             yield level.upsample
-    yield net.output_norm
-    yield net.output
+    if net.output is not None:
+        yield net.output_norm
+        yield net.output
 
 
 def original_names(net: NCSNpp) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
@@ -61,6 +86,8 @@ def original_names(net: NCSNpp) -> dict[str, tuple[str, Callable[[Tensor], Tenso
     paths = {module: path for path, module in net.named_modules()}
     names: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {}
     for index, module in enumerate(_modules(net)):
+        if module is None:
+            continue
         prefix, path = f"{PREFIX}.{index}", paths[module]
         if isinstance(module, NoiseEmbedding):
             names[f"{prefix}.W"] = (f"{path}.frequencies", _same)
@@ -141,7 +168,7 @@ def ema_state(net: NCSNpp, state: dict[str, Tensor], shadow_params: list[Tensor]
         ValueError: the list has another number of entries than there are trainable parameters.
     """
     state = {name.removeprefix("module."): weight for name, weight in state.items()}
-    trainable = [name for name in original_names(net) if not name.startswith(f"{PREFIX}.0.")]
+    trainable = [name for name in original_names(net) if name != f"{PREFIX}.0.W"]
     if len(shadow_params) != len(trainable):
         raise ValueError(
             f"expected an EMA list of {len(trainable)} parameters, got {len(shadow_params)}; "

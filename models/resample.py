@@ -35,3 +35,13 @@ def upsample2(x: Tensor) -> Tensor:
     """Upsampling by 2, ``(B, C, H, W)`` to ``(B, C, 2H, 2W)``: zeros inserted, then low-pass."""
     kernel = _kernel(x, 4.0)  # a gain of 4 compensates for the inserted zeros
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+def average2(x: Tensor) -> Tensor:
+    """Means of 2 x 2 pixels, ``(B, C, H, W)`` to ``(B, C, H/2, W/2)``."""
+    return F.avg_pool2d(x, 2)
+
+
+def repeat2(x: Tensor) -> Tensor:
+    """Every pixel repeated 2 x 2 times, ``(B, C, H, W)`` to ``(B, C, 2H, 2W)``."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -1,11 +1,44 @@
 """Denoising score matching."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from operators.batch import expand
+from sde.ve import VESDE
+from sde.view import SIGMA_DATA
+from sde.vp import VPSDE, WIDTH
+
+
+def draw_levels(
+    generators: Sequence[torch.Generator],
+    sde: VESDE | VPSDE,
+    log_normal: tuple[float, float] | None = None,
+) -> Tensor:
+    """Noise levels of training, ``(B,)``, one from each of B generators.
+
+    Args:
+        generators: one a sample.
+        sde: gives levels at times t ~ U(eps, 1).
+        log_normal: mean and standard deviation of log sigma, for images in [-1, 1], to draw from a
+            log-normal distribution instead (Karras et al. 2022, table 1); levels are in the unit of
+            images in [0, 1] all the same.
+    """
+    if log_normal is not None:
+        mean, std = log_normal
+        normal = torch.cat([torch.randn(1, generator=g) for g in generators])  # (B,)
+        return torch.exp(mean + std * normal) / WIDTH
+    uniform = torch.cat([torch.rand(1, generator=g) for g in generators])  # (B,)
+    return sde.sigma(sde.eps + (1 - sde.eps) * uniform)
+
+
+def edm_weight(sigma: Tensor) -> Tensor:
+    """Weight with which the loss of a preconditioned network starts at 1 for all levels: ``(B,)``.
+
+    1 + (sigma / sigma_data)^2 beside the sigma^2 of score matching (Karras et al. 2022, table 1).
+    """
+    return 1 + (WIDTH * sigma / SIGMA_DATA) ** 2
 
 
 def level_weight(sigma: Tensor, weight_sigma: float) -> Tensor:

@@ -20,7 +20,8 @@ def score_function(
 
     A complex `x` goes through a network of one channel as one batch of twice the size: the real and
     the imaginary part are images of their own (Chung & Ye 2022, section 3.3). A network of two
-    channels takes both together, and no real `x` ``(B, 1, H, W)``. Several complex images of one
+    channels takes both together, and no real `x` ``(B, 1, H, W)``. One of three is shown grey
+    images (`grey_score`). Several complex images of one
     sample, ``(B, S, H, W)``, go one by one. x keeps its precision: the
     network's input is cast to the network's dtype and its output cast back.
 
@@ -34,16 +35,23 @@ def score_function(
 
     Returns:
         The score; its attribute `joint` is True for a network of two channels.
+
+    Raises:
+        ValueError: a network of another number of channels than 1, 2 or 3.
     """
-    dtype = next(net.parameters()).dtype
+    dtype = next((p.dtype for p in net.parameters()), torch.float32)
 
     def real_score(x: Tensor, sigma: Tensor) -> Tensor:
         with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
             return net(x.to(dtype), sigma.to(dtype)).to(x.dtype)
 
-    joint = getattr(net, "num_channels", 1) == 2
+    channels = getattr(net, "num_channels", 1)
+    if channels not in (1, 2, 3):
+        raise ValueError(f"expected a network of 1, 2 or 3 channels, got {channels}")
+    joint = channels == 2
     extend = joint_score if joint else complex_score
-    score = set_by_set(extend(padded_score(real_score, stride)))
+    base = grey_score(real_score) if channels == 3 else real_score
+    score = set_by_set(extend(padded_score(base, stride)))
     score.symmetric, score.joint = symmetric, joint
     return score
 
@@ -76,6 +84,19 @@ def padded_score(score: Score, stride: int) -> Score:
         return score(pad(x, (0, right, 0, below), mode="reflect"), sigma)[..., :height, :width]
 
     return padded
+
+
+def grey_score(score: Score) -> Score:
+    """The score of grey images from that of colour images ``(B, 3, H, W)``.
+
+    The image is shown in all three channels, and the mean of what they say of it counts. The three
+    have the same noise then instead of noise of their own, so this approximates.
+    """
+
+    def extended(x: Tensor, sigma: Tensor) -> Tensor:
+        return score(x.expand(-1, 3, -1, -1), sigma).mean(1, keepdim=True)
+
+    return extended
 
 
 def joint_score(score: Score) -> Score:

@@ -32,6 +32,11 @@ class VESDE:
                 f"sigma_min={self.sigma_min}, sigma_max={self.sigma_max}"
             )
 
+    @property
+    def ve(self) -> "VESDE":
+        """This SDE; of another kind, the VE-SDE that it amounts to."""
+        return self
+
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level at times `t` in [0, 1], same shape."""
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t

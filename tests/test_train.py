@@ -23,7 +23,15 @@ import train as module
 from datasets import DataError
 from models import checkpoint, create_model
 from models.run import CsvLog, Lasting, catch_signals
-from sde import VESDE, noise_level_bins, score_matching_loss, validation_loss
+from sde import (
+    VESDE,
+    create_sde,
+    draw_levels,
+    edm_weight,
+    noise_level_bins,
+    score_matching_loss,
+    validation_loss,
+)
 from tests.conftest import PATIENCE, ROOT
 from tests.helpers.data_writers import write_nifti
 from train import REQUEUE, train
@@ -745,3 +753,106 @@ def test_images_can_be_trained_on_at_their_own_size(tmp_path, tiny_config):
     with pytest.raises(ValueError, match=r"multiples of 16 .* got 16 x 24"):
         train(config, tmp_path / "deep", "cpu")
     assert not (tmp_path / "deep").exists()
+
+
+# ---- other SDEs and preconditionings
+
+
+def vp_loss(net, x, sigma, noise, label):
+    """Song et al. 2021, of the VP-SDE and, with its own std, the sub-VP-SDE."""
+    integral = 0.1 * label / 999 + 19.9 * (label / 999) ** 2 / 2
+    scale = torch.exp(-integral / 2)[:, None, None, None]
+    std = scale * 2 * sigma[:, None, None, None]
+    error = net(scale * (2 * x - 1) + std * noise, label) - noise
+    return 0.5 * error.square().flatten(1).sum(1)
+
+
+def edm_loss(net, x, sigma, noise):
+    """Karras et al. 2022, equations 2 and 8, table 1, times half; images in [-1, 1]."""
+    level, clean = 2 * sigma[:, None, None, None], 2 * x - 1
+    total = level**2 + 0.25
+    noisy = clean + level * noise
+    inner = net(noisy / total.sqrt(), (2 * sigma).log() / 4)
+    denoised = 0.25 / total * noisy + 0.5 * level / total.sqrt() * inner
+    error = (denoised - clean).square() * total / (0.5 * level) ** 2
+    return 0.5 * error.flatten(1).sum(1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sde.name": "vp"},
+        {"sde.name": "subvp"},
+        {"sde.precondition": "edm", "training.levels": "log_normal"},
+        {"sde.name": "vp", "sde.precondition": "edm"},
+    ],
+)
+def test_training_by_other_sdes(tiny_config, tmp_path, fields):
+    config = copy(tiny_config, num_steps=1, validate_every=1, validation_images=1, sample_every=1)
+    config.training.sample_steps, config.optim.lr = 2, 0.0
+    config.data.crop = 8
+    config.update_from_flattened_dict(fields)
+    path = train(config, tmp_path, "cpu")
+    prior = checkpoint.load_prior(path, "cpu")
+
+    # the loss of the first batch by the papers' formulas, with the network itself
+    net = module.create_network(config)
+    net.load_state_dict(checkpoint.load(path)["model"])
+    stream = module.create_stream(config)
+    images = torch.stack([stream[0], stream[1]])
+    sde = create_sde(config.sde)
+    spread = module.log_normal(config)
+    _, sigma, noise = module.with_noise(range(2), images, seed=42, sde=sde, log_normal=spread)
+    with torch.no_grad():
+        losses = score_matching_loss(net, images, sigma, noise)
+        assert float(rows(tmp_path)[0]["loss"]) == pytest.approx(losses.mean().item(), rel=1e-4)
+        x = torch.rand(1, 1, 8, 8)
+        torch.testing.assert_close(prior.score(x, sigma[:1]), net.eval()(x, sigma[:1]))
+        for parameter in net.parameters():  # the last layer begins at 0
+            torch.nn.init.normal_(parameter, std=0.2)
+        losses = score_matching_loss(net, images, sigma, noise)
+        if "sde.precondition" in fields:
+            expected, weight = edm_loss(net.net, images, sigma, noise), edm_weight(sigma)
+        else:
+            expected, weight = vp_loss(net.net, images, sigma, noise, 999 * sde.time(sigma)), 1
+    torch.testing.assert_close(losses * weight, expected, rtol=1e-4, atol=1e-4)
+
+    assert prior.sde == sde.ve
+    bins = rows(tmp_path, "validation.csv")
+    assert float(bins[0]["sigma_from"]) == pytest.approx(sde.ve.sigma_min, rel=0.01)
+    assert float(bins[-1]["sigma_to"]) == pytest.approx(sde.ve.sigma_max, rel=0.01)
+
+
+def test_log_normal_levels_have_the_said_distribution():
+    generators = [torch.Generator().manual_seed(n) for n in range(2000)]
+    logs = (2 * draw_levels(generators, VESDE(), (-1.2, 0.7))).log()
+    assert logs.mean().item() == pytest.approx(-1.2, abs=4 * 0.7 / 2000**0.5)
+    assert logs.std().item() == pytest.approx(0.7, rel=0.08)
+    again = draw_levels([torch.Generator().manual_seed(7)], VESDE(), (-1.2, 0.7))
+    assert again[0] == logs[7].exp() / 2  # a sample's level does not depend on the others
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sde.name": "vpp"}, "expected sde.name out of ve, vp, subvp, got 'vpp'"),
+        ({"sde.precondition": "vp"}, "expected sde.precondition '' or 'edm', got 'vp'"),
+        ({"sde.name": "vp", "sde.beta_max": 0.05}, "expected 0 < beta_min < beta_max"),
+        ({"training.levels": "normal"}, "expected training.levels out of sde, log_normal"),
+        ({"training.levels": "log_normal", "training.level_std": 0.0}, "level_std above 0"),
+    ],
+)
+def test_unfit_sdes_are_errors_before_training(tiny_config, tmp_path, fields, message):
+    config = copy(tiny_config)
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path / "run", "cpu")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_network_without_labels_trains_by_the_ve_sde_only(tiny_config, tmp_path):
+    config = copy(tiny_config)
+    config.model.name = "bias_free_unet"
+    config.sde.name = "vp"
+    with pytest.raises(ValueError, match=r"expected model\.name='ncsnpp'"):
+        train(config, tmp_path, "cpu")

@@ -46,13 +46,13 @@ from evaluation.run.batching import check_alike, choose_size, in_batches, unfini
 from evaluation.run.methods import PRECISIONS, counted, expected_calls
 from evaluation.run.slices import describe_error
 from models import checkpoint
-from models.checkpoint import load_prior, resolve_prior
+from models.checkpoint import keyword_files, load_prior, resolve_prior
 from operators.create import default_of
 from sde import Prior
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("batch_size",)
+MAY_CHANGE = ("batch_size", "prior_format")  # files are compared by their hashes
 # field of the operator -> an operator whose default its None stands for, whichever is simulated
 DEFAULTS_OF = {"acceleration": "mri", "center_fraction": "mri", "num_views": "ct"}
 
@@ -81,8 +81,10 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     check_part(config.validate, choices, sampling)
     check_way(config.last_level)
     check_noise_way(config.noise_level)
-    if config.prior:
-        resolve_prior(config.prior)  # so that a wrong name is found before the input is read
+    if config.prior_format and not config.prior:
+        raise ValueError(f"expected the prior's file with prior_format={config.prior_format!r}")
+    if config.prior:  # so that a wrong name is found before the input is read
+        resolve_prior(config.prior, config.prior_format)
     opened = open_input(source, config)
     settings = describe_settings(config, source, opened, sampling)
     held_out = by_held_out(config.last_level, opened, sampling, choices)
@@ -94,7 +96,7 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)
-    print(f"prior: {checkpoint.describe(settings.prior)}")
+    print(f"prior: {checkpoint.describe(settings.prior, settings.prior_format)}")
     with holding(out):
         configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
         return _reconstruct_missing(config, out, device, opened, settings, sampling, prior)
@@ -255,7 +257,13 @@ def read_prior(config: ConfigDict, device: str) -> Prior:
         CheckpointError, FileNotFoundError: see `models.checkpoint.load_prior`.
     """
     autocast = PRECISIONS[config.precision]
-    return load_prior(config.prior, device, autocast=autocast, compiled=config.compile)
+    return load_prior(
+        config.prior,
+        device,
+        format=config.prior_format,
+        autocast=autocast,
+        compiled=config.compile,
+    )
 
 
 def _part(parts: Path, item: int) -> Path:
@@ -301,7 +309,12 @@ def describe_settings(
         {
             "input": digest(opened.sources),
             "others": digest(opened.others),
-            "prior": digest([resolve_prior(settings.prior)]),
+            "prior": digest(
+                [
+                    resolve_prior(settings.prior, settings.prior_format),
+                    *keyword_files(settings.prior, settings.prior_format),
+                ]
+            ),
         }
     )
     return settings

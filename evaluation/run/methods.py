@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evaluation import baselines
 from evaluation.baselines import BASELINES, direct
-from models.checkpoint import load_prior, resolve_prior, shipped_priors
+from models.checkpoint import keyword_files, load_prior, resolve_prior, shipped_priors
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
 from operators.inverse_problem import InverseProblem
@@ -71,7 +71,7 @@ def prior_file(config: ConfigDict) -> Path | None:
             "no prior given; set --config.prior to a shipped one "
             f"({', '.join(shipped_priors())}), a checkpoint or a run's folder"
         )
-    return resolve_prior(config.prior)
+    return resolve_prior(config.prior, config.get("prior_format", ""))
 
 
 def weights_file(config: ConfigDict) -> Path | None:
@@ -85,6 +85,13 @@ def weights_file(config: ConfigDict) -> Path | None:
     if config.sampler.name in BASELINES and config.sampler.checkpoint:
         return resolve_prior(config.sampler.checkpoint)
     return prior_file(config)
+
+
+def prior_keyword_files(config: ConfigDict) -> list[Path]:
+    """Files beside the prior that say what its weights are (`models.checkpoint.keyword_files`)."""
+    if config.sampler.name in BASELINES:
+        return []
+    return keyword_files(config.prior, config.get("prior_format", ""))
 
 
 def create_reconstructor(
@@ -123,7 +130,11 @@ def create_reconstructor(
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     score, sde = load_prior(
-        path, device, autocast=PRECISIONS[config.precision], compiled=config.compile
+        path,
+        device,
+        format=config.get("prior_format", ""),
+        autocast=PRECISIONS[config.precision],
+        compiled=config.compile,
     )
 
     def method(problem: InverseProblem, keys: tuple[str, ...]) -> Reconstruction:

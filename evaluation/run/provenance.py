@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +80,21 @@ def sampling(operator: LinearOperator) -> dict[str, str | float]:
     return found if sampled is None else {**found, "mask_hash": fingerprint(sampled)}
 
 
-def describe_prior(path: Path | None) -> dict[str, str] | None:
-    """Path and SHA-256 of a checkpoint file; None for methods without one."""
+def describe_prior(path: Path | None, others: Sequence[Path] = ()) -> dict[str, str] | None:
+    """Path and SHA-256 of a checkpoint file; None for methods without one.
+
+    Args:
+        path: the file.
+        others: files beside it that say what its weights are; they are in the hash.
+    """
     if path is None:
         return None
-    with path.open("rb") as file:
-        return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    found = hashlib.sha256()
+    for part in (path, *others):
+        with part.open("rb") as file:
+            while chunk := file.read(2**20):
+                found.update(chunk)
+    return {"path": str(path), "sha256": found.hexdigest()}
 
 
 def check_prior(folder: Path, prior: dict[str, str] | None) -> None:
