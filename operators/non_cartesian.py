@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from operators.trajectories import KINDS, radial, spiral
 DENSITY_ITERATIONS = 30
 PHASE_WIDTH = 32  # grid cells of k-space that tell the slowly varying phase
 BLOB = 1 / 12  # standard deviation of a smooth image, in its sides
+TINY = 1e-6  # smallest divisor of the iteration
 GROUP = 256  # positions whose noise is looked at together
 
 
@@ -119,22 +119,19 @@ class NonCartesianMRI(LinearOperator):
     def density(self) -> Tensor:
         """Area of k-space that each position stands for, ``(L, N)``, in grid cells of the image.
 
-        By the iteration of J. G. Pipe, P. Menon, Magn. Reson. Med. 41 (1999) 179-186
-        (`sigpy.mri.pipe_menon_dcf`), whose weights end at the width of its kernel where positions
-        are far apart; scaled so that `direct`, A^H with these weights, keeps a smooth image.
+        Where positions are more than a cell apart, each has about one. A^H with these weights is
+        `direct`, the gridded image. By the iteration of J. G. Pipe, P. Menon, Magn. Reson. Med. 41
+        (1999) 179-186, w / (K w), with the kernel sinc^2 of a cell's width; scaled so that a smooth
+        image keeps its intensity.
         """
         if self._density is None:
-            from sigpy.mri import pipe_menon_dcf
-
-            positions = self.trajectory.flatten(0, 1).cpu().numpy()  # (M, 2)
             shape = self.domain_shape[1:]
-            found = pipe_menon_dcf(
-                positions * np.array(shape),
-                img_shape=shape,
-                max_iter=DENSITY_ITERATIONS,
-                show_pbar=False,
-            )
-            weights = torch.from_numpy(np.real(found)).double()  # (M,)
+            large = Nufft(self.nufft.positions, (2 * shape[0], 2 * shape[1]))
+            triangle = _triangle(2 * shape[0])[:, None] * _triangle(2 * shape[1])  # (2 H, 2 W)
+            weights = torch.ones(len(self.nufft.positions), dtype=torch.float64)
+            for _ in range(DENSITY_ITERATIONS):
+                image = triangle * large.adjoint(weights.to(torch.complex128))
+                weights = weights / large.forward(image).real.clamp(min=TINY) / 4
             blob = _blob(shape)
             seen = self.nufft.forward(blob.to(torch.complex128))  # (M,)
             scale = blob.square().sum() / (weights * seen.abs().square()).sum()
@@ -232,3 +229,9 @@ def _blob(shape: tuple[int, int]) -> Tensor:
     """A smooth image, whose spectrum is within a few grid cells of the centre: ``(H, W)``."""
     rows, columns = ((torch.arange(n, dtype=torch.float64) - n // 2) / n for n in shape)
     return torch.exp(-((rows[:, None] ** 2 + columns**2) / (2 * BLOB**2)))
+
+
+def _triangle(length: int) -> Tensor:
+    """From 0 at the ends of an axis of an even length to 1 at its middle, ``(length,)``."""
+    middle = length // 2
+    return 1 - (torch.arange(length, dtype=torch.float64) - middle).abs() / middle

@@ -84,6 +84,7 @@ class Nufft:
                 1 if adjoint else -1,
                 dtype=str(dtype).removeprefix("torch."),
                 nthreads=threads,
+                showwarn=0,
             )
             real = np.float32 if dtype == torch.complex64 else np.float64
             points = (2 * math.pi * self.positions).numpy().astype(real).T
