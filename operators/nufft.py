@@ -2,7 +2,7 @@
 
 finufft (Barnett, Magland, af Klinteberg, SIAM J. Sci. Comput. 2019) is an optional dependency
 (``pip install finufft``). Transforms are computed on the CPU; tensors of a GPU are copied there and
-back, unless cufinufft is installed.
+back.
 """
 
 import math
