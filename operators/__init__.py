@@ -12,6 +12,7 @@ from operators.function import FunctionOperator, check_adjoint
 from operators.inpainting import Inpainting
 from operators.mri import SingleCoilMRI
 from operators.multicoil import MultiCoilMRI
+from operators.non_cartesian import NonCartesianMRI
 from operators.soft_sense import SoftSenseMRI
 from operators.superresolution import SuperResolution
 from operators.unmeasured import Unmeasured
@@ -24,6 +25,7 @@ OPERATORS = {
     "ct": ParallelBeamCT,
     "study_ct": StudyParallelBeamCT,
     "fan_ct": FanBeamCT,
+    "nufft": NonCartesianMRI,
     "inpainting": Inpainting,
     "superresolution": SuperResolution,
     "unmeasured": Unmeasured,
@@ -38,6 +40,7 @@ __all__ = [
     "Inpainting",
     "LinearOperator",
     "MultiCoilMRI",
+    "NonCartesianMRI",
     "ParallelBeamCT",
     "SingleCoilMRI",
     "SoftSenseMRI",

@@ -29,9 +29,9 @@ class LinearOperator:
         integrates_rays: whether y are integrals along rays, which detectors count photons of.
 
     The other methods have defaults that are valid for any operator. A subclass overrides those it
-    can answer better: `direct`, `direct_error`, `noise`, `gram_inverse`, `sampled`, `measured`,
-    `measure_finely`, `acceleration`, `facts`. It also overrides `create` and `describe` if the
-    command lines are to simulate measurements with it.
+    can answer better: `direct`, `direct_error`, `noise`, `gram_inverse`, `slow_phase`, `sampled`,
+    `measured`, `measure_finely`, `acceleration`, `facts`. It also overrides `create` and `describe`
+    if the command lines are to simulate measurements with it.
     """
 
     direct_name = "adjoint"
@@ -187,6 +187,28 @@ class LinearOperator:
             operator has no such estimate.
         """
         return None
+
+    def slow_phase(self, y: Tensor) -> Tensor | None:
+        """Slowly varying phase of complex images, estimated from the measurement alone.
+
+        Priors are trained on images without a phase, so that it is made part of the operator
+        (`times`) where it is known.
+
+        Args:
+            y: ``(B, *range_shape)`` measurements.
+
+        Returns:
+            complex ``(B, 1, H, W)`` of magnitude 1 or 0; None if the operator has no such estimate.
+        """
+        return None
+
+    def times(self, factor: Tensor) -> "LinearOperator":
+        """The operator x -> A (factor x) of an operator with `slow_phase`.
+
+        Args:
+            factor: complex ``(B, 1, H, W)``.
+        """
+        raise NotImplementedError
 
     def sampled(self) -> Tensor | None:
         """Sampling pattern of one sample, such as a mask ``(H, W)`` or the angles of the views.

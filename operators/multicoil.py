@@ -34,7 +34,7 @@ class CoilMRI(CartesianMRI):
     def __init__(self, mask: Tensor, sens_maps: Tensor, *, axes: str = "C, H, W"):
         mask_per_sample = torch.as_tensor(mask).ndim == 4
         mask = check_mask(mask)
-        sens_maps, maps_per_sample = _check_maps(sens_maps, tuple(mask.shape[-2:]), axes)
+        sens_maps, maps_per_sample = check_maps(sens_maps, tuple(mask.shape[-2:]), axes)
         sizes = {len(mask)} if mask_per_sample else set()
         sizes |= {len(sens_maps)} if maps_per_sample else set()
         if len(sizes) == 2:
@@ -148,7 +148,7 @@ class MultiCoilMRI(CoilMRI):
         return image * self._image_signs  # (B, 1, H, W)
 
 
-def _check_maps(sens_maps: Tensor, shape: tuple[int, int], axes: str) -> tuple[Tensor, bool]:
+def check_maps(sens_maps: Tensor, shape: tuple[int, int], axes: str) -> tuple[Tensor, bool]:
     """Maps with an axis of samples, 1 or B long, before their `axes`; and whether they had it."""
     sens_maps = torch.as_tensor(sens_maps)
     count = len(axes.split(", "))

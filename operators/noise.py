@@ -54,6 +54,19 @@ def kspace_noise(kspace: Tensor) -> Tensor:
     return torch.stack([_sample_noise(sample) for sample in kspace])
 
 
+def level_by_groups(samples: Tensor, groups: list[Tensor]) -> Tensor:
+    """Standard deviation of noise in the quietest groups of positions, as in `kspace_noise`.
+
+    Args:
+        samples: complex ``(B, C, M)``.
+        groups: indices of positions; those with the least energy tell the noise.
+
+    Returns:
+        ``(B,)`` that of the real and of the imaginary part.
+    """
+    return torch.stack([_quietest(sample.abs(), groups) for sample in samples])
+
+
 def _sample_noise(kspace: Tensor) -> Tensor:
     """Noise of the k-space ``(C, H, W)`` of one sample."""
     measured = (kspace != 0).any(0)  # (H, W)

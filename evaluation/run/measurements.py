@@ -123,7 +123,8 @@ def measure(config: ConfigDict, batch: Sample) -> Measurement:
     if has_coils:
         y, operator = _undersampled(config, batch, operator.mask)
     else:
-        y = _apply(config, operator, _with_phase(config, batch) if is_kspace else batch.image)
+        with_phase = is_kspace or operator.domain_complex
+        y = _apply(config, operator, _with_phase(config, batch) if with_phase else batch.image)
     noise = create_noise(config.get("noise") or {})  # old folders have none
     y, std = noise.add(operator, y, _generators(config, "noise", batch.key))
     return Measurement(operator, y, std, is_kspace, is_kspace and is_complex)
@@ -152,11 +153,18 @@ def pose(config: ConfigDict, measurement: Measurement) -> InverseProblem:
         return _joined([_kspace_problem(config, measurement, b) for b in range(len(y))])
     std = measurement.std
     level = std.double().flatten(1).square().mean(1).sqrt().to(std.dtype)  # (B,)
+    factor = None
+    if operator.domain_complex:
+        found = [operator[b].slow_phase(y[b : b + 1]) for b in range(len(y))]
+        if found[0] is not None:
+            factor = torch.cat(found)
+            operator = operator.times(factor)
     direct = torch.cat([operator[b].direct(y[b : b + 1]) for b in range(len(y))])
     if std.shape == y.shape and (config.noise.weights in (None, True)):
         weights, level = noise_weights(std)
         operator, y = Whitened(operator, weights), y * weights
-    return InverseProblem(operator, y, direct, torch.ones(len(y)), torch.zeros(len(y)), level)
+    ones = torch.ones(len(y))
+    return InverseProblem(operator, y, direct, ones, torch.zeros_like(ones), level, factor)
 
 
 def targets(config: ConfigDict, batch: Sample) -> Tensor:

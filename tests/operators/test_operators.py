@@ -10,6 +10,7 @@ from torch import Tensor
 from operators import OPERATORS, LinearOperator, ParallelBeamCT, SingleCoilMRI
 from operators.batch import dot, norm
 from operators.fourier import fft2c, ifft2c
+from operators.trajectories import radial, spiral
 
 BATCH = 3
 
@@ -42,6 +43,10 @@ EXAMPLES: dict[str, list[dict]] = {
         {"mask": _mask(8, 6), "sens_maps": _sens_maps(4, 8, 6)},
         {"mask": _mask(7, 9), "sens_maps": _sens_maps(3, 7, 9)},
         {"mask": _mask(BATCH, 1, 5, 8), "sens_maps": _sens_maps(BATCH, 2, 5, 8)},
+    ],
+    "nufft": [
+        {"trajectory": radial(3, 7), "sens_maps": _sens_maps(2, 8, 6)},
+        {"trajectory": spiral(2, 9, turns=2), "sens_maps": _sens_maps(BATCH, 3, 5, 7)},
     ],
     "soft_sense_mri": [
         {"mask": _mask(8, 6), "sens_maps": _sens_maps(2, 4, 8, 6)},

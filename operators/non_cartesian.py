@@ -1,0 +1,237 @@
+"""MRI along any trajectory through k-space, of one or several coils."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from operators.base import LinearOperator
+from operators.multicoil import check_maps
+from operators.noise import level_by_groups
+from operators.nufft import Nufft, toeplitz, toeplitz_spectrum
+from operators.simulation import birdcage_maps
+from operators.trajectories import KINDS, radial, spiral
+
+DENSITY_ITERATIONS = 30
+PHASE_WIDTH = 32  # grid cells of k-space that tell the slowly varying phase
+BLOB = 1 / 12  # standard deviation of a smooth image, in its sides
+TINY = 1e-6  # smallest divisor of the iteration
+GROUP = 256  # positions whose noise is looked at together
+
+
+class NonCartesianMRI(LinearOperator):
+    """MRI along a trajectory, y_c = F (S_c x), with the non-uniform Fourier transform F.
+
+    Images are complex ``(B, 1, H, W)``, measurements complex ``(B, C, L, N)`` of L lines (spokes,
+    interleaves) with N positions each. F is `operators.nufft.Nufft`: on a full grid, A is that of
+    `MultiCoilMRI`. A^H A is computed as a convolution, by FFTs of twice the size.
+
+    The maps should satisfy sum_c |S_c|^2 = 1 on the object, as those of `operators.espirit`.
+
+    Args:
+        trajectory: real ``(L, N, 2)``, row and column in cycles per pixel, from -1/2 to 1/2.
+        sens_maps: complex ``(C, H, W)`` for all samples or ``(B, C, H, W)``; for one coil ones.
+
+    Raises:
+        ImportError: finufft is not installed.
+        ValueError: shapes do not match, positions beyond 1/2, or values that are not finite.
+        TypeError: maps are not complex.
+
+    Source: J. A. Fessler, B. P. Sutton, IEEE Trans. Signal Process. 51 (2003) 560-574; for several
+    coils K. P. Pruessmann et al., Magn. Reson. Med. 46 (2001) 638-651.
+    """
+
+    direct_name = "gridded"
+
+    def __init__(self, trajectory: Tensor, sens_maps: Tensor):
+        trajectory = torch.as_tensor(trajectory)
+        if trajectory.ndim != 3 or trajectory.shape[-1] != 2 or trajectory.is_complex():
+            raise ValueError(
+                "expected a real trajectory (lines, positions, 2) of rows and columns, got "
+                f"{trajectory.dtype} of shape {tuple(trajectory.shape)}"
+            )
+        shape = tuple(torch.as_tensor(sens_maps).shape[-2:])
+        sens_maps, per_sample = check_maps(sens_maps, shape, "C, H, W")
+        super().__init__(
+            (1, *shape),
+            (sens_maps.shape[1], *trajectory.shape[:2]),
+            domain_complex=True,
+            range_complex=True,
+            batch_size=len(sens_maps) if per_sample else None,
+        )
+        self.trajectory = trajectory.double()  # (L, N, 2)
+        self.sens_maps = sens_maps  # (1 or B, C, H, W)
+        self.nufft = Nufft(self.trajectory.flatten(0, 1), shape)
+        self._spectrum: Tensor | None = None
+        self._density: Tensor | None = None
+
+    @classmethod
+    def create(
+        cls,
+        shape: tuple[int, int],
+        *,
+        seed: int,
+        keys: Sequence[str],
+        study: bool,
+        trajectory: str = "radial",
+        num_spokes: int | None = None,
+        samples: int | None = None,
+        turns: float = 8.0,
+        coils: int = 8,
+    ) -> "NonCartesianMRI":
+        """MRI of complex images along simulated trajectories, by simulated coils with known maps.
+
+        Args:
+            shape: ``(H, W)`` of the images in pixels.
+            seed: not used.
+            keys: not used.
+            study: not used.
+            trajectory: "radial", "golden" (radial at the golden angle) or "spiral".
+            num_spokes: number of spokes or interleaves; None: 40.
+            samples: positions of each; None: twice the longer side of the image.
+            turns: turns of an interleave.
+            coils: number of coils C.
+
+        Raises:
+            ValueError: an unknown trajectory, or numbers below 1.
+        """
+        if trajectory not in KINDS:
+            raise ValueError(
+                f"expected operator.trajectory to be one of {KINDS}, got {trajectory!r}"
+            )
+        count = 40 if num_spokes is None else num_spokes
+        samples = 2 * max(shape) if samples is None else samples
+        if trajectory == "spiral":
+            positions = spiral(count, samples, turns=turns)
+        else:
+            positions = radial(count, samples, golden=trajectory == "golden")
+        return cls(positions, birdcage_maps(coils, shape))
+
+    @classmethod
+    def describe(cls, fields: Mapping) -> tuple[str, str]:
+        """Operator and trajectory of a config, and "-"; such as "nufft radial 40"."""
+        given = {name: fields.get(name) for name in ("trajectory", "num_spokes")}
+        kind, count = given["trajectory"] or "radial", given["num_spokes"] or 40
+        return f"{fields['name']} {kind} {count}", "-"
+
+    @property
+    def density(self) -> Tensor:
+        """Area of k-space that each position stands for, ``(L, N)``, in grid cells of the image.
+
+        Where positions are more than a cell apart, each has about one. A^H with these weights is
+        `direct`, the gridded image. By the iteration of J. G. Pipe, P. Menon, Magn. Reson. Med. 41
+        (1999) 179-186, w / (K w), with the kernel sinc^2 of a cell's width; scaled so that a smooth
+        image keeps its intensity.
+        """
+        if self._density is None:
+            shape = self.domain_shape[1:]
+            large = Nufft(self.nufft.positions, (2 * shape[0], 2 * shape[1]))
+            triangle = _triangle(2 * shape[0])[:, None] * _triangle(2 * shape[1])  # (2 H, 2 W)
+            weights = torch.ones(len(self.nufft.positions), dtype=torch.float64)
+            for _ in range(DENSITY_ITERATIONS):
+                image = triangle * large.adjoint(weights.to(torch.complex128))
+                weights = weights / large.forward(image).real.clamp(min=TINY) / 4
+            blob = _blob(shape)
+            seen = self.nufft.forward(blob.to(torch.complex128))  # (M,)
+            scale = blob.square().sum() / (weights * seen.abs().square()).sum()
+            self._density = (scale * weights).reshape(self.trajectory.shape[:2]).float()
+        return self._density
+
+    def noise(self, y: Tensor) -> Tensor:
+        """Standard deviation of the noise of the real and of the imaginary part: ``(B,)``.
+
+        From the magnitudes at the outermost positions, see `operators.noise`.
+
+        Args:
+            y: complex ``(B, C, L, N)``.
+        """
+        radius = self.trajectory.norm(dim=-1).flatten()  # (M,)
+        order = radius.argsort(descending=True, stable=True)
+        groups = list(order.split(GROUP))
+        if len(groups) > 1 and len(groups[-1]) < GROUP:
+            groups.pop()
+        return level_by_groups(y.flatten(2), [g.to(y.device) for g in groups])
+
+    def slow_phase(self, y: Tensor) -> Tensor:
+        """Slowly varying phase of the image, from the positions around the centre of k-space.
+
+        Args:
+            y: complex ``(B, C, L, N)``.
+
+        Returns:
+            complex ``(B, 1, H, W)`` of magnitude 1, or 0 where no coil sees anything.
+        """
+        shape = torch.tensor(self.domain_shape[1:])
+        radius = (self.trajectory * shape).norm(dim=-1).to(y.device)  # grid cells, (L, N)
+        window = torch.cos(math.pi * radius / PHASE_WIDTH).square() * (radius < PHASE_WIDTH / 2)
+        image = self._direct(y * window.to(y.real))
+        size = image.abs()
+        return torch.where(size > 0, image / torch.where(size > 0, size, 1.0), 0.0)
+
+    def times(self, factor: Tensor) -> "NonCartesianMRI":
+        """The operator of images that are first multiplied by `factor`, ``(B, 1, H, W)``."""
+        turned = object.__new__(type(self))
+        turned.__dict__.update(vars(self))
+        turned.sens_maps = self.sens_maps * factor
+        turned.batch_size = len(turned.sens_maps)
+        return turned
+
+    def sampled(self) -> Tensor:
+        """The trajectory ``(L, N, 2)``."""
+        return self.trajectory
+
+    @property
+    def acceleration(self) -> float:
+        """Number of pixels divided by that of the grid cells of k-space with a position."""
+        shape = torch.tensor(self.domain_shape[1:])
+        cells = (self.trajectory.flatten(0, 1) * shape).round().long() % shape
+        return math.prod(shape.tolist()) / len(cells.unique(dim=0))
+
+    def facts(self) -> dict:
+        """Description as a dict: ``operator``, ``coils``, ``lines`` and ``positions`` on each."""
+        coils, lines, count = self.range_shape
+        return {**super().facts(), "coils": coils, "lines": lines, "positions": count}
+
+    def to(self, device: torch.device | str) -> "NonCartesianMRI":
+        """A copy whose tensors are on `device`."""
+        moved = super().to(device)
+        moved.trajectory = self.trajectory  # stays where positions are needed
+        return moved
+
+    def _forward(self, x: Tensor) -> Tensor:
+        y = self.nufft.forward(self.sens_maps.to(x.dtype) * x)  # (B, C, M)
+        return y.unflatten(-1, self.range_shape[1:])
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        images = self.nufft.adjoint(y.flatten(-2))  # (B, C, H, W)
+        return (self.sens_maps.to(y.dtype).conj() * images).sum(1, keepdim=True)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        if self._spectrum is None:
+            self._spectrum = toeplitz_spectrum(self.nufft)
+        maps = self.sens_maps.to(x.dtype)
+        images = toeplitz(maps * x, self._spectrum.to(x.real))  # (B, C, H, W)
+        return (maps.conj() * images).sum(1, keepdim=True)
+
+    def _direct(self, y: Tensor) -> Tensor:
+        return self._adjoint(y * self.density.to(y.real))
+
+    def _sample(self, index: int) -> "NonCartesianMRI":
+        one = object.__new__(type(self))
+        one.__dict__.update(vars(self))
+        one.sens_maps = self.sens_maps[index : index + 1]
+        one.batch_size = 1
+        return one
+
+
+def _blob(shape: tuple[int, int]) -> Tensor:
+    """A smooth image, whose spectrum is within a few grid cells of the centre: ``(H, W)``."""
+    rows, columns = ((torch.arange(n, dtype=torch.float64) - n // 2) / n for n in shape)
+    return torch.exp(-((rows[:, None] ** 2 + columns**2) / (2 * BLOB**2)))
+
+
+def _triangle(length: int) -> Tensor:
+    """From 0 at the ends of an axis of an even length to 1 at its middle, ``(length,)``."""
+    middle = length // 2
+    return 1 - (torch.arange(length, dtype=torch.float64) - middle).abs() / middle

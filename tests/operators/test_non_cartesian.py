@@ -1,0 +1,192 @@
+"""MRI along trajectories: against the explicit sum, sigpy, the grid and the Cartesian operator."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import sigpy
+import torch
+
+from operators import BatchGenerator, MultiCoilMRI, NonCartesianMRI
+from operators.fourier import fft2c
+from operators.nufft import Nufft, toeplitz, toeplitz_spectrum
+from operators.simulation import birdcage_maps, smooth_phase
+from operators.trajectories import GOLDEN, radial, spiral
+
+SHAPES = [(8, 10), (7, 9), (5, 8)]
+
+
+def random(*shape, seed=0, dtype=torch.complex128):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def positions(count=50, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 2, generator=generator, dtype=torch.float64) - 0.5
+
+
+def explicit(x, k):
+    """The sum that defines it, over images ``(..., H, W)``."""
+    height, width = x.shape[-2:]
+    rows, columns = (torch.arange(n, dtype=torch.float64) - n // 2 for n in (height, width))
+    down, across = (
+        torch.exp(-2j * math.pi * k[:, i : i + 1] * r) for i, r in ((0, rows), (1, columns))
+    )
+    return torch.einsum("...hw,mh,mw->...m", x, down, across) / math.sqrt(height * width)
+
+
+def grid(height, width):
+    """All positions of a grid, ``(H, W, 2)``."""
+    axes = ((torch.arange(n, dtype=torch.float64) - n // 2) / n for n in (height, width))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.complex128, 1e-11), (torch.complex64, 1e-5)]
+)
+def test_it_is_the_sum(shape, dtype, tolerance):
+    x, k = random(2, 3, *shape), positions()
+    nufft = Nufft(k, shape)
+    expected = explicit(x, k)
+    found = nufft.forward(x.to(dtype))
+    assert found.dtype == dtype
+    assert (found - expected).norm() < tolerance * expected.norm()
+    y = random(2, 3, 50, seed=3)
+    back = nufft.adjoint(y.to(dtype))
+    exact = torch.vdot(expected.flatten(), y.flatten())
+    assert (torch.vdot(x.flatten(), back.to(x).flatten()) - exact).abs() < tolerance * 50
+    normal = toeplitz(x.to(dtype), toeplitz_spectrum(nufft).to(found.real.dtype))
+    there = nufft.adjoint(found)
+    assert (normal - there).norm() < 10 * tolerance * there.norm()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sigpy_agrees(shape):
+    x, k = random(*shape), positions()
+    expected = sigpy.nufft(x.numpy(), k.numpy() * np.array(shape), oversamp=2.0, width=8)
+    found = Nufft(k, shape).forward(x).numpy()
+    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(found)
+
+
+def test_gradients_of_both_orders():
+    nufft = Nufft(positions(3), (2, 2))
+    x, y = random(2, 2).requires_grad_(), random(3).requires_grad_()
+    assert torch.autograd.gradcheck(nufft.forward, (x,))
+    assert torch.autograd.gradcheck(nufft.adjoint, (y,))
+    assert torch.autograd.gradgradcheck(nufft.forward, (x,))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_on_a_full_grid_it_is_cartesian(shape):
+    maps, x = birdcage_maps(3, shape).to(torch.complex128), random(2, 1, *shape)
+    cartesian = MultiCoilMRI(torch.ones(shape, dtype=torch.bool), maps)
+    operator = NonCartesianMRI(grid(*shape), maps)
+    torch.testing.assert_close(operator.forward(x), cartesian.forward(x))
+    torch.testing.assert_close(operator.normal(x), x)
+    assert operator.acceleration == 1
+
+
+def test_copies_and_pickles_measure_the_same():
+    operator = NonCartesianMRI(radial(3, 8), birdcage_maps(2, (8, 6)))
+    x = random(1, 1, 8, 6, dtype=torch.complex64)
+    y = operator.forward(x)
+    for other in (
+        copy.deepcopy(operator),
+        pickle.loads(pickle.dumps(operator)),
+        operator.to("cpu"),
+    ):
+        torch.testing.assert_close(other.forward(x), y)
+
+
+def test_the_gridded_image_keeps_the_intensity():
+    """Of a smooth image exactly; of sharp ones as far as the trajectory covers k-space."""
+    axis = torch.linspace(-1, 1, 64)
+    x = torch.exp(-(axis[:, None] ** 2 + axis**2) / 0.1).to(torch.complex64)[None, None]
+    for trajectory in (radial(100, 128), radial(40, 128, golden=True), spiral(16, 1600, turns=8)):
+        operator = NonCartesianMRI(trajectory, birdcage_maps(4, (64, 64)))
+        assert (operator.direct(operator.forward(x)) - x).abs().max() < 0.01
+        assert operator.density.min() >= 0
+
+
+def test_the_density_makes_gridding_an_inverse_where_k_space_is_covered():
+    """Of an image in the disc that the spokes cover, far from the edge of the field of view."""
+    axis = torch.linspace(-1, 1, 64)
+    x = torch.sigmoid(12 * (0.6 - (axis[:, None] ** 2 + axis**2).sqrt()))[None, None] + 0j
+    operator = NonCartesianMRI(radial(110, 128), birdcage_maps(4, (64, 64)))
+    error = (operator.direct(operator.forward(x)) - x).norm() / x.norm()
+    assert error < 0.01
+
+
+def test_the_slow_phase_is_made_part_of_the_operator():
+    axis = torch.linspace(-1, 1, 64)
+    size = torch.sigmoid(20 * (0.7 - (axis[:, None] ** 2 + axis**2).sqrt()))[None, None]
+    phase = smooth_phase((64, 64), rng=BatchGenerator([0]))
+    operator = NonCartesianMRI(radial(64, 128), birdcage_maps(4, (64, 64)))
+    y = operator.forward(size * phase)
+    factor = operator.slow_phase(y)
+    inside = size > 0.5
+    assert ((factor * phase.conj()).angle().abs()[inside]).max() < 0.1
+    turned = operator.times(factor)
+    assert turned.batch_size == 1
+    torch.testing.assert_close(turned.forward(size + 0j), operator.forward(size * factor))
+    assert turned.direct(y)[inside].imag.abs().max() < 0.1
+
+
+def test_noise_from_the_outermost_positions():
+    operator = NonCartesianMRI(radial(80, 128), birdcage_maps(4, (64, 64)))
+    axis = torch.linspace(-1, 1, 64)
+    x = torch.exp(-(axis[:, None] ** 2 + axis**2) / 0.1).to(torch.complex64)[None, None]
+    rng = BatchGenerator([0, 1])
+    y = operator.forward(x.expand(2, -1, -1, -1))
+    noisy = y + torch.tensor([0.01, 0.1]).reshape(2, 1, 1, 1) * rng.normal_like(y)
+    np.testing.assert_allclose(operator.noise(noisy), [0.01, 0.1], rtol=0.05)
+    assert torch.equal(operator.noise(noisy)[1:], operator.noise(noisy[1:]))
+
+
+def test_trajectories():
+    spokes = radial(4, 8)
+    assert spokes.shape == (4, 8, 2)
+    torch.testing.assert_close(spokes[0, :, 1], (torch.arange(8) - 4) / 8, check_dtype=False)
+    assert torch.equal(spokes[:, 4], torch.zeros(4, 2, dtype=torch.float64))
+    angles = torch.atan2(*radial(3, 8, golden=True)[:, -1].T)
+    torch.testing.assert_close(
+        (angles[1:] - angles[:-1]) % math.pi, torch.full((2,), GOLDEN % math.pi).double()
+    )
+    arms = spiral(3, 200, turns=4)
+    radius = arms.norm(dim=-1)
+    assert (radius.diff(dim=1) > 0).all()
+    assert radius[0, -1] == 0.5
+    far = (arms[0].diff(dim=0).norm(dim=-1))[50:]
+    assert far.max() < 1.3 * far.min()  # nearly equal steps along the curve
+    torch.testing.assert_close(arms[1, -1].norm(), torch.tensor(0.5).double())
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "error", "match"),
+    [
+        (torch.zeros(4, 2), ValueError, r"trajectory \(lines, positions, 2\)"),
+        (torch.full((1, 4, 2), 3.0), ValueError, "cycles per pixel.*divide"),
+        (torch.full((1, 4, 2), torch.nan), ValueError, "finite"),
+        (torch.zeros(1, 4, 2, dtype=torch.complex64), ValueError, "a real trajectory"),
+    ],
+)
+def test_wrong_trajectories_are_told(trajectory, error, match):
+    with pytest.raises(error, match=match):
+        NonCartesianMRI(trajectory, birdcage_maps(2, (8, 8)))
+    with pytest.raises(ValueError, match="spokes of 1 or more"):
+        radial(0, 8)
+    with pytest.raises(ValueError, match="turns and power above 0"):
+        spiral(1, 8, turns=0)
+
+
+def test_fft_of_the_origin():
+    """An image of one pixel at the origin has a constant spectrum, as in `fft2c`."""
+    x = torch.zeros(6, 8, dtype=torch.complex128)
+    x[3, 4] = 1
+    torch.testing.assert_close(
+        Nufft(positions(), (6, 8)).forward(x), torch.full((50,), 48**-0.5 + 0j).to(x)
+    )
+    torch.testing.assert_close(fft2c(x), torch.full((6, 8), 48**-0.5 + 0j).to(x))
