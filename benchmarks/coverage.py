@@ -373,11 +373,16 @@ def fit(rows: Sequence[dict], what: str = "pixel") -> float:
         raise ValueError("expected rows of validation people alone: test people are not fitted to")
     curves = {}
     for row in rows:
-        curves.setdefault(row["person"], []).append(json.loads(row[f"{what}_by_scale"]))
-    curve = np.mean([np.mean(of_one, axis=0) for of_one in curves.values()], axis=0)
-    if not curve[0] < GOAL <= curve[-1]:
+        curves.setdefault(row["person"], []).append(curve(row, what))
+    mean = np.mean([np.mean(of_one, axis=0) for of_one in curves.values()], axis=0)
+    if not mean[0] < GOAL <= mean[-1]:
         raise ValueError(f"no scale from {SCALES[0]:g} to {SCALES[-1]:g} covers {GOAL:g}")
-    return float(np.exp(np.interp(GOAL, curve, np.log(SCALES))))
+    return float(np.exp(np.interp(GOAL, mean, np.log(SCALES))))
+
+
+def curve(row: dict, what: str) -> list[float]:
+    """Coverage of the 90 % intervals of "pixel" or "region" at each of `SCALES`."""
+    return json.loads(row[f"{what}_by_scale"])
 
 
 def groups(rows: Sequence[dict], names: Sequence[str]) -> dict[tuple, list[dict]]:
@@ -479,10 +484,12 @@ def main() -> None:
     if given.fit:
         validation = [row for row in rows if row["split"] == "val"]
         for what, own in groups(validation, ["sampler", "num_steps", "options", "kind"]).items():
-            people = len({row["person"] for row in own})
+            people, scale = len({row["person"] for row in own}), fit(own)
+            single = [float(np.interp(scale, SCALES, curve(row, "pixel"))) for row in own]
             print(
-                f"{', '.join(what)}: scale {fit(own):.2f} (of regions {fit(own, 'region'):.2f}), "
-                f"{people} people, {len(own)} slices"
+                f"{', '.join(what)}: scale {scale:.2f} (of regions {fit(own, 'region'):.2f}), "
+                f"{people} people, {len(own)} slices, of which it covers {min(single):.3f} to "
+                f"{max(single):.3f}"
             )
         return
     print(markdown(rows), end="\n\n")
