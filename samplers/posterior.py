@@ -51,8 +51,8 @@ def posterior_moments(
         num_samples: number of samples, at least 1.
         scale: factor by which the samples are taken to differ from their mean; quantiles are
             scaled about the mean of the shown images.
-        shown: images ``(B, *domain_shape)`` -> ``(B, 1, H, W)`` real, as they are shown; None for
-            `magnitude`.
+        shown: images ``(B, *domain_shape)`` -> ``(B, 1, H, W)`` real, as they are shown, of complex
+            ones not negative; None for `magnitude`.
 
     Raises:
         ValueError: fewer than one sample.

@@ -670,8 +670,8 @@ def test_limits_are_of_what_is_shown_and_scale_about_its_mean():
     torch.testing.assert_close(twice.low, (2 * found.low - middle).clamp(min=0))
     torch.testing.assert_close(twice.std, 2 * found.std)
     assert torch.equal(twice.mean, found.mean)
-    shown = posterior_moments(lambda n: samples[n], 19, shown=lambda x: 1 - x[:, :1].real)
-    torch.testing.assert_close(shown.low, 1 - samples[:, :, :1].real.amax(0))
+    shown = posterior_moments(lambda n: samples[n], 19, shown=lambda x: 9 - x[:, :1].real)
+    torch.testing.assert_close(shown.low, 9 - samples[:, :, :1].real.amax(0))
 
 
 def test_coils_take_their_samples_random_numbers():
