@@ -5,7 +5,10 @@ from collections.abc import Mapping
 # (prior, sampler, steps, measurement) -> factor of the samples' deviation from their mean at which
 # intervals of 90 % cover 90 % of the pixels of the embedded validation people, as
 # `python -m benchmarks.coverage --fit` prints it
-SCALES: dict[tuple[str, str, int, str], float] = {}
+SCALES: dict[tuple[str, str, int, str], float] = {
+    ("natural_small", "dds", 20, "MR"): 2.62,  # one person, 6 measurements
+    ("natural_small", "dds", 20, "CT"): 2.35,  # three people, 6 measurements
+}
 MRI, COMPLEX_MRI, CT = "MR", "MR complex", "CT"
 # simulated operator -> measurement
 KINDS = {"mri": MRI, "multicoil_mri": COMPLEX_MRI, "ct": CT, "fan_ct": CT}
