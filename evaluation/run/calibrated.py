@@ -7,6 +7,7 @@ from collections.abc import Mapping
 # `python -m benchmarks.coverage --fit` prints it
 SCALES: dict[tuple[str, str, int, str], float] = {
     ("natural_small", "dds", 20, "MR"): 2.62,  # one person, 6 measurements
+    ("natural_complex_small", "dds", 20, "MR complex"): 3.00,  # one person, 6 measurements
     ("natural_small", "dds", 20, "CT"): 2.35,  # three people, 6 measurements
 }
 MRI, COMPLEX_MRI, CT = "MR", "MR complex", "CT"
