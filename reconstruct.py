@@ -19,8 +19,8 @@ import configs.installed
 
 # isort: split
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,11 @@ from evaluation.own.base import Input
 from evaluation.own.engine import (
     Sampling,
     Solution,
+    calibrate,
     check_prior,
     choose_sampling,
     describe,
+    describe_outputs,
     solve_slices,
 )
 from evaluation.own.folder import reconstruct_file
@@ -54,8 +56,10 @@ from evaluation.own.validation import check_part
 from evaluation.own.validation import validate as run_validation
 from evaluation.run.batching import choose_size
 from evaluation.run.methods import PRECISIONS
+from evaluation.show.undecided import undecided
 from models.checkpoint import load_prior
 from operators import LinearOperator
+from samplers.posterior import magnitude
 from sde import Prior
 
 __all__ = ["Prior", "Result", "load_prior", "reconstruct"]
@@ -72,6 +76,12 @@ class Result:
             (for k-space, show ``abs(result.image)``), otherwise float32.
         std: standard deviation of each pixel over the samples, float32 (of complex images that of
             the magnitude); None for one sample.
+        quantile_05: limit of each pixel (of complex images of the magnitude) that the true value is
+            below with a probability of 5 %, as far as samples are of the posterior
+            (`samplers.posterior.prediction_quantile`), float32; None for one sample.
+        quantile_95: that of 95 %.
+        undecided: from 0 to 1, the part of the local detail that is not decided by the data
+            (`evaluation.show.undecided.undecided`), float32; None for one sample.
         direct: the reconstruction without a prior, of the same shape: zero-filled, filtered
             back-projection, or the operator's own (`LinearOperator.direct`).
         sigma_y: standard deviation of the measurement noise (for complex data that of the real and
@@ -80,6 +90,7 @@ class Result:
         scale: intensity range, by which images are divided for the prior; of several slices an
             array.
         description: kind of image (point estimate, sample, mean of samples) and sampler, in words.
+        outputs: what each of the images is, in words; that of `image` is called `reconstruction`.
         facts: properties of the measurement, such as coils, mask, acceleration and geometry.
         notes: unusual properties of it, which are also warned of.
         failures: number of a slice -> error message; such images are NaN.
@@ -103,6 +114,10 @@ class Result:
     validation: dict | None = None
     last_level: dict | None = None
     noise_level: dict | None = None
+    quantile_05: np.ndarray | Tensor | None = None
+    quantile_95: np.ndarray | Tensor | None = None
+    undecided: np.ndarray | Tensor | None = None
+    outputs: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         kind, shape = str(self.image.dtype).removeprefix("torch."), tuple(self.image.shape)
@@ -122,6 +137,8 @@ def reconstruct(
     sampler: str = "",
     num_steps: int | None = None,
     samples: int = 1,
+    mean_error: float | None = None,
+    calibrated: bool = False,
     seed: int = 0,
     device: str | torch.device | None = None,
     precision: str = "float32",
@@ -167,7 +184,13 @@ def reconstruct(
         sampler: a key of `samplers.SAMPLERS`; "": `pnp`, a point estimate, for one sample, and
             `dds` for several.
         num_steps: number of steps of the sampler; None: its default (`samplers.NUM_STEPS`).
-        samples: number of posterior samples, whose mean and standard deviation are the result.
+        samples: number of posterior samples, whose mean, standard deviation and quantiles are the
+            result. As many as fit are drawn at a time.
+        mean_error: with several `samples`: stop when the Monte Carlo error of their mean is this
+            part of the standard deviation (0.25 takes 16); None: draw all.
+        calibrated: with several `samples` of a shipped prior, given by name: multiply their
+            deviations from the mean by a factor that was fitted to images of other people
+            (`evaluation.run.calibrated`), for standard deviation and quantiles.
         seed: seed of the random numbers, together with the number of each slice.
         device: device of the computation; None: that of the prior, or, for the name of a prior, a
             GPU if there is one.
@@ -195,7 +218,7 @@ def reconstruct(
             not fit; the message says what was expected, what was given, and what to do.
         FloatingPointError: every slice became NaN or infinite.
     """
-    sampling = _choose(sampler, num_steps, samples, sigma_y, options)
+    sampling = _choose(sampler, num_steps, samples, sigma_y, mean_error, calibrated, options)
     choose = dict(choose or {})
     check_part(validate, choose, sampling)
     check_way(last_level)
@@ -210,6 +233,7 @@ def reconstruct(
     held_out = by_held_out(last_level, opened, sampling, choose)
     by_points = noise_by_held_out(noise_level, opened, sampling)
     prior = default_prior(opened.is_complex) if prior is None else prior
+    sampling = calibrate(sampling, prior if isinstance(prior, str) else "", opened)
     prior, device = _open_prior(prior, device, precision, measurement)
     check_prior(prior, opened)
     for note in opened.notes:
@@ -242,7 +266,7 @@ def reconstruct(
     is_tensor = isinstance(measurement, Tensor)
     return Result(
         image=like_measurement(axes.apply(solution.image)),
-        std=like_measurement(axes.apply(solution.std)) if samples > 1 else None,
+        **_spread(solution, samples, lambda x: like_measurement(axes.apply(x))),
         direct=like_measurement(axes.apply(solution.direct)),
         sigma_y=number(solution.sigma_y),
         scale=number(solution.scale),
@@ -253,7 +277,25 @@ def reconstruct(
         validation=validation,
         last_level=found,
         noise_level=factor,
+        outputs=describe_outputs(sampling, opened),
     )
+
+
+def _spread(
+    solution: Solution, samples: int, finish: Callable[[Tensor], np.ndarray | Tensor]
+) -> dict:
+    """How samples differ: images of a `Result` by name."""
+    if samples == 1:
+        return {"std": None}
+    pairs = zip(magnitude(solution.image).cpu(), solution.std.cpu(), strict=True)
+    maps = [torch.from_numpy(undecided(x[0].numpy(), std[0].numpy())) for x, std in pairs]
+    images = {
+        "std": solution.std,
+        "quantile_05": solution.low,
+        "quantile_95": solution.high,
+        "undecided": torch.stack(maps)[:, None].to(solution.std.device),
+    }
+    return {name: finish(image) for name, image in images.items()}
 
 
 def _choose(
@@ -261,6 +303,8 @@ def _choose(
     num_steps: int | None,
     samples: int,
     sigma_y: float | None,
+    mean_error: float | None,
+    calibrated: bool,
     options: Mapping | None,
 ) -> Sampling:
     """`choose_sampling`, its arguments checked as those of a command line are."""
@@ -268,14 +312,20 @@ def _choose(
     for name, value in {"samples": samples, "num_steps": num_steps}.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise TypeError(f"expected {name} as an int, got {value!r}")
-    own = given.keys() & {"sigma_y", "num_steps", "num_samples", "name"}
+    own = given.keys() & {"sigma_y", "num_steps", "num_samples", "mean_error", "calibrated", "name"}
     if own:
         raise ValueError(f"expected {', '.join(sorted(own))} outside of options, got it in them")
     sigma_y = None if sigma_y is None else float(sigma_y)
     numbers = {"num_steps": num_steps, "num_samples": samples, "sigma_y": sigma_y}
     check_numbers(given | numbers, "sampler.")
     return choose_sampling(
-        sampler, num_steps=num_steps, num_samples=samples, sigma_y=sigma_y, options=given
+        sampler,
+        num_steps=num_steps,
+        num_samples=samples,
+        sigma_y=sigma_y,
+        options=given,
+        mean_error=mean_error,
+        calibrated=calibrated,
     )
 
 
@@ -309,11 +359,14 @@ def _solve_all(
 ) -> Solution:
     """All slices, as many at a time as memory has room for; images that failed are NaN."""
     left, found = list(range(len(opened.keys))), []
-    size = opened.largest_batch or choose_size(0, device.type)
+    most = choose_size(0, device.type)  # slices times samples
+    size = opened.largest_batch or most
     while left:
         batch = left[:size]
         try:
-            solution = solve_slices(opened, batch, sampling, prior, seed=seed, device=device)
+            solution = solve_slices(
+                opened, batch, sampling, prior, seed=seed, device=device, size=most
+            )
         except (MemoryError, RuntimeError) as error:
             if len(batch) == 1 or not configs.is_out_of_memory(error):
                 raise
@@ -329,7 +382,8 @@ def _solve_all(
     }
     tensors = (torch.cat(parts) for parts in zip(*(part[:-1] for part in found), strict=True))
     solution = Solution(*tensors, failures)
-    solution.image[list(failures)] = solution.std[list(failures)] = torch.nan
+    for images in (solution.image, solution.std, solution.low, solution.high):
+        images[list(failures)] = torch.nan
     return solution
 
 

@@ -33,7 +33,8 @@ def _default() -> ConfigDict:
     config.prior_format = ""
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.compile = False  # torch.compile the network: takes a minute, may make calls faster
-    # slices per batch, which changes no number; 0: 4 on a CPU, 64 on a GPU; halved until they fit
+    # slices, or where they are fewer slices times samples, per batch, which changes no number; 0: 4
+    # on a CPU, 64 on a GPU; halved until they fit
     config.batch_size = 0
     config.limit = 0  # number of slices, from the first; 0: all
     config.panels = 8  # number of slices that get a PNG; -1: all
@@ -98,7 +99,14 @@ def _default() -> ConfigDict:
     config.sampler = sampler = ConfigDict()
     sampler.name = "predictor_corrector"  # a key of samplers.SAMPLERS, or a baseline
     sampler.num_steps = 500  # noise levels
-    sampler.num_samples = 1  # posterior samples per slice: metrics are of their mean, std is stored
+    # posterior samples per slice: metrics are of their mean; std and quantiles are stored
+    sampler.num_samples = 1
+    # stop before num_samples when the Monte Carlo error of the mean is this part of the std, which
+    # takes part^-2 samples; None: draw all
+    sampler.mean_error = placeholder(float)
+    # True: for std and quantiles, multiply the samples' deviations from their mean by a factor that
+    # was fitted to images of other people (evaluation/run/calibrated.py)
+    sampler.calibrated = placeholder(bool)
     add_sampler_keywords(sampler)
     # noise std that samplers assume: dds, diffpir, pnp, annealed_langevin with likelihood gaussian;
     # None: that of the measurement

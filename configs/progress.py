@@ -138,9 +138,13 @@ class SliceProgress:
         """Begin a batch of `size` slices, discarding an unfinished one."""
         self.size, self.pending = size, 0
 
-    def call(self) -> None:
-        """Count one call of the network for the batch."""
-        self.pending += self.size if self.calls else 1
+    def call(self, samples: int = 1) -> None:
+        """Count one call of the network for the batch.
+
+        Args:
+            samples: number of samples of each slice that the call was for.
+        """
+        self.pending += self.size * samples if self.calls else 1
         self._show()
 
     def finish(self) -> None:

@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
     # points, left out of up to three slices, is predicted best); "": held_out where points were
     # measured one by one, as they may leave no part without image, estimated where lines were
     config.noise_level = ""
-    # slices per batch, which changes no number; 0: 4 on a CPU, 64 on a GPU; halved until they fit
+    # slices, or where they are fewer slices times samples, per batch, which changes no number; 0: 4
+    # on a CPU, 64 on a GPU; halved until they fit
     config.batch_size = 0
 
     config.data = data = ConfigDict()
@@ -82,7 +83,14 @@ def get_config() -> ConfigDict:
     config.sampler = sampler = ConfigDict()
     sampler.name = ""  # a key of samplers.SAMPLERS; "": pnp for one image, dds for several samples
     sampler.num_steps = placeholder(int)  # noise levels; pnp and dds 50, see docs/reconstruct.md
-    sampler.num_samples = 1  # posterior samples per slice; the result is their mean and std
+    # posterior samples per slice; the result is their mean, std, and 5 and 95 % quantiles
+    sampler.num_samples = 1
+    # stop before num_samples when the Monte Carlo error of the mean is this part of the std, which
+    # takes part^-2 samples; None: draw all
+    sampler.mean_error = placeholder(float)
+    # True: for std and quantiles, multiply the samples' deviations from their mean by a factor that
+    # was fitted to images of other people (evaluation/run/calibrated.py)
+    sampler.calibrated = placeholder(bool)
     # standard deviation of the measurement's noise in its own unit (k-space: of real and imaginary
     # part each); None: estimated for each slice; 0: no noise, so that the data are reproduced. Not
     # used by predictor_corrector, dps and annealed_langevin's default likelihood

@@ -31,7 +31,10 @@ PIXEL_ELEMENTS = (
 
 
 def write_hdf5(
-    path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str | float | int]
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    attributes: Mapping[str, str | float | int],
+    descriptions: Mapping[str, str] | None = None,
 ) -> None:
     """Write an HDF5 file of arrays, with checksums, and file attributes.
 
@@ -39,6 +42,7 @@ def write_hdf5(
         path: the file to write.
         arrays: name -> array, whose first axis is that of the slices.
         attributes: name -> value.
+        descriptions: name of an array -> what it is, which becomes its attribute `description`.
 
     Raises:
         OSError: the file cannot be written.
@@ -47,7 +51,9 @@ def write_hdf5(
         for name, array in arrays.items():
             # one chunk per slice, as HDF5 has checksums of chunks only
             chunks = (1, *array.shape[1:])
-            file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
+            data = file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
+            if descriptions and name in descriptions:
+                data.attrs["description"] = descriptions[name]
         for name, value in attributes.items():
             file.attrs[name] = value
 

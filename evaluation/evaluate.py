@@ -62,6 +62,7 @@ from evaluation.run.measurements import (
 from evaluation.run.methods import (
     Reconstructor,
     create_reconstructor,
+    enough_samples,
     expected_calls,
     prior_file,
     prior_keyword_files,
@@ -305,7 +306,8 @@ def reconstruct_all(
 
     s = config.sampler
     given = {name: value for name, value in s.items() if value is not None}
-    calls = expected_calls(s.name, s.num_steps, s.num_samples, given)
+    num_samples = enough_samples(s.num_samples, s.mean_error)
+    calls = expected_calls(s.name, s.num_steps, num_samples, given)
     with progress.start(len(todo), calls):
         for items, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
@@ -339,7 +341,7 @@ def store(config: ConfigDict, one: Outcome, results: Results) -> None:
             captions=("target", caption(name, before), caption("reconstruction", one.row)),
             title=f"{one.key}, {config.sampler.name}",
         )
-    results.add(one.key, one.image, one.row, one.std)
+    results.add(one.key, one.image, one.row, one.spread)
 
 
 def caption(name: str, metrics: dict[str, float]) -> str:

@@ -3,7 +3,8 @@
     python -m evaluation.report results/mri/pd/gaussian1d_4x/* --out=report.html
 
 It has a table with intervals, box plots over the slices, and for each slice its images with a
-slider between any two, an error overlay, and an order by PSNR.
+slider between any two, an error overlay, and an order by PSNR; of posterior samples also a map of
+what is not decided by the data.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from evaluation.show.markup import Column, Text, html
 from evaluation.show.panels import ERROR_COLORS, error_range
 from evaluation.show.plots import draw_summary
 from evaluation.show.style import STYLE
+from evaluation.show.undecided import IN_WORDS, OPEN, over_grey, undecided
 from evaluation.tables import flat_table
 from operators.create import is_known, operator_class
 
@@ -59,6 +61,8 @@ def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Recons
     keys = common_keys(opened)
     shown = keys[: limit or None]
     directs = _directs(cells, names)
+    sampled = [i for i, source in enumerate(opened) if source.std(keys[0]) is not None]
+    maps = [f"{names[i]}: {OPEN}" for i in sampled]
     errors = [
         np.abs(source.reconstruction(key) - opened[0].target(key))
         for key in shown[:SCALE_SLICES]
@@ -68,10 +72,10 @@ def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Recons
     slices = []
     with progress_bar(len(shown), "slice") as progress:
         for key in shown:
-            slices.append(_slice(key, opened, directs, full))
+            slices.append(_slice(key, opened, directs, full, sampled))
             progress.update()
     data = {
-        "names": ["target", *directs, *names],
+        "names": ["target", *directs, *names, *maps],
         "metrics": [METRICS[name][:2] for name in IMAGE_METRICS],  # title and digits
         "slices": slices,
         "start": _start(cells, len(directs)),
@@ -97,7 +101,7 @@ def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Recons
         ERROR=f"{full:g}",
         FOOTER=f"{len(shown)} slices that all folders have{left_out}. Images are magnitudes shown "
         f"from 0 to 1, errors are |image - target|; both are compressed (WebP, quality {QUALITY}), "
-        "numbers are not computed from that.",
+        "numbers are not computed from that." + (f" Orange, {OPEN}: {IN_WORDS}." if maps else ""),
         DATA=embed(data),
     )
 
@@ -145,19 +149,42 @@ def _breakable(item: Text) -> Text:
     return item._replace(text=text)
 
 
-def _slice(key: str, opened: Sequence[CellImages], directs: dict[str, int], full: float) -> dict:
-    """Images, errors and metrics of one slice, each in the order of the names."""
+def _slice(
+    key: str,
+    opened: Sequence[CellImages],
+    directs: dict[str, int],
+    full: float,
+    sampled: Sequence[int],
+) -> dict:
+    """Images, errors and metrics of one slice, each in the order of the names.
+
+    Behind them are maps of what is not decided by the data, of the cells `sampled`.
+    """
     target = opened[0].target(key)
     images = [opened[i].direct(key) for i in directs.values()]
     measured = [all_metrics(target, image) for image in images]
     images += [source.reconstruction(key) for source in opened]
     measured += [source.cell.rows[key] for source in opened]
+    none = [None] * len(sampled)
     return {
         "key": key,
-        "images": [_uri(_grey(image)) for image in (target, *images)],
-        "errors": [None, *(_uri(_colored(np.abs(image - target) / full)) for image in images)],
-        "metrics": [None, *map(_numbers, measured)],
+        "images": [
+            *(_uri(_grey(image)) for image in (target, *images)),
+            *(_uri(_open_map(opened[i], key)) for i in sampled),
+        ],
+        "errors": [
+            None,
+            *(_uri(_colored(np.abs(image - target) / full)) for image in images),
+            *none,
+        ],
+        "metrics": [None, *map(_numbers, measured), *none],
     }
+
+
+def _open_map(source: CellImages, key: str) -> np.ndarray:
+    """RGB bytes ``(H, W, 3)``: a reconstruction, in orange what is not decided by the data."""
+    image, std = source.reconstruction(key), source.std(key)
+    return over_grey(image, undecided(image, np.zeros_like(image) if std is None else std))
 
 
 def _numbers(row: Mapping[str, float]) -> list[float | None]:

@@ -336,7 +336,17 @@ class LinearOperator:
             raise IndexError(
                 f"{self._name}: expected a sample below {self.batch_size}, got {index}"
             )
-        return self._sample(index % self.batch_size)
+        return self._take([index % self.batch_size])
+
+    def repeat(self, times: int) -> "LinearOperator":
+        """The operator of a batch that holds its samples `times` times, one batch after the other.
+
+        Args:
+            times: number of repetitions, at least 1.
+        """
+        if self.batch_size is None or times == 1:
+            return self
+        return self._take([*range(self.batch_size)] * times)
 
     def _forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -353,7 +363,8 @@ class LinearOperator:
     def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         return x + weight * self._adjoint(y - self._forward(x))
 
-    def _sample(self, index: int) -> "LinearOperator":
+    def _take(self, indices: Sequence[int]) -> "LinearOperator":
+        """The operator of some samples, each any number of times; only with a `batch_size`."""
         raise NotImplementedError
 
     @property

@@ -1,6 +1,6 @@
 """Operators made from functions or from other operators, and tests of linearity and adjoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -105,8 +105,8 @@ class AdjointOperator(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.operator.forward(y)
 
-    def _sample(self, index: int) -> "AdjointOperator":
-        return AdjointOperator(self.operator[index])
+    def _take(self, indices: Sequence[int]) -> "AdjointOperator":
+        return AdjointOperator(self.operator._take(indices))
 
 
 class Product(LinearOperator):
@@ -166,8 +166,12 @@ class Product(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))
 
-    def _sample(self, index: int) -> "Product":
-        return Product(self.outer[index], self.inner[index])
+    def _take(self, indices: Sequence[int]) -> "Product":
+        parts = (
+            part if part.batch_size is None else part._take(indices)
+            for part in (self.outer, self.inner)
+        )
+        return Product(*parts)
 
 
 def check_adjoint(

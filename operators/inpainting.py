@@ -1,5 +1,7 @@
 """Inpainting: some pixels of the image are measured, the others are not."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -57,5 +59,5 @@ class Inpainting(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return y * self.mask
 
-    def _sample(self, index: int) -> "Inpainting":
-        return Inpainting(self.mask[index : index + 1], real=not self.domain_complex)
+    def _take(self, indices: Sequence[int]) -> "Inpainting":
+        return Inpainting(self.mask[indices], real=not self.domain_complex)

@@ -77,9 +77,11 @@ class InverseProblem(NamedTuple):
             std: ``(B, 1, H, W)`` real, of images in [0, 1].
 
         Returns:
-            ``(B, 1, H, W)``; of several sets of coil maps the root of the sum of squares.
+            ``(B, 1, H, W)``, 0 where no coil sees anything, as `restore`; of several sets of coil
+            maps the root of the sum of squares.
         """
         std = std * expand(self.scale, std)
+        std = std if self.factor is None else std * (self.factor != 0)
         return std if std.shape[1] == 1 else rss(std)
 
     def with_noise(self, sigma_y: float) -> "InverseProblem":

@@ -95,5 +95,5 @@ class SingleCoilMRI(CartesianMRI):
         image = ifft2(y * self._signed_mask)
         return (image if self.domain_complex else image.real) * self._image_signs
 
-    def _sample(self, index: int) -> "SingleCoilMRI":
-        return SingleCoilMRI(self.mask[index : index + 1], real=not self.domain_complex)
+    def _take(self, indices: Sequence[int]) -> "SingleCoilMRI":
+        return SingleCoilMRI(self.mask[indices], real=not self.domain_complex)

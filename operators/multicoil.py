@@ -56,10 +56,10 @@ class CoilMRI(CartesianMRI):
         """Description as a dict: ``operator``, ``measured_fraction`` and number of ``coils``."""
         return {**super().facts(), "coils": self.range_shape[0]}
 
-    def _sample(self, index: int) -> "CoilMRI":
-        mask = self.mask[index if len(self.mask) > 1 else 0].unsqueeze(0)  # (1, 1, H, W)
-        maps = self.sens_maps[index if len(self.sens_maps) > 1 else 0].unsqueeze(0)
-        return type(self)(mask, maps)
+    def _take(self, indices: Sequence[int]) -> "CoilMRI":
+        mask = self.mask[indices] if len(self.mask) > 1 else self.mask  # (n or 1, 1, H, W)
+        maps = self.sens_maps[indices if len(self.sens_maps) > 1 else [0] * len(indices)]
+        return type(self)(mask if len(mask) > 1 else mask[0, 0], maps)
 
 
 class MultiCoilMRI(CoilMRI):

@@ -217,12 +217,12 @@ class NonCartesianMRI(LinearOperator):
     def _direct(self, y: Tensor) -> Tensor:
         return self._adjoint(y * self.density.to(y.real))
 
-    def _sample(self, index: int) -> "NonCartesianMRI":
-        one = object.__new__(type(self))
-        one.__dict__.update(vars(self))
-        one.sens_maps = self.sens_maps[index : index + 1]
-        one.batch_size = 1
-        return one
+    def _take(self, indices: Sequence[int]) -> "NonCartesianMRI":
+        taken = object.__new__(type(self))
+        taken.__dict__.update(vars(self))
+        taken.sens_maps = self.sens_maps[indices]
+        taken.batch_size = len(indices)
+        return taken
 
 
 def _blob(shape: tuple[int, int]) -> Tensor:

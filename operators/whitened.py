@@ -1,6 +1,6 @@
 """Measurements whose noise differs from sample to sample, brought to noise of one level."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -119,9 +119,9 @@ class Whitened(LinearOperator):
     def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
         return self.operator.correct(x, self._unweighted(y), weight)
 
-    def _sample(self, index: int) -> "Whitened":
-        weights = self.weights if len(self.weights) == 1 else self.weights[index : index + 1]
-        return Whitened(self.operator[index], weights)
+    def _take(self, indices: Sequence[int]) -> "Whitened":
+        inner = self.operator if self.operator.batch_size is None else self.operator._take(indices)
+        return Whitened(inner, self.weights if len(self.weights) == 1 else self.weights[indices])
 
 
 def whiten(

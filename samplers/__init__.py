@@ -17,7 +17,7 @@ from samplers.dps import dps
 from samplers.mmps import mmps
 from samplers.multicoil import hybrid, ssos
 from samplers.pnp import pnp
-from samplers.posterior import Posterior, posterior_moments
+from samplers.posterior import Posterior, posterior_moments, prediction_quantile
 from samplers.predictor_corrector import predictor_corrector
 from samplers.progress import Progress
 from samplers.pula import pula
@@ -95,6 +95,7 @@ __all__ = [
     "mmps",
     "pnp",
     "posterior_moments",
+    "prediction_quantile",
     "predictor_corrector",
     "pula",
     "red_diff",

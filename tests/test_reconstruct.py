@@ -21,7 +21,7 @@ from datasets.files import holding
 from datasets.sample import DataError
 from evaluation.own import engine, open_input
 from evaluation.own import folder as command
-from evaluation.run.methods import draw_samples
+from evaluation.run.methods import draw_samples, enough_samples, in_groups
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
 from sde import complex_score
@@ -344,7 +344,19 @@ def test_several_samples_give_mean_and_deviation(tmp_path, settings):
     assert std.shape == truth.shape
     # samples agree on what was measured, so that their deviation is in the other lines
     assert 0.1 * UNIT < std.mean() < 10 * UNIT
-    assert (tmp_path / "out" / "std.nii.gz").is_file()
+    low, high = arrays["quantile_05"], arrays["quantile_95"]
+    assert (low <= high).all()
+    assert (high > arrays["reconstruction"]).mean() > 0.9
+    assert 1 < np.median((high - low) / std) < 7  # 2 x 2.92 sqrt(1 + 1/3), less where low is 0
+    assert ((arrays["undecided"] >= 0) & (arrays["undecided"] < 1)).all()
+    assert arrays["undecided"].max() > 0.1
+    outputs = summary["outputs"]
+    assert outputs["reconstruction"] == f"magnitude of the {summary['result']}"
+    assert "standard deviation of the magnitude over 3 samples" in outputs["std"]
+    assert "of Student's t" in outputs["quantile_05"]
+    with h5py.File(tmp_path / "out" / "reconstruction.h5") as file:
+        described = {name: file[name].attrs.get("description") for name in outputs}
+    assert described == outputs
     projected = kspace_of(arrays["reconstruction_complex"])[..., lines()]
     assert relative(projected, kspace_of(truth)[..., lines()]) < 1e-3
 
@@ -460,6 +472,77 @@ def test_batch_size_changes_nothing(tmp_path, settings):
     ]
     for name in ("reconstruction", "std", "scale", "sigma_y"):
         np.testing.assert_allclose(results[0][name], results[1][name], rtol=1e-4, atol=1e-4 * UNIT)
+
+
+def test_samples_share_batches_and_do_not_depend_on_them(tmp_path, settings, monkeypatch):
+    """Two slices with masks, coil maps and noise of their own; up to batch_size images a call."""
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(2)) * lines()
+    sizes = []
+
+    def watched(name, score, *arguments, **options):
+        def seen(x, sigma):
+            sizes.append(len(x))
+            return score(x, sigma)
+
+        return draw_samples(name, seen, *arguments, **options)
+
+    monkeypatch.setattr(engine, "draw_samples", watched)
+    found = {}
+    for size, expected in {1: {1}, 2: {2}, 7: {2, 6}}.items():
+        config = settings(batch_size=size, **{"sampler.num_samples": 4, "sampler.sigma_y": None})
+        found[size] = run(config, tmp_path / "k.h5", tmp_path / f"out{size}")[1]
+        assert set(sizes) == expected  # 7: three samples of two slices, then the fourth
+        sizes.clear()
+    for name in ("reconstruction", "std", "quantile_05", "quantile_95"):
+        for size in (2, 7):
+            expected = found[1][name]
+            np.testing.assert_allclose(found[size][name], expected, rtol=1e-3, atol=1e-3 * UNIT)
+
+
+def test_samples_in_one_batch_are_halved_until_they_fit(caplog):
+    asked = []
+
+    def draw(numbers):
+        asked.append(list(numbers))
+        if len(numbers) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.tensor([10.0 * n + slice_ for n in numbers for slice_ in range(2)])
+
+    sample = in_groups(draw, 5, 4)
+    found = [sample(n).tolist() for n in range(5)]
+    assert found == [[10.0 * n, 10.0 * n + 1] for n in range(5)]
+    assert asked == [[0, 1, 2, 3], [0, 1], [2, 3], [4]]
+    assert "out of memory with 4 samples at once; on with 2" in caplog.text
+
+    def too_large(numbers):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_groups(too_large, 5, 4)(0)
+
+
+def test_sampling_stops_when_the_mean_is_known_well_enough(tmp_path, settings):
+    """After n samples the error of the mean is std / sqrt(n); they are those of a run of n."""
+    np.save(tmp_path / "k.npy", kspace_of(complex_images(1)[0]) * lines())
+    several = {"sampler.num_samples": 50, "sampler.mean_error": 0.5}
+    summary, stopped = run(settings(**several), tmp_path / "k.npy", tmp_path / "a")
+    assert summary["num_samples"] == 4
+    assert summary["result"].startswith(
+        "mean of 4 samples, enough for an error of the mean of 0.5 std, by dds"
+    )
+    few = settings(**{"sampler.num_samples": 4})
+    _, expected = run(few, tmp_path / "k.npy", tmp_path / "b")
+    for name in ("reconstruction", "std", "quantile_95"):
+        np.testing.assert_array_equal(stopped[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("most", "error", "expected"),
+    [(16, None, 16), (16, 0.25, 16), (99, 0.25, 16), (999, 0.1, 100), (9, 0.99, 2), (3, 0.01, 3)],
+)
+def test_as_many_samples_as_are_enough(most, error, expected):
+    assert enough_samples(most, error) == expected
 
 
 def test_an_interrupted_run_continues(tmp_path, settings, monkeypatch):
@@ -625,7 +708,8 @@ def test_folder_has_what_it_promises(tmp_path, settings):
     summary, _ = run(settings(**{"sampler.num_samples": 2}), tmp_path / "k.h5", out)
     assert {path.name for path in out.iterdir()} == {
         *("config.json", "preview.png", "reconstruction.h5", "reconstruction.nii.gz"),
-        *("std.nii.gz", "summary.json", ".lock"),
+        *("std.nii.gz", "quantile_05.nii.gz", "quantile_95.nii.gz", "undecided.nii.gz"),
+        *("summary.json", ".lock"),
     }
     assert summary == json.loads((out / "summary.json").read_text())
     with h5py.File(out / "reconstruction.h5") as file:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from configs import load_config
 from evaluation.own.folder import reconstruct_file
+from evaluation.run.calibrated import SCALES
 from operators import (
     FanBeamCT,
     FunctionOperator,
@@ -75,7 +76,7 @@ def test_kspace_comes_back_as_images_of_the_same_axes(axes, kind):
     assert np.array_equal(kspace, before)
     assert close(np.asarray(result.image), wanted)
     assert close(np.asarray(result.direct), wanted)
-    assert result.std is None
+    assert result.std is result.quantile_05 is result.quantile_95 is result.undecided is None
     arrays = [result.image, result.direct]
     if wanted.ndim == 3:
         arrays += [result.sigma_y, result.scale]
@@ -94,6 +95,14 @@ def test_several_samples_have_a_deviation():
     assert result.std.shape == result.image.shape == (2, SIDE, SIDE)
     assert result.std.dtype == np.float32
     assert "mean of 3 samples by dds" in result.description
+    for name in ("quantile_05", "quantile_95", "undecided"):
+        values = getattr(result, name)
+        assert (values.shape, values.dtype) == (result.image.shape, np.float32)
+        assert name in result.outputs
+    assert (result.quantile_05 <= result.quantile_95).all()
+    assert 0 <= result.undecided.min() < result.undecided.max() < 1
+    fewer = reconstruct(kspace, samples=9, mean_error=0.6, **FEW)
+    assert np.array_equal(fewer.std, result.std)  # of 1 / 0.6^2 samples, the first three
     assert 0.01 * UNIT < result.std.mean() < UNIT
     again = reconstruct(kspace, samples=3, **FEW)
     other = reconstruct(kspace, samples=3, seed=1, **FEW)
@@ -101,6 +110,30 @@ def test_several_samples_have_a_deviation():
     assert not np.array_equal(result.image, other.image)
     one = reconstruct(kspace[0], samples=3, **FEW)  # what else is in the batch does not matter
     np.testing.assert_allclose(one.image, result.image[0], rtol=1e-4, atol=1e-4 * UNIT)
+
+
+def test_a_fitted_scale_multiplies_the_deviations(monkeypatch):
+    monkeypatch.setitem(SCALES, ("natural_complex_small", "dds", 3, "MR complex"), 2.0)
+    kspace = kspace_of(images(1)[0]) * lines()
+    few = {"prior": "natural_complex_small", "num_steps": 3, "sigma_y": 0.0, "device": "cpu"}
+    plain = reconstruct(kspace, samples=2, **few)
+    scaled = reconstruct(kspace, samples=2, calibrated=True, **few)
+    assert np.array_equal(scaled.image, plain.image)
+    np.testing.assert_allclose(scaled.std, 2 * plain.std, rtol=1e-6)
+    assert (
+        (scaled.quantile_95 - scaled.quantile_05) >= (plain.quantile_95 - plain.quantile_05)
+    ).all()
+    assert "deviations from the mean scaled by 2.00, fitted to other people" in scaled.description
+    assert "scaled by 2.00" in scaled.outputs["std"]
+    assert "scaled by 2.00" in scaled.outputs["quantile_95"]
+    assert "scaled" not in plain.description
+    with pytest.raises(ValueError, match="samples above 1 beside"):
+        reconstruct(kspace, calibrated=True, **few)
+    for changes in ({"num_steps": 4}, {"options": {"eta": 0.5}}, {"prior": PRIOR}):
+        with pytest.raises(
+            ValueError, match=r"no scale was fitted.*natural_complex_small, dds of 3"
+        ):
+            reconstruct(kspace, samples=2, calibrated=True, **few | changes)
 
 
 def test_it_is_what_the_command_line_does(tmp_path, tiny_config):

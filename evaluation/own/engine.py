@@ -9,15 +9,20 @@ from torch import Tensor
 from configs.reconstruct import REAL
 from evaluation.own.base import Input
 from evaluation.own.holdout import HoldOut
+from evaluation.run.calibrated import COMPLEX_MRI, CT, KINDS, calibrated_scale
 from evaluation.run.methods import (
+    OnCall,
     check_noise,
     check_options,
     draw_samples,
+    enough_samples,
     starts_warm,
     uses_noise,
 )
+from evaluation.show.undecided import IN_WORDS as UNDECIDED
 from operators.inverse_problem import InverseProblem
 from samplers import COILS_APART, NUM_STEPS, POINT_ESTIMATES, SAMPLERS, Posterior, spread
+from samplers.posterior import magnitude, quantile_kind
 from sde import Prior
 
 POINT, POSTERIOR = "pnp", "dds"  # the default for one image, and for several samples
@@ -34,12 +39,16 @@ class Sampling(NamedTuple):
     Attributes:
         sampler: name of the sampler, one of `KNOWN`.
         num_steps: number of its steps.
-        num_samples: number of samples for mean and standard deviation.
+        num_samples: number of samples for mean, standard deviation and quantiles.
         sigma_y: standard deviation of the measurement noise in the unit of the measurement (for
             complex y that of the real and of the imaginary part each); 0: no noise; None: estimated
             from the measurement.
         options: further keywords of the sampler.
         noise_factor: by which an estimate of the noise is multiplied.
+        mean_error: part of the standard deviation that the mean's Monte Carlo error may be, which
+            `num_samples` is enough for; None: not given.
+        calibrated: whether the spread of the samples is scaled, see `calibrate`.
+        scale: factor of the samples' deviation from their mean.
     """
 
     sampler: str
@@ -48,6 +57,9 @@ class Sampling(NamedTuple):
     sigma_y: float | None
     options: dict
     noise_factor: float = 1.0
+    mean_error: float | None = None
+    calibrated: bool = False
+    scale: float = 1.0
 
     @property
     def uses_noise(self) -> bool:
@@ -61,6 +73,9 @@ class Solution(NamedTuple):
     Attributes:
         image: ``(B, 1, H, W)`` mean over the samples.
         std: ``(B, 1, H, W)`` real, standard deviation over the samples; 0 for one sample.
+        low: ``(B, 1, H, W)`` real, 5 % quantile of the magnitude (of real images of their values),
+            see `samplers.posterior.prediction_quantile`; for one sample its own.
+        high: 95 % quantile.
         direct: ``(B, 1, H, W)`` reconstruction without a prior.
         scale: ``(B,)`` intensity range, by which images are divided for the prior; 0: nothing was
             measured.
@@ -71,6 +86,8 @@ class Solution(NamedTuple):
 
     image: Tensor
     std: Tensor
+    low: Tensor
+    high: Tensor
     direct: Tensor
     scale: Tensor
     sigma_y: Tensor
@@ -84,6 +101,8 @@ def choose_sampling(
     num_samples: int,
     sigma_y: float | None,
     options: Mapping,
+    mean_error: float | None = None,
+    calibrated: bool = False,
 ) -> Sampling:
     """Checked choice of a sampler, with defaults filled in.
 
@@ -93,6 +112,10 @@ def choose_sampling(
         num_samples: number of samples, 1 or more.
         sigma_y: standard deviation of the measurement noise; 0: no noise, None: estimated.
         options: keywords of the sampler.
+        mean_error: with several samples, `num_samples` being the most: draw only as many as make
+            the Monte Carlo error of their mean at most this part of the standard deviation; None:
+            draw all.
+        calibrated: whether the spread is to be scaled; `calibrate` does it.
 
     Raises:
         ValueError: an unknown sampler or keyword, or several samples of a point estimate.
@@ -109,7 +132,37 @@ def choose_sampling(
             f"others, got {num_samples} for {name}; set sampler.name to {POSTERIOR}"
         )
     num_steps = NUM_STEPS[name] if num_steps is None else num_steps
-    return Sampling(name, num_steps, num_samples, sigma_y, dict(options))
+    num_samples = enough_samples(num_samples, mean_error)
+    return Sampling(
+        name,
+        num_steps,
+        num_samples,
+        sigma_y,
+        dict(options),
+        mean_error=mean_error,
+        calibrated=calibrated,
+    )
+
+
+def calibrate(sampling: Sampling, prior: str, opened: Input) -> Sampling:
+    """The choice with the scale that was fitted for it, if it is to be calibrated.
+
+    Args:
+        sampling: choice of the sampler.
+        prior: name of the prior; "" for one that has none.
+        opened: the input.
+
+    Raises:
+        ValueError: there is no scale for these, or one sample.
+    """
+    if not sampling.calibrated:
+        return sampling
+    simulated = KINDS.get(opened.facts.get("simulated", ""), "")
+    kind = {"k-space": COMPLEX_MRI, "a sinogram": CT, "images": simulated}.get(opened.kind, "")
+    scale = calibrated_scale(
+        prior, sampling.sampler, sampling.options, sampling.num_steps, kind, sampling.num_samples
+    )
+    return sampling._replace(scale=scale)
 
 
 def check_prior(prior: Prior, opened: Input) -> None:
@@ -127,7 +180,14 @@ def check_prior(prior: Prior, opened: Input) -> None:
 
 
 def solve(
-    problem: InverseProblem, sampling: Sampling, prior: Prior, *, seed: int, keys: Sequence[str]
+    problem: InverseProblem,
+    sampling: Sampling,
+    prior: Prior,
+    *,
+    seed: int,
+    keys: Sequence[str],
+    size: int = 0,
+    on_call: OnCall = lambda samples: None,
 ) -> Solution:
     """Reconstruction of a batch in the unit of the measurement.
 
@@ -137,15 +197,24 @@ def solve(
         prior: prior of images in about [0, 1].
         seed: seed of the random numbers, together with each slice's key.
         keys: names of the slices.
+        size: largest batch of the network, slices times samples; 0: that of the slices.
+        on_call: called at each call of the network with the number of samples of each slice in it.
     """
     if bool((problem.scale > 0).any()):
-        moments, failures = sample(problem, sampling, prior, seed=seed, keys=keys)
+        moments, failures = sample(
+            problem, sampling, prior, seed=seed, keys=keys, size=size, on_call=on_call
+        )
     else:  # nothing was measured
-        moments, failures = Posterior(problem.direct, problem.direct.abs()), {}
+        nothing = magnitude(problem.restore(problem.direct))
+        moments = Posterior(problem.direct, problem.direct.abs(), nothing, nothing)
+        failures = {}
     there = problem.scale[:, None, None, None] > 0  # anything measured, (B, 1, 1, 1)
+    image = problem.restore(torch.where(there, moments.mean, 0.0))
     return Solution(
-        image=problem.restore(torch.where(there, moments.mean, 0.0)),
+        image=image,
         std=problem.restore_std(torch.where(there, moments.std, 0.0)),
+        low=torch.where(there, moments.low, magnitude(image)),
+        high=torch.where(there, moments.high, magnitude(image)),
         direct=problem.restore(problem.direct),
         scale=problem.scale,
         sigma_y=problem.noise * problem.scale,
@@ -161,6 +230,8 @@ def solve_slices(
     *,
     seed: int,
     device: torch.device | str,
+    size: int = 0,
+    on_call: OnCall = lambda samples: None,
 ) -> Solution:
     """Reconstruction of some slices of an input, in the shape that the result should have.
 
@@ -171,18 +242,27 @@ def solve_slices(
         prior: prior of images in about [0, 1].
         seed: seed of the random numbers, together with each slice's key.
         device: device of the prior's network.
+        size: largest batch of the network, slices times samples; 0: that of the slices.
+        on_call: called at each call of the network with the number of samples of each slice in it.
     """
     problem = with_noise(opened.problem(items), sampling).to(device)
     keys = [opened.keys[item] for item in items]
-    found = solve(problem, sampling, prior, seed=seed, keys=keys)
-    image, std, direct = map(opened.finish, (found.image, found.std, found.direct))
-    return found._replace(image=image, std=std, direct=direct)
+    found = solve(problem, sampling, prior, seed=seed, keys=keys, size=size, on_call=on_call)
+    images = ("image", "std", "low", "high", "direct")
+    return found._replace(**{name: opened.finish(getattr(found, name)) for name in images})
 
 
 def sample(
-    problem: InverseProblem, sampling: Sampling, prior: Prior, *, seed: int, keys: Sequence[str]
+    problem: InverseProblem,
+    sampling: Sampling,
+    prior: Prior,
+    *,
+    seed: int,
+    keys: Sequence[str],
+    size: int = 0,
+    on_call: OnCall = lambda samples: None,
 ) -> tuple[Posterior, dict[str, str]]:
-    """Moments of the samples of a batch, in the unit of the prior.
+    """Moments of the samples of a batch in the unit of the prior, quantiles in the measurement's.
 
     Args:
         problem: inverse problem, on the device of the prior's network.
@@ -190,9 +270,11 @@ def sample(
         prior: prior of images in about [0, 1].
         seed: seed of the random numbers, together with each slice's key.
         keys: names of the slices.
+        size: largest batch of the network, slices times samples; 0: that of the slices.
+        on_call: called at each call of the network with the number of samples of each slice in it.
 
     Returns:
-        Mean and standard deviation, and error messages of slices that failed by key.
+        Moments and quantiles, and error messages of slices that failed by key.
     """
     options = dict(sampling.options)
     if sampling.uses_noise:
@@ -208,6 +290,10 @@ def sample(
         keys=keys,
         initial=problem.direct if starts_warm(sampling.sampler, options) else None,
         options=options,
+        together=size // len(keys),
+        scale=sampling.scale,
+        shown=lambda images: magnitude(problem.restore(images)),
+        on_call=on_call,
     )
 
 
@@ -237,5 +323,38 @@ def describe(sampling: Sampling) -> str:
         return f"point estimate {how}"
     count = sampling.num_samples
     what = "sample" if count == 1 else f"mean of {count} samples"
+    if sampling.mean_error is not None:
+        what += f", enough for an error of the mean of {sampling.mean_error:g} std,"
     found = spread(sampling.sampler, sampling.options)
+    if sampling.calibrated:
+        scaled = f"deviations from the mean scaled by {sampling.scale:.2f}, fitted to other people"
+        found = f"{found}; {scaled}" if found else scaled
     return f"{what} {how}; {found}" if found else f"{what} of the posterior {how}"
+
+
+def describe_outputs(sampling: Sampling, opened: Input) -> dict[str, str]:
+    """What each image of the result is, in words, by its name in the result's files.
+
+    Args:
+        sampling: choice of the sampler.
+        opened: the input.
+    """
+    size = "magnitude" if opened.is_complex else "grey level"
+    of_mean = "magnitude of the " if opened.is_complex else ""
+    along = ", of the part in phase with the mean" if opened.is_complex else ""
+    words = {"reconstruction": of_mean + describe(sampling)}
+    count = sampling.num_samples
+    if count > 1:
+        limit = f"limit that the true {size} is below with a probability of"
+        given = f"if it is like the {count} samples"
+        if sampling.calibrated:
+            given += f", their deviations scaled by {sampling.scale:.2f}"
+            along += f", scaled by {sampling.scale:.2f}"
+        words |= {
+            "std": f"standard deviation of the {size} over {count} samples{along}; the Monte Carlo "
+            f"error of the mean is {count**-0.5 / sampling.scale:.2g} of it",
+            "quantile_05": f"{limit} 5 %, {given} ({quantile_kind(count)})",
+            "quantile_95": f"{limit} 95 %, {given} ({quantile_kind(count)})",
+            "undecided": f"not decided by the data, 0 to 1: {UNDECIDED}",
+        }
+    return words | {"direct": f"without a prior: {opened.direct}"}

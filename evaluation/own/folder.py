@@ -20,9 +20,11 @@ from evaluation.own.base import Input, digest
 from evaluation.own.engine import (
     Sampling,
     Solution,
+    calibrate,
     check_prior,
     choose_sampling,
     describe,
+    describe_outputs,
     noise_origin,
     solve_slices,
 )
@@ -39,11 +41,11 @@ from evaluation.own.noise_factor import (
     find_noise_factor,
     noise_by_held_out,
 )
-from evaluation.own.output import Part, write_results
+from evaluation.own.output import IMAGES, Part, write_results
 from evaluation.own.validation import check_part, read_choices, table, validate
 from evaluation.results.files import read_json
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
-from evaluation.run.methods import PRECISIONS, counted, expected_calls
+from evaluation.run.methods import PRECISIONS, expected_calls
 from evaluation.run.slices import describe_error
 from models import checkpoint
 from models.checkpoint import keyword_files, load_prior, resolve_prior
@@ -53,6 +55,7 @@ from sde import Prior
 log = logging.getLogger(__name__)
 
 MAY_CHANGE = ("batch_size", "prior_format")  # files are compared by their hashes
+ALWAYS = ("reconstruction", "direct")  # outputs of every result
 # field of the operator -> an operator whose default its None stands for, whichever is simulated
 DEFAULTS_OF = {"acceleration": "mri", "center_fraction": "mri", "num_views": "ct"}
 
@@ -86,6 +89,7 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     if config.prior:  # so that a wrong name is found before the input is read
         resolve_prior(config.prior, config.prior_format)
     opened = open_input(source, config)
+    sampling = calibrate(sampling, config.prior or default_prior(opened.is_complex), opened)
     settings = describe_settings(config, source, opened, sampling)
     held_out = by_held_out(config.last_level, opened, sampling, choices)
     settings.last_level = "held_out" if held_out else "noise"
@@ -139,13 +143,20 @@ def _reconstruct_missing(
     failures: dict[str, str] = {}
 
     progress = SliceProgress()
-    score, sde = prior
-    prior = Prior(counted(score, progress.call), sde)
 
     def work(batch: list[int]) -> dict[str, str]:
         progress.begin(len(batch))
         begin = time.perf_counter()
-        solution = solve_slices(opened, batch, sampling, prior, seed=config.seed, device=device)
+        solution = solve_slices(
+            opened,
+            batch,
+            sampling,
+            prior,
+            seed=config.seed,
+            device=device,
+            size=size,
+            on_call=progress.call,
+        )
         _save_parts(parts, batch, solution, (time.perf_counter() - begin) / len(batch))
         return {opened.keys[batch[b]]: reason for b, reason in solution.failures.items()}
 
@@ -238,6 +249,8 @@ def read_sampling(config: ConfigDict, device: str) -> Sampling:
         num_steps=options.pop("num_steps", None),
         num_samples=options.pop("num_samples"),
         sigma_y=options.pop("sigma_y", None),
+        mean_error=options.pop("mean_error", None),
+        calibrated=options.pop("calibrated", False),
         options=options,
     )
     choose_size(config.batch_size, device)  # so that a wrong one is found now
@@ -274,9 +287,10 @@ def _save_parts(parts: Path, items: list[int], solution: Solution, seconds: floa
     """Write a file for each of the slices `items` that did not fail."""
     for b, item in enumerate(items):
         if b not in solution.failures:
-            images = (solution.image, solution.std, solution.direct)
-            values = (*(i[b, 0] for i in images), solution.scale[b], solution.sigma_y[b])
-            part = Part(*(value.cpu().numpy() for value in values), np.array(seconds))
+            values = {name: getattr(solution, name)[b, 0] for name in IMAGES}
+            values |= {"scale": solution.scale[b], "sigma_y": solution.sigma_y[b]}
+            arrays = {name: value.cpu().numpy() for name, value in values.items()}
+            part = Part(**arrays, seconds=np.array(seconds))
             content = io.BytesIO()
             np.savez(content, **part._asdict())
             write_atomically(_part(parts, item), content.getvalue())
@@ -339,4 +353,10 @@ def _announce(opened: Input, sampling: Sampling) -> list[str]:
     lines += [f"note: {note}" for note in opened.notes]
     origin = noise_origin(opened, sampling)
     value = f", {sampling.sigma_y:g}" if origin == "given" else ""
-    return [*lines, f"noise: {origin}{value}", f"result: {describe(sampling)}"]
+    words = describe_outputs(sampling, opened)
+    return [
+        *lines,
+        f"noise: {origin}{value}",
+        f"result: {describe(sampling)}",
+        *(f"  {name}: {text}" for name, text in words.items() if name not in ALWAYS),
+    ]

@@ -15,11 +15,14 @@ from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_ni
 from datasets.files import write_atomically
 from evaluation.metrics import all_metrics
 from evaluation.own.base import Input
-from evaluation.own.engine import Sampling, describe, noise_origin
+from evaluation.own.engine import Sampling, describe, describe_outputs, noise_origin
 from evaluation.own.preview import preview
 from evaluation.run.provenance import code_version
+from evaluation.show.undecided import IN_WORDS as UNDECIDED
+from evaluation.show.undecided import OPEN, undecided
 
 PREVIEWS = 4  # slices in the preview
+IMAGES = ("image", "std", "low", "high", "direct")  # of a `Part`
 
 
 class Part(NamedTuple):
@@ -28,6 +31,8 @@ class Part(NamedTuple):
     Attributes:
         image: ``(H, W)`` mean over samples, float32, or complex64 for k-space.
         std: ``(H, W)`` standard deviation over samples.
+        low: ``(H, W)`` 5 % quantile over samples, of magnitudes.
+        high: ``(H, W)`` 95 % quantile.
         direct: ``(H, W)`` reconstruction without a prior.
         scale: intensity range, by which images are divided for the prior, of shape ``()``.
         sigma_y: standard deviation of the measurement noise, given or estimated, of shape ``()``.
@@ -36,6 +41,8 @@ class Part(NamedTuple):
 
     image: np.ndarray  # float32, or complex64 for k-space: the mean over samples
     std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     direct: np.ndarray
     scale: np.ndarray  # (): intensity range, by which images are divided for the prior
     sigma_y: np.ndarray  # (): noise of the measurement, given or estimated
@@ -68,7 +75,8 @@ def write_results(
         The summary.
     """
     images = np.stack([s.image for s in slices])  # (n, H, W)
-    std = np.stack([s.std for s in slices]) if sampling.num_samples > 1 else None
+    spread = spread_images(slices) if sampling.num_samples > 1 else {}
+    words = describe_outputs(sampling, opened)
     magnitudes = np.abs(images) if np.iscomplexobj(images) else images
     arrays = {
         "reconstruction": magnitudes,
@@ -77,8 +85,7 @@ def write_results(
         "slice": np.array(opened.numbers),
         "key": np.array([key.encode("utf-8", "surrogateescape") for key in opened.keys]),
     }
-    if std is not None:
-        arrays["std"] = std
+    arrays |= spread
     if np.iscomplexobj(images):
         arrays["reconstruction_complex"] = images
     noise = {"origin": noise_origin(opened, sampling)}
@@ -96,15 +103,16 @@ def write_results(
         "mask_sha256": opened.facts.get("mask_sha256", ""),
         "code_version": json.dumps(code_version()),
     }
-    write_hdf5(out / "reconstruction.h5", arrays, attributes)
-    volumes = {"reconstruction": magnitudes} | ({} if std is None else {"std": std})
+    write_hdf5(out / "reconstruction.h5", arrays, attributes, words)
+    volumes = {"reconstruction": magnitudes, **spread}
     identity = hashlib.sha256(text.encode()).hexdigest()
     for name, volume in volumes.items():
-        _write_volume(out, name, volume, opened, f"{identity}{name}", describe(sampling))
+        _write_volume(out, name, volume, opened, f"{identity}{name}", words[name])
     _write_preview(out / "preview.png", opened, slices, sampling, validation)
     result = {
         "input": settings.input,
         "result": describe(sampling),
+        "outputs": words,
         "sampler": sampling.sampler,
         "num_steps": sampling.num_steps,
         "num_samples": sampling.num_samples,
@@ -128,6 +136,16 @@ def write_results(
         result["metrics"] = _metrics(opened, slices)
     write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def spread_images(slices: list[Part]) -> dict[str, np.ndarray]:
+    """Images ``(n, H, W)`` of how samples differ, by their name in the results."""
+    return {
+        "std": np.stack([s.std for s in slices]),
+        "quantile_05": np.stack([s.low for s in slices]),
+        "quantile_95": np.stack([s.high for s in slices]),
+        "undecided": np.stack([undecided(_shown(s.image), s.std) for s in slices]),
+    }
 
 
 def _write_volume(
@@ -161,9 +179,13 @@ def _write_preview(
         part, truth = slices[item], opened.truth(item)
         row = [] if truth is None else [("truth", truth)]
         row += [(opened.direct, _shown(part.direct)), ("reconstruction", _shown(part.image))]
-        row += [("std", part.std)] if sampling.num_samples > 1 else []
+        if sampling.num_samples > 1:
+            row += [("std", part.std), (OPEN, undecided(_shown(part.image), part.std))]
         rows.append((opened.keys[item], row))
-    preview(path, rows, note="" if validation is None else _in_a_line(validation))
+    notes = [] if validation is None else [_in_a_line(validation)]
+    if sampling.num_samples > 1:
+        notes.append(f"{OPEN} (orange): {UNDECIDED}")
+    preview(path, rows, note="; ".join(notes))
 
 
 def _in_a_line(validation: dict) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from evaluation.show.style import plain, write_figure
+from evaluation.show.undecided import OPEN, draw_undecided
 
 PANEL = 2.6  # inches from image to image
 BAND = 0.3  # inches for the titles
@@ -20,7 +21,8 @@ def preview(
     """Write a PNG with a row of images for each slice.
 
     All images of a row are shown in grey with the range of the reconstruction, so that they can be
-    compared; those with titles ending in "std" in colour, from 0 to their largest value.
+    compared; those with titles ending in "std" in colour, from 0 to their largest value; the one
+    titled `OPEN` in orange over the reconstruction.
 
     Args:
         path: path of the PNG.
@@ -39,6 +41,13 @@ def preview(
         shown = dict(images)["reconstruction"]
         for axis, (title, image) in zip(axes, images, strict=True):
             low, high = float(shown.min()), float(shown.max())
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if number == 0:
+                axis.set_title(title, fontsize=10)
+            if title == OPEN:
+                draw_undecided(axis, shown, image, low, high)
+                continue
             is_std = title.endswith("std")
             drawn = axis.imshow(
                 image,
@@ -47,12 +56,8 @@ def preview(
                 vmax=float(image.max()) or 1.0 if is_std else high,
                 interpolation="nearest",
             )
-            axis.set_xticks([])
-            axis.set_yticks([])
             if is_std:
                 figure.colorbar(drawn, ax=axis, fraction=0.046, format="%.3g")
-            if number == 0:
-                axis.set_title(title, fontsize=10)
         axes[0].set_ylabel(plain(name), fontsize=8)
     if note:
         figure.supxlabel(textwrap.fill(note, int(CHARACTERS * len(titles))), fontsize=8)

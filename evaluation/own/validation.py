@@ -230,6 +230,10 @@ def check_part(part: float, choices: Mapping[str, Sequence], sampling: Sampling)
             "expected validate, such as 0.1, beside choose: the value is chosen that predicts best "
             "what is left out"
         )
+    if choices and sampling.calibrated:
+        raise ValueError(
+            "expected choose without sampler.calibrated, whose scales are of a sampler's defaults"
+        )
     if len(choices) > 1 or any(len(values) == 0 for values in choices.values()):
         raise ValueError(f"expected one keyword with values to choose from, got {dict(choices)}")
     for name in choices:

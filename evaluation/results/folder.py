@@ -16,8 +16,9 @@ failures.csv    ``key,error`` of the slices that failed, which the next run trie
                 no slice failed
 volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.results.volumes`); written when every
                 slice was tried
-recon.h5        ``key``, ``reconstruction`` and, with ``sampler.num_samples`` above 1, ``std``
-                (`evaluation.results.recon_file`); written when every slice was tried
+recon.h5        ``key``, ``reconstruction`` and, with ``sampler.num_samples`` above 1, ``std``,
+                ``quantile_05`` and ``quantile_95`` (`evaluation.results.recon_file`); written when
+                every slice was tried
 parts/          until then: the outcome of each tried slice, and its image if it has one
 SHA256SUMS      checksums of the text files above, while no process works on the folder
 .lock           held by the processes that work on the folder, if the file system has locks
@@ -222,17 +223,24 @@ class Results:
         }
         self._publish()
 
-    def add(self, key: str, image: np.ndarray, row: Mapping, std: np.ndarray | None = None) -> None:
+    def add(
+        self,
+        key: str,
+        image: np.ndarray,
+        row: Mapping,
+        spread: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         """Store a finished slice: its images first, then its row.
 
         Args:
             key: key of the slice.
             image: ``(H, W)`` reconstruction.
             row: values by column of `COLUMNS`; missing ones stay empty.
-            std: ``(H, W)`` standard deviation over posterior samples.
+            spread: of several posterior samples, ``(H, W)`` each: `std`, `quantile_05`,
+                `quantile_95`.
         """
         content = io.BytesIO()
-        np.savez(content, reconstruction=image, **({} if std is None else {"std": std}))
+        np.savez(content, reconstruction=image, **(spread or {}))
         write_atomically(self._part(key, ".npz"), content.getvalue())
         texts = {name: str({"key": key, **row}.get(name, "")) for name in COLUMNS}
         self._write_outcome(key, {"key": key, "row": texts})

@@ -1,10 +1,11 @@
 """``recon.h5``: the images of a results folder.
 
 It has the data sets ``key`` (n,) str; ``reconstruction`` (n, H, W) float32, or complex64 for
-complex images; ``std`` (n, H, W) float32, if there are several posterior samples; ``shape`` (n, 2),
-as smaller images are zero-padded at the end of each axis; and ``digest`` (n, 8) bytes, the BLAKE2b
-of each slice's key and images, which is verified on reading. HDF5's own checksums (fletcher32) are
-for other programs; they do not cover the structure of the file.
+complex images; if there are several posterior samples, ``std``, ``quantile_05`` and ``quantile_95``
+(n, H, W) float32, of magnitudes (`samplers.posterior.Posterior`); ``shape`` (n, 2), as smaller
+images are zero-padded at the end of each axis; and ``digest`` (n, 8) bytes, the BLAKE2b of each
+slice's key and images, which is verified on reading. HDF5's own checksums (fletcher32) are for
+other programs; they do not cover the structure of the file.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import numpy as np
 from configs import ConfigError
 from datasets.files import replacing
 
-NAMES = ("reconstruction", "std")
+NAMES = ("reconstruction", "std", "quantile_05", "quantile_95")
 DIGEST_BYTES = 8
 
 
@@ -78,7 +79,7 @@ def open_reconstructions(folder: Path, name: str = "reconstruction") -> Iterator
 
     Args:
         folder: results folder.
-        name: "reconstruction" or "std".
+        name: one of `NAMES`.
 
     Raises:
         FileNotFoundError: there is no recon.h5, as not every slice was tried yet.
@@ -99,7 +100,7 @@ def read_images(folder: Path, name: str = "reconstruction") -> dict[str, np.ndar
 
     Args:
         folder: results folder.
-        name: "reconstruction" or "std".
+        name: one of `NAMES`.
 
     Raises:
         FileNotFoundError: there is no recon.h5, as not every slice was tried yet.
@@ -146,6 +147,8 @@ def rewrite(
             shapes, digests = [], []
             for i, key in enumerate(keys):
                 new = images(key)
+                if old is not None:  # one of an earlier version has no quantiles
+                    new = {name: image for name, image in new.items() if name in old.file}
                 shapes.append(_append(file, i, new))
                 digests.append(list(_digest(key, new)))
             file["shape"] = shapes

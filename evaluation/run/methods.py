@@ -2,7 +2,9 @@
 
 import functools
 import inspect
+import logging
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +13,11 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
+from configs import is_out_of_memory
 from evaluation import baselines
 from evaluation.baselines import BASELINES, direct
+from evaluation.run.batching import choose_size
+from evaluation.run.calibrated import KINDS, calibrated_scale
 from models.checkpoint import keyword_files, load_prior, resolve_prior, shipped_priors
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
@@ -27,9 +32,11 @@ from samplers import (
     Progress,
     posterior_moments,
 )
+from samplers.posterior import magnitude
 from samplers.watch import empty_images
 from sde import VESDE, Score
 
+ROUNDING = 1e-9  # so that a mean_error of 0.1 takes 100 samples, not 101
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -38,18 +45,21 @@ class Reconstruction(NamedTuple):
 
     Attributes:
         images: ``(B, *domain_shape)``; the mean if there are several posterior samples.
-        calls: number of network calls, each for the whole batch.
+        calls: number of network calls for each slice.
         failures: error messages by key; the images of these slices are not usable.
-        std: ``(B, *domain_shape)`` standard deviation over posterior samples; None for one sample.
+        spread: moments of the posterior samples, and quantiles of the images that the problem
+            restores; None for one sample.
     """
 
     images: Tensor
     calls: int
     failures: dict[str, str]
-    std: Tensor | None = None
+    spread: Posterior | None = None
 
 
 Reconstructor = Callable[[InverseProblem, tuple[str, ...]], Reconstruction]
+OnCall = Callable[[int], object]
+log = logging.getLogger(__name__)
 
 
 def prior_file(config: ConfigDict) -> Path | None:
@@ -95,14 +105,15 @@ def prior_keyword_files(config: ConfigDict) -> list[Path]:
 
 
 def create_reconstructor(
-    config: ConfigDict, device: str, on_call: Callable[[], None] = lambda: None
+    config: ConfigDict, device: str, on_call: OnCall = lambda samples: None
 ) -> Reconstructor:
     """Reconstruction function of the baseline or sampler in `config.sampler`.
 
     Args:
         config: an evaluation config.
         device: device of the networks.
-        on_call: called at each call of the network, or by a baseline after each slice.
+        on_call: called at each call of the network with the number of samples of each slice that it
+            is for, or by a baseline after each slice with 1.
 
     Returns:
         A function ``(problem, keys) -> Reconstruction``. A sampler that uses the noise level gets
@@ -117,6 +128,9 @@ def create_reconstructor(
     name = options.pop("name")
     num_steps, num_samples = options.pop("num_steps"), options.pop("num_samples")
     check_num_samples(name, num_samples)
+    num_samples = enough_samples(num_samples, options.pop("mean_error", None))
+    size = choose_size(config.batch_size, device)
+    calibrated = options.pop("calibrated", False)
     path = prior_file(config)
     if path is None:
         if config.protocol == "study":
@@ -125,6 +139,10 @@ def create_reconstructor(
         return one_by_one(BASELINES[name], options, on_call)
     check_options(SAMPLERS[name], options)
     check_noise(name, options)
+    scale = 1.0
+    if calibrated:
+        kind = KINDS.get(config.operator.name, "")
+        scale = calibrated_scale(config.prior, name, options, num_steps, kind, num_samples)
     if config.protocol == "study":
         options = (STUDY_CT if config.operator.name == "ct" else STUDY)[name] | options
     if config.precision not in PRECISIONS:
@@ -142,14 +160,14 @@ def create_reconstructor(
         check_kind(score, operator)
         calls = 0
 
-        def count() -> None:
+        def count(samples: int) -> None:
             nonlocal calls
-            calls += 1
-            on_call()
+            calls += samples
+            on_call(samples)
 
         moments, failures = draw_samples(
             name,
-            counted(score, count),
+            score,
             sde,
             operator,
             y,
@@ -159,9 +177,12 @@ def create_reconstructor(
             keys=keys,
             initial=direct(operator, y) if starts_warm(name, options) else None,
             options=options | noise_options(name, options, problem),
+            together=size // len(keys),
+            scale=scale,
+            shown=lambda images: magnitude(problem.restore(images)),
+            on_call=count,
         )
-        std = moments.std if num_samples > 1 else None
-        return Reconstruction(moments.mean, calls, failures, std)
+        return Reconstruction(moments.mean, calls, failures, moments if num_samples > 1 else None)
 
     return method
 
@@ -175,6 +196,32 @@ def counted(score: Score, on_call: Callable[[], None]) -> Score:
         return score(x, sigma)
 
     return call
+
+
+def enough_samples(most: int, mean_error: float | None) -> int:
+    """Number of samples after which their mean is known well enough.
+
+    Samples of a measurement are independent, so that the Monte Carlo error of their mean is
+    std / sqrt(n) at every pixel, and the part of the standard deviation that it is is known before
+    any of them is drawn. At least two are drawn of several.
+
+    Args:
+        most: largest number of samples.
+        mean_error: part of the standard deviation that the mean's error may be; None for `most`.
+
+    Raises:
+        ValueError: `mean_error` is not between 0 and 1, or there is one sample.
+    """
+    if mean_error is None:
+        return most
+    if not 0 < mean_error < 1:
+        raise ValueError(f"expected sampler.mean_error between 0 and 1, got {mean_error}")
+    if most == 1:
+        raise ValueError(
+            "expected sampler.num_samples above 1 beside sampler.mean_error, the largest number of "
+            "samples to draw; or leave mean_error at None"
+        )
+    return min(most, max(2, math.ceil(mean_error**-2 * (1 - ROUNDING))))
 
 
 def expected_calls(name: str, num_steps: int, num_samples: int, options: dict) -> int:
@@ -203,10 +250,12 @@ def draw_samples(
     keys: Sequence[str],
     initial: Tensor | None,
     options: dict,
+    together: int = 1,
+    scale: float = 1.0,
+    shown: Callable[[Tensor], Tensor] | None = None,
+    on_call: OnCall = lambda samples: None,
 ) -> tuple[Posterior, dict[str, str]]:
-    """Mean and standard deviation over posterior samples of a batch, with a progress bar.
-
-    Random numbers are seeded by `seed`, the key of the slice and the number of the sample.
+    """Moments and quantiles of posterior samples of a batch, with a progress bar.
 
     Args:
         name: a key of `SAMPLERS`.
@@ -220,36 +269,137 @@ def draw_samples(
         keys: keys of the slices.
         initial: ``(B, *domain_shape)`` images to start from; None for the sampler's own start.
         options: further keywords of the sampler.
+        together: see `sample_source`.
+        scale: factor by which samples are taken to differ from their mean.
+        shown: images -> the real images that quantiles are of; None for magnitudes.
+        on_call: see `sample_source`.
 
     Returns:
         The moments, and error messages by key; the images of these slices are not usable.
     """
-    failures: dict[str, str] = {}
-    start = {} if initial is None else {"initial": initial}
+    draw, failures = sample_source(
+        name,
+        score,
+        sde,
+        operator,
+        y,
+        num_steps=num_steps,
+        num_samples=num_samples,
+        seed=seed,
+        keys=keys,
+        initial=initial,
+        options=options,
+        together=together,
+        on_call=on_call,
+    )
+    with torch.no_grad():  # not inference mode: dps takes gradients inside
+        return posterior_moments(draw, num_samples, scale=scale, shown=shown), failures
 
-    def draw(number: int) -> Tensor:
-        seeds = [derive_seed(seed, "sampler", key, number) for key in keys]
+
+def sample_source(
+    name: str,
+    score: Score,
+    sde: VESDE,
+    operator: LinearOperator,
+    y: Tensor,
+    *,
+    num_steps: int,
+    num_samples: int,
+    seed: int,
+    keys: Sequence[str],
+    initial: Tensor | None,
+    options: dict,
+    together: int = 1,
+    on_call: OnCall = lambda samples: None,
+) -> tuple[Callable[[int], Tensor], dict[str, str]]:
+    """Posterior samples of a batch, one after the other, with a progress bar.
+
+    Random numbers are seeded by `seed`, the key of the slice and the number of the sample: the
+    first samples of a longer run are those of a shorter one, however many are drawn together.
+
+    Args:
+        name: a key of `SAMPLERS`.
+        score: score of the prior, on the device of `y`.
+        sde: SDE of the prior.
+        operator: measurement operator.
+        y: ``(B, *range_shape)`` measurement.
+        num_steps: number of steps of the sampler.
+        num_samples: number of posterior samples per slice.
+        seed: seed of the whole run.
+        keys: keys of the slices.
+        initial: ``(B, *domain_shape)`` images to start from; None for the sampler's own start.
+        options: further keywords of the sampler.
+        together: number of samples of each slice in one batch of the network, at most; halved when
+            memory runs out.
+        on_call: called at each call of the network with the number of samples of each slice in it.
+
+    Returns:
+        A function that gives sample 0, 1, ... ``(B, *domain_shape)``, asked for in this order; and
+        a dict that gets error messages by key, of slices whose images are not usable.
+    """
+    failures: dict[str, str] = {}
+    given = dict(options) if initial is None else {**options, "initial": initial}
+
+    def draw(numbers: Sequence[int]) -> Tensor:
+        times = len(numbers)
+        all_keys = [*keys] * times
+        seeds = [derive_seed(seed, "sampler", key, n) for n in numbers for key in keys]
+        repeated, data = operator.repeat(times), repeat(y, times)
         try:
-            with Progress(operator, y, num_steps, leave=False) as progress:
+            with Progress(repeated, data, num_steps, leave=False) as progress:
                 return SAMPLERS[name](
-                    score,
+                    counted(score, lambda: on_call(times)),
                     sde,
-                    operator,
-                    y,
-                    rng=BatchGenerator(seeds, keys),
+                    repeated,
+                    data,
+                    rng=BatchGenerator(seeds, all_keys),
                     num_steps=num_steps,
                     callback=progress,
-                    **options,
-                    **start,
+                    **{keyword: repeat(value, times) for keyword, value in given.items()},
                 )
         except NonFiniteError as error:  # the other slices of the batch are valid
             for index, _, step, sigma in error.failures:
-                failures[keys[index]] = f"not finite at step {step}, sigma {sigma:.4g}"
-            nothing = torch.full_like(empty_images(operator, y), torch.nan)
+                failures[all_keys[index]] = f"not finite at step {step}, sigma {sigma:.4g}"
+            nothing = torch.full_like(empty_images(repeated, data), torch.nan)
             return nothing if error.images is None else error.images
 
-    with torch.no_grad():  # not inference mode: dps takes gradients inside
-        return posterior_moments(draw, num_samples), failures
+    return in_groups(draw, num_samples, together), failures
+
+
+def repeat(value: object, times: int) -> object:
+    """A tensor ``(B, ...)`` repeated to ``(times B, ...)``; anything else, or times 1, as it is."""
+    if not isinstance(value, Tensor) or times == 1:
+        return value
+    return value.repeat(times, *[1] * (value.ndim - 1))
+
+
+def in_groups(
+    draw: Callable[[Sequence[int]], Tensor], num_samples: int, together: int
+) -> Callable[[int], Tensor]:
+    """Function that gives sample 0, 1, ..., asked for in this order, drawn several at a time.
+
+    Args:
+        draw: numbers of samples -> images ``(n B, ...)``, sample after sample.
+        num_samples: number of samples in all.
+        together: largest number of samples at a time, at least 1 being drawn; halved when memory
+            runs out.
+    """
+    size, ready = max(together, 1), deque()
+
+    def next_sample(number: int) -> Tensor:
+        nonlocal size
+        while not ready:
+            numbers = range(number, min(number + size, num_samples))
+            try:
+                ready.extend(draw(numbers).chunk(len(numbers)))
+            except (MemoryError, RuntimeError) as error:
+                if len(numbers) == 1 or not is_out_of_memory(error):
+                    raise
+                size = len(numbers) // 2
+                log.warning("out of memory with %d samples at once; on with %d", len(numbers), size)
+        return ready.popleft()
+
+    return next_sample
 
 
 def starts_warm(name: str, options: dict) -> bool:
@@ -314,7 +464,7 @@ def takes(name: str, keyword: str) -> bool:
     return keyword in inspect.signature(SAMPLERS[name]).parameters
 
 
-def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -> Reconstructor:
+def one_by_one(baseline: Callable, options: dict, on_call: OnCall) -> Reconstructor:
     """Reconstruction function that applies a baseline to one slice at a time.
 
     The result then does not depend on the batch size, not even in rounding: the product of a sparse
@@ -326,7 +476,7 @@ def one_by_one(baseline: Callable, options: dict, on_call: Callable[[], None]) -
         slices = []
         for b in range(len(keys)):
             slices.append(baseline(operator[b], y[b : b + 1], **options))
-            on_call()
+            on_call(1)
         return Reconstruction(torch.cat(slices), 0, {})
 
     return method

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     target: np.ndarray | None = None
     direct: np.ndarray | None = None  # zero-filled or FBP
     image: np.ndarray | None = None
-    std: np.ndarray | None = None
+    spread: dict[str, np.ndarray] | None = None  # std, quantile_05, quantile_95; of several samples
 
 
 def run_slices(
@@ -64,14 +64,17 @@ def run_slices(
     on_device = problem.to(device)
     reset_peak_memory(device)
     begin = time.perf_counter()
-    images, calls, failures, stds = method(on_device, keys)
+    images, calls, failures, moments = method(on_device, keys)
     images = images.cpu()
     shared = {"seconds": round((time.perf_counter() - begin) / len(keys), 3), "nfe": calls}
     shared["memory_mib"] = round(peak_memory(device), 1)
 
     restored = magnitude(problem.restore(images))  # (B, 1, H, W)
     directs = magnitude(problem.restore(problem.direct))
-    stds = None if stds is None else problem.restore_std(stds.cpu())
+    spread = {}
+    if moments is not None:
+        spread["std"] = problem.restore_std(moments.std.cpu())
+        spread |= {"quantile_05": moments.low.cpu(), "quantile_95": moments.high.cpu()}
     slices = []
     for b, key in enumerate(keys):
         error = failures.get(key, "")
@@ -97,7 +100,7 @@ def run_slices(
                 target=target[b, 0].numpy(),
                 direct=directs[b, 0].numpy() if key in with_panel else None,
                 image=image,
-                std=None if stds is None else stds[b, 0].numpy(),
+                spread={name: values[b, 0].numpy() for name, values in spread.items()},
             )
         )
     return slices

@@ -39,6 +39,11 @@ class CellImages:
         with open_reconstructions(self.cell.folder) as images:
             return _real(images[key])
 
+    def std(self, key: str) -> np.ndarray | None:
+        """Standard deviation over posterior samples of a slice; None if there was one sample."""
+        with open_reconstructions(self.cell.folder) as images:
+            return images.all(key).get("std")
+
     def target(self, key: str) -> np.ndarray:
         """Target of a slice, read from the data set."""
         return _real(targets(self.config, collate([self._sample(key)]))[0, 0].numpy())

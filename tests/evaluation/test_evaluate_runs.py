@@ -24,6 +24,7 @@ from evaluation.results.cells import describe_measurement
 from evaluation.results.folder import read_failures, read_rows
 from evaluation.results.recon_file import read_images
 from evaluation.run import methods
+from evaluation.run.calibrated import SCALES
 from evaluation.run.provenance import fingerprint
 from evaluation.run.shards import WHOLE, Shard
 from operators.ct import few_view_angles
@@ -560,18 +561,31 @@ def test_residual_and_measurement_by_hand(knee, tmp_path):
     assert float(row["residual"]) == pytest.approx(residual, rel=1e-4)
 
 
-def test_several_posterior_samples_keep_their_spread(knee, prior, tmp_path):
+def test_several_posterior_samples_keep_their_spread(knee, prior, tmp_path, monkeypatch):
     config = config_of(knee, prior=str(prior), limit=2)
     evaluate(config, tmp_path / "one", "cpu")
     config.sampler.num_samples = 2
     evaluate(config, tmp_path / "two", "cpu")
     first, mean = read_images(tmp_path / "one"), read_images(tmp_path / "two")
-    std = read_images(tmp_path / "two", "std")
+    std, low, high = (
+        read_images(tmp_path / "two", name) for name in ("std", "quantile_05", "quantile_95")
+    )
     for key, image in first.items():
         # the other sample is 2 mean - first; of two numbers the deviation is |a - b| / sqrt 2
         spread = np.abs(2 * mean[key] - 2 * image) / np.sqrt(2)
         assert spread.max() > 0.01
         np.testing.assert_allclose(std[key], spread, atol=1e-5)
+        # of two samples 6.314 sqrt(3/2) deviations on either side of their mean
+        np.testing.assert_allclose(high[key] - mean[key], 7.733 * spread, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(mean[key] - low[key], 7.733 * spread, rtol=1e-3, atol=1e-4)
+    monkeypatch.setitem(SCALES, (str(prior), "predictor_corrector", 3, "MR"), 3.0)
+    config.sampler.calibrated = True
+    evaluate(config, tmp_path / "scaled", "cpu")
+    for key, values in read_images(tmp_path / "scaled", "std").items():
+        np.testing.assert_allclose(values, 3 * std[key], rtol=1e-5)
+    config.sampler.num_steps = 7
+    with pytest.raises(ValueError, match="no scale was fitted"):
+        evaluate(config, tmp_path / "other", "cpu")
     with h5py.File(tmp_path / "one" / "recon.h5") as file:
         assert "std" not in file
     assert {row["nfe"] for row in read_rows(tmp_path / "two")} == {"12"}

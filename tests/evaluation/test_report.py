@@ -309,3 +309,24 @@ def test_only_slices_on_the_screen_have_pictures(page):
         browser.wait(f"{loaded}.at({near}) && !{loaded}.at({far})")
         assert 1 < sum(browser.run(loaded)) < 20
     assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_samples_have_a_map_of_what_is_not_decided(folders, tmp_path):
+    folder = tmp_path / "natural_1_dds"
+    shutil.copytree(folders[1], folder)
+    with h5py.File(folder / "recon.h5", "a") as file:
+        std = np.zeros(file["reconstruction"].shape, np.float32)
+        std[:, : SIDE // 2] = 1.0  # nothing is decided in the upper half
+        file["std"] = std
+    text = make_report([folders[0], folder])
+    data = data_of(text)
+    assert data["names"][-2:] == ["natural 1, DDS", "natural 1, DDS: not decided by the data"]
+    assert "differs from sample to sample" in text
+    for piece in data["slices"]:
+        assert len(piece["images"]) == len(piece["errors"]) == len(piece["metrics"]) == 5
+        assert (piece["errors"][-1], piece["metrics"][-1]) == (None, None)
+        shown = pixels(piece["images"][-1])
+        orange = shown[..., 0] - shown[..., 2]
+        assert orange[: SIDE // 2 - 8].min() > 0.7
+        assert np.abs(orange[SIDE // 2 + 12 :]).max() < 0.1
+    assert "differs from sample" not in make_report(folders)

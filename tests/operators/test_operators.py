@@ -225,6 +225,31 @@ def test_samples_are_independent(name, arguments, dtype):
 
 
 @every_operator
+def test_repeated_batches(name, arguments):
+    operator = OPERATORS[name](**arguments)
+    x = _image(operator, torch.float32)
+    y = _measurement(operator, torch.float32)
+    repeated = operator.repeat(2)
+    assert repeated.batch_size == (2 * BATCH if operator.batch_size else None)
+    twice_x, twice_y = torch.cat([x, 2 * x]), torch.cat([y, 2 * y])
+    expected = torch.cat([operator.forward(x), 2 * operator.forward(x)])
+    _assert_near(repeated.forward(twice_x), expected, torch.float32)
+    expected = torch.cat([operator.adjoint(y), 2 * operator.adjoint(y)])
+    _assert_near(repeated.adjoint(twice_y), expected, torch.float32)
+
+
+def test_compositions_of_repeated_batches():
+    mri = SingleCoilMRI(_mask(BATCH, 1, 8, 8), real=False)
+    shared = SingleCoilMRI(_mask(8, 8), real=False)
+    for operator in (mri.H @ mri, shared.H @ mri, mri @ shared.H, mri.H, shared.H):
+        x = _image(operator, torch.float64)
+        expected = operator.forward(x).repeat(2, 1, 1, 1)
+        _assert_near(operator.repeat(2).forward(x.repeat(2, 1, 1, 1)), expected, torch.float64)
+        if operator.batch_size:
+            _assert_near(operator[1].forward(x[1:2]), expected[1:2], torch.float64)
+
+
+@every_operator
 def test_pickles_and_copies(name, arguments):
     operator = OPERATORS[name](**arguments)
     x = _image(operator, torch.float32)

@@ -50,6 +50,7 @@ from samplers import (
     annealed_langevin,
     hybrid,
     posterior_moments,
+    prediction_quantile,
     predictor_corrector,
     spread,
     ssos,
@@ -608,7 +609,10 @@ def test_posterior_moments_are_numpys():
     np.testing.assert_allclose(result.std.numpy(), along.std(0, ddof=1), atol=1e-14)
     result = posterior_moments(lambda n: samples[n].real, 7)
     np.testing.assert_allclose(result.std.numpy(), values.real.std(0, ddof=1), atol=1e-14)
-    assert (posterior_moments(lambda n: samples[0], 1).std == 0).all()
+    one = posterior_moments(lambda n: samples[0], 1)
+    assert (one.std == 0).all()
+    assert torch.equal(one.low, samples[0].abs())
+    assert torch.equal(one.high, one.low)
     with pytest.raises(ValueError, match="num_samples of at least 1, got 0"):
         posterior_moments(lambda n: samples[0], 0)
 
@@ -623,6 +627,51 @@ def test_the_deviation_of_complex_pixels_is_that_of_their_magnitude():
     expected = samples.abs().std(0)
     assert float((std / expected).mean()) == pytest.approx(1, abs=0.01)
     assert float(std.mean()) == pytest.approx(0.1, rel=0.02)
+
+
+@pytest.mark.parametrize("count", [2, 16, 19, 40])
+@pytest.mark.parametrize("coverage", [0.5, 0.9, 0.95])
+def test_quantiles_of_a_gaussian_posterior_cover_what_they_say(count, coverage):
+    """The plain 5 and 95 % quantiles of 16 samples would cover 0.83 instead of 0.9."""
+    cases = 40_000
+    draws = torch.randn(count + 1, cases, generator=torch.Generator().manual_seed(count))
+    samples, truth = draws[:-1], draws[-1]
+    low = prediction_quantile(samples, (1 - coverage) / 2)
+    high = prediction_quantile(samples, (1 + coverage) / 2)
+    found = float(((low <= truth) & (truth <= high)).double().mean())
+    # 4 standard errors; between two order statistics of few samples the line is not the curve
+    assert found == pytest.approx(coverage, abs=4 * (coverage * (1 - coverage) / cases) ** 0.5)
+
+
+def test_quantiles_by_hand():
+    samples = torch.arange(1.0, 20.0)[torch.randperm(19)][:, None]  # 1, ..., 19 in any order
+    assert prediction_quantile(samples, 0.05).item() == 1
+    assert prediction_quantile(samples, 0.95).item() == 19
+    assert prediction_quantile(samples, 0.5).item() == 10
+    assert prediction_quantile(samples, 0.26).item() == pytest.approx(5.2)
+    beyond = prediction_quantile(samples, 0.04).item()  # Student's t, as no sample is so far
+    assert beyond == pytest.approx(
+        10 - 1.8553 * samples.std().item() * (1 + 1 / 19) ** 0.5, rel=1e-3
+    )
+    with pytest.raises(ValueError, match="two samples or more"):
+        prediction_quantile(samples[:1], 0.5)
+
+
+def test_limits_are_of_what_is_shown_and_scale_about_its_mean():
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(19, 2, 3, 4, 4, generator=generator, dtype=torch.complex64)
+    sizes = torch.linalg.vector_norm(samples, dim=2, keepdim=True)  # three images a sample
+    found = posterior_moments(lambda n: samples[n], 19)
+    torch.testing.assert_close(found.low, sizes.amin(0))
+    torch.testing.assert_close(found.high, sizes.amax(0))
+    twice = posterior_moments(lambda n: samples[n], 19, scale=2.0)
+    middle = sizes.mean(0)
+    torch.testing.assert_close(twice.high - middle, 2 * (found.high - middle))
+    torch.testing.assert_close(twice.low, (2 * found.low - middle).clamp(min=0))
+    torch.testing.assert_close(twice.std, 2 * found.std)
+    assert torch.equal(twice.mean, found.mean)
+    shown = posterior_moments(lambda n: samples[n], 19, shown=lambda x: 9 - x[:, :1].real)
+    torch.testing.assert_close(shown.low, 9 - samples[:, :, :1].real.amax(0))
 
 
 def test_coils_take_their_samples_random_numbers():

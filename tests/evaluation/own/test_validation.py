@@ -205,6 +205,8 @@ def test_choices_are_read_and_checked():
         check_part(0.1, {"strength": (1.0,), "momentum": (0.0,)}, PNP)
     with pytest.raises(ValueError, match="is given"):
         check_part(0.1, {"strength": (1.0,)}, PNP._replace(options={"strength": 2.0}))
+    with pytest.raises(ValueError, match="choose without sampler"):
+        check_part(0.1, {"strength": (1.0,)}, PNP._replace(calibrated=True))
 
 
 # -------------------------------------------------------------------------------------- as a user

@@ -9,7 +9,7 @@ import pytest
 
 from datasets.files import ABANDONED, locked, remove_abandoned, replacing, write_atomically
 from evaluation.results.folder import WRITE_LOCK, Results, read_rows
-from evaluation.results.recon_file import open_reconstructions, read_images, rewrite
+from evaluation.results.recon_file import NAMES, open_reconstructions, read_images, rewrite
 from evaluation.results.volumes import volume_of
 from evaluation.run.shards import Shard
 
@@ -31,6 +31,16 @@ def test_images_of_different_sizes_come_back_as_they_were(tmp_path):
         stored["d"]
     with pytest.raises(FileNotFoundError, match="not there yet; run"):
         read_images(tmp_path / "nowhere")
+
+
+def test_a_file_without_quantiles_stays_readable(tmp_path):
+    """Made before there were any; more slices are added to it."""
+    image = np.ones((2, 3), np.float32)
+    new = {name: k * image for k, name in enumerate(NAMES)}
+    rewrite(tmp_path, ["a"], lambda key: {"reconstruction": image, "std": 2 * image})
+    rewrite(tmp_path, ["a", "b"], lambda key: new if key == "b" else None)
+    np.testing.assert_array_equal(read_images(tmp_path)["a"], image)
+    np.testing.assert_array_equal(read_images(tmp_path, "std")["b"], new["std"])
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
