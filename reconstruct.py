@@ -190,7 +190,8 @@ def reconstruct(
             part of the standard deviation (0.25 takes 16); None: draw all.
         calibrated: with several `samples` of a shipped prior, given by name: multiply their
             deviations from the mean by a factor that was fitted to images of other people
-            (`evaluation.run.calibrated`), for standard deviation and quantiles.
+            (`evaluation.run.calibrated`), for standard deviation and quantiles. The default of
+            `num_steps` is then what it was fitted for.
         seed: seed of the random numbers, together with the number of each slice.
         device: device of the computation; None: that of the prior, or, for the name of a prior, a
             GPU if there is one.

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from configs import load_config
+from evaluation.own.engine import choose_sampling
 from evaluation.own.folder import reconstruct_file
 from evaluation.run.calibrated import SCALES
 from operators import (
@@ -22,6 +23,7 @@ from operators import (
 )
 from operators.batch import expand
 from reconstruct import Prior, reconstruct
+from samplers import NUM_STEPS
 from sde import VESDE, score_function
 from tests.conftest import ROOT
 from tests.helpers.data_writers import coil_sensitivities
@@ -134,6 +136,20 @@ def test_a_fitted_scale_multiplies_the_deviations(monkeypatch):
             ValueError, match=r"no scale was fitted.*natural_complex_small, dds of 3"
         ):
             reconstruct(kspace, samples=2, calibrated=True, **few | changes)
+
+
+def test_a_calibrated_spread_takes_the_steps_that_it_was_fitted_for():
+    given = {"num_samples": 2, "sigma_y": None, "options": {}}
+    chosen = choose_sampling("", num_steps=None, calibrated=True, **given)
+    assert ("natural_small", chosen.sampler, chosen.num_steps, "MR") in SCALES
+    assert choose_sampling("", num_steps=None, **given).num_steps == NUM_STEPS[chosen.sampler]
+    assert choose_sampling("", num_steps=7, calibrated=True, **given).num_steps == 7
+    assert (
+        choose_sampling("pula", num_steps=None, calibrated=True, **given).num_steps
+        == (
+            NUM_STEPS["pula"]  # refused later, as nothing was fitted for it
+        )
+    )
 
 
 def test_it_is_what_the_command_line_does(tmp_path, tiny_config):

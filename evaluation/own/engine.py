@@ -9,7 +9,7 @@ from torch import Tensor
 from configs.reconstruct import REAL
 from evaluation.own.base import Input
 from evaluation.own.holdout import HoldOut
-from evaluation.run.calibrated import COMPLEX_MRI, CT, KINDS, calibrated_scale
+from evaluation.run.calibrated import COMPLEX_MRI, CT, KINDS, calibrated_scale, calibrated_steps
 from evaluation.run.methods import (
     OnCall,
     check_noise,
@@ -108,7 +108,8 @@ def choose_sampling(
 
     Args:
         sampler: name of the sampler; "" for `POINT` if there is one sample, else `POSTERIOR`.
-        num_steps: number of steps; None for `samplers.NUM_STEPS`.
+        num_steps: number of steps; None for `samplers.NUM_STEPS`, or what `calibrated` was fitted
+            for.
         num_samples: number of samples, 1 or more.
         sigma_y: standard deviation of the measurement noise; 0: no noise, None: estimated.
         options: keywords of the sampler.
@@ -131,7 +132,9 @@ def choose_sampling(
             f"expected sampler.num_samples of 1 for {name}, a point estimate, of 1 or more for "
             f"others, got {num_samples} for {name}; set sampler.name to {POSTERIOR}"
         )
-    num_steps = NUM_STEPS[name] if num_steps is None else num_steps
+    if num_steps is None:
+        default = NUM_STEPS[name]
+        num_steps = calibrated_steps(name, default) if calibrated else default
     num_samples = enough_samples(num_samples, mean_error)
     return Sampling(
         name,

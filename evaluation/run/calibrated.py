@@ -15,6 +15,17 @@ MRI, COMPLEX_MRI, CT = "MR", "MR complex", "CT"
 KINDS = {"mri": MRI, "multicoil_mri": COMPLEX_MRI, "ct": CT, "fan_ct": CT}
 
 
+def calibrated_steps(sampler: str, steps: int) -> int:
+    """Number of a sampler's steps that scales were fitted for; `steps` where there is none.
+
+    Args:
+        sampler: name of the sampler.
+        steps: its default.
+    """
+    fitted = {n for _, name, n, _ in SCALES if name == sampler}
+    return steps if steps in fitted or not fitted else min(fitted)
+
+
 def find_scale(
     prior: str, sampler: str, options: Mapping, num_steps: int, kind: str
 ) -> float | None:
