@@ -143,7 +143,7 @@ def change(config, **fields):
         ({"operator__mask": "spiral"}, "expected a mask among gaussian1d, .*; got 'spiral'"),
         (
             {"operator__name": "pet"},
-            "unknown operator 'pet'; known: ct, fan_ct, mri, multicoil_mri, super",
+            "unknown operator 'pet'; known: ct, fan_ct, mri, multicoil_mri, nufft, super",
         ),
         ({"operator__acceleration": 0.5}, "expected acceleration >= 1"),
         ({"operator__center_fraction": 0.9}, "lower center_fraction or acceleration"),
