@@ -26,11 +26,13 @@ def get_config(setting: str = "") -> ConfigDict:
 def _default() -> ConfigDict:
     config = ConfigDict()
     config.seed = 42  # seed of the mask and, with each slice's key, of the sampler's noise
-    config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)
+    # or "study", "study2026": the original code's deviations (docs/protocols.md)
+    config.protocol = "correct"
     config.prior = ""  # a shipped prior's name, a checkpoint, or a training run's folder
     # of a prior of another code base: score_sde, ncsnv2, guided_diffusion, edm, diffusers, or
     # module:function of your own Python (docs/priors.md); "": a prior of this project
     config.prior_format = ""
+    config.depth = placeholder(int)  # of a nested prior (docs/sizes.md); None: full depth
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.compile = False  # torch.compile the network: takes a minute, may make calls faster
     # slices, or where they are fewer slices times samples, per batch, which changes no number; 0: 4
@@ -45,12 +47,13 @@ def _default() -> ConfigDict:
     config.data = data = ConfigDict()  # fields as in configs/base.py
     data.name = "samples"  # a key of datasets.DATASETS; samples: the embedded slices
     data.root = ""
-    data.subset = ""  # samples: brain (also ""), ct or natural
+    data.subset = ""  # samples: brain (also ""), ct or natural; lodopab, celeba_hq: first:N
     data.split = "test"  # train, val or test
     data.image_size = 0  # pixels per side; 0: as stored
     data.acquisition = ""
     data.mode = "magnitude"
     data.slices = ""
+    data.upside_down = placeholder(bool)
     data.axis = ""
     data.window = ""
     data.percentiles = ""

@@ -153,6 +153,7 @@ def create_reconstructor(
         format=config.get("prior_format", ""),
         autocast=PRECISIONS[config.precision],
         compiled=config.compile,
+        depth=config.get("depth"),
     )
 
     def method(problem: InverseProblem, keys: tuple[str, ...]) -> Reconstruction:
