@@ -33,6 +33,8 @@ def _default() -> ConfigDict:
     # module:function of your own Python (docs/priors.md); "": a prior of this project
     config.prior_format = ""
     config.depth = placeholder(int)  # of a nested prior (docs/sizes.md); None: full depth
+    config.averaged = placeholder(bool)  # the prior's averaged weights; None: True, or protocol's
+    config.clamp = placeholder(bool)  # clamp images to [0, 1]; None: False, or the protocol's
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.compile = False  # torch.compile the network: takes a minute, may make calls faster
     # slices, or where they are fewer slices times samples, per batch, which changes no number; 0: 4
@@ -131,6 +133,9 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.predictor = placeholder(str)  # pc: reverse_diffusion, euler_maruyama, none
     sampler.corrector = placeholder(str)  # pc: langevin, none
     sampler.final = placeholder(str)  # pc: mean, sample or study
+    # pc: prior, residual or noise; dps: initial or unit_noise; tv with num_iterations: direct or
+    # back_projection
+    sampler.start = placeholder(str)
     sampler.start_level = placeholder(int)  # pc: warm start from zero-filled / FBP at level N' of N
     sampler.start_sigma = placeholder(float)  # pc: warm start at this level; others: first level
     sampler.end_sigma = placeholder(float)  # dds, diffpir, pnp, dps: last level
@@ -142,6 +147,9 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.turns = placeholder(bool)  # pnp: alternate between eight orientations
     sampler.strength = placeholder(float)  # diffpir, pnp, red_diff: lambda
     sampler.cg_steps = placeholder(int)  # dds, diffpir, pnp, pula, ...: iterations of the data step
+    sampler.misfit = placeholder(str)  # dps: norm, squared
+    sampler.renoise = placeholder(bool)  # dps: all noise of a step is new
+    sampler.study_skips = placeholder(int)  # dps, langevin: levels of the study, 2024 or 2026
     sampler.step = placeholder(float)  # dps, pula, red_diff: length of the gradient step
     sampler.max_products = placeholder(int)  # mmps: Jacobian products a step, at most
     sampler.step_scale = placeholder(float)  # langevin: eta at sigma_min; None: half sigma_min^2

@@ -68,6 +68,7 @@ from evaluation.run.methods import (
     prior_keyword_files,
     weights_file,
 )
+from evaluation.run.protocols import protocol_of
 from evaluation.run.provenance import (
     check_prior,
     describe,
@@ -92,7 +93,6 @@ MAY_CHANGE = (
     "data.cache",
     "data.cache_dir",
 )
-PROTOCOLS = ("correct", "study")
 SOME_FAILED = 3  # exit code
 MOST_NAMED = 20  # largest number of failed slices listed in a message
 LONGEST_WAIT = timedelta(days=30)  # for which a finished process waits for the others
@@ -131,8 +131,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
             first slices all fail with the same error.
         FailedSlicesError: at the end, if slices of this shard failed.
     """
-    if config.protocol not in PROTOCOLS:
-        raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
+    protocol_of(config)  # checks its name
     check_numbers(config)
     check_measurement(config)
     config = with_end_angle(config)
@@ -330,8 +329,7 @@ def reconstruct_all(
 def store(config: ConfigDict, one: Outcome, results: Results) -> None:
     """Write a finished slice, and its panel if it has one."""
     if one.direct is not None:
-        study = config.protocol == "study"
-        before = all_metrics(one.target, one.direct, study=study)
+        before = all_metrics(one.target, one.direct, study=protocol_of(config).nmse)
         name = operator_class(config.operator.name).direct_name
         panel(
             results.panel(one.key),

@@ -86,8 +86,10 @@ def _labels(cell: CellResults) -> list[str]:
     """Texts of a cell for the columns of `HEADER`."""
     data, sampler = cell.config["data"], cell.config["sampler"]["name"]
     prior = Path(cell.config["prior"]).name
-    study = "study" if cell.config["protocol"] == "study" else ""
-    details = ", ".join(filter(None, [prior, study]))
+    protocol = cell.config["protocol"]
+    depth = cell.config.get("depth")
+    details = [prior, f"depth {depth}" if depth else "", protocol if protocol != "correct" else ""]
+    details = ", ".join(filter(None, details))
     calls = sorted({int(count) for count in cell.values("nfe").values()})
     return [
         " ".join(filter(None, [data["name"], data["subset"], data["acquisition"]])),
