@@ -10,7 +10,7 @@ def get_config(size: str = "1") -> ConfigDict:
 
     `size` is a key of `configs.base.ALL_SIZES` or `configs.base.NESTED`.
     """
-    config = study2026.get_config(size)
+    config = study2026.create(size)
     config.data.name = "celeba_hq"
     config.data.root = "data/celeba_hq"  # holds 30 000 jpg files
     config.data.subset = f"first:{study2026.IMAGES}"

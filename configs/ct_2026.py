@@ -11,7 +11,7 @@ def get_config(size: str = "1") -> ConfigDict:
     Of every second slice of a file, those at -15 to 14 around the middle one, the 32nd, are used.
     `size` is a key of `configs.base.ALL_SIZES` or `configs.base.NESTED`.
     """
-    config = study2026.get_config(size)
+    config = study2026.create(size)
     config.data.name = "lodopab"
     config.data.root = "data/lodopab"  # holds ground_truth_train_*.hdf5, ...
     config.data.subset = "first:242"  # files

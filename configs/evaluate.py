@@ -41,6 +41,7 @@ def _default() -> ConfigDict:
     # on a CPU, 64 on a GPU; halved until they fit
     config.batch_size = 0
     config.limit = 0  # number of slices, from the first; 0: all
+    config.spread = placeholder(bool)  # take the first slices of as many people as there are
     config.panels = 8  # number of slices that get a PNG; -1: all
 
     # what reconstructions of measured coils are compared with: mvue (None, too), rss or sense

@@ -10,7 +10,7 @@ def get_config(size: str = "1") -> ConfigDict:
 
     `size` is a key of `configs.base.ALL_SIZES` or `configs.base.NESTED`.
     """
-    config = study2026.get_config(size)
+    config = study2026.create(size)
     config.data.name = "fastmri"
     config.data.root = "data/fastmri_knee"  # holds singlecoil_train, singlecoil_val, ...
     config.data.acquisition = "CORPD_FBK"

@@ -7,7 +7,7 @@ from configs import base
 IMAGES, EPOCHS = 7_260, 344
 
 
-def get_config(size: str = "1") -> ConfigDict:
+def create(size: str = "1") -> ConfigDict:
     """Config without data; fastmri_knee_2026, celeba_2026 and ct_2026 start from it.
 
     Args:

@@ -44,13 +44,14 @@ from datasets.identity import (
     write_files,
 )
 from datasets.parallel import fetch
-from datasets.prepare import prepare_dataset
+from datasets.prepare import Selection, prepare_dataset
 from evaluation.figures import panel
 from evaluation.metrics import all_metrics
 from evaluation.results.files import check_sums, write_sums
 from evaluation.results.folder import WRITE_LOCK, Results, read_failures, read_rows
 from evaluation.results.volumes import write_volumes
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
+from evaluation.run.choice import over_people
 from evaluation.run.idle import idle_fields
 from evaluation.run.measurements import (
     check_measurement,
@@ -229,9 +230,15 @@ def open_slices(config: ConfigDict) -> Dataset:
     Slices are read one by one, so that a bad one fails alone. To skip bad slices or to fill a
     cache, all are read beforehand.
     """
+    order = over_people if config.get("spread") else None
     if config.data.skip_bad or config.data.cache != "none":
-        return prepare_dataset(config.data, config.data.split, limit=config.limit)
-    return create_dataset(config.data, config.data.split)
+        return prepare_dataset(config.data, config.data.split, limit=config.limit, order=order)
+    dataset = create_dataset(config.data, config.data.split)
+    if order is None:
+        return dataset
+    ordered = Selection(dataset, order(dataset))
+    ordered.people = getattr(dataset, "people", {})
+    return ordered
 
 
 def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOperator:
