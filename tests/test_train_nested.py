@@ -14,6 +14,15 @@ from sde import VESDE, score_matching_loss, validation_loss
 from train import train
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny networks are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def config():
     found = load_config("configs/demo.py:structured")

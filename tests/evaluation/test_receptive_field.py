@@ -21,6 +21,15 @@ from tests.helpers.tiny_prior import write_prior
 KERNEL = torch.tensor([[0.0, 1, 0], [2, 8, 3], [0, 4, 0]])[None, None]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny networks are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def linear_score(x, sigma):
     """The score whose denoiser is a correlation with KERNEL / 18."""
     clean = F.conv2d(x, KERNEL.to(x) / 18, padding=1)

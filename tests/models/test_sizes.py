@@ -26,6 +26,15 @@ COUNTS = {
 ACTIVE = (4_552_065, 9_464_193, 14_522_625, 20_303_745)  # structured, by depth
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny networks are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def count(parameters) -> int:
     return sum(p.numel() for p in parameters)
 

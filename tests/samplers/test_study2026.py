@@ -42,6 +42,15 @@ EDITION = {"mri": STUDY_2026, "ct": STUDY_2026_CT, "fan": STUDY_2026}
 EARLIER = {"mri": STUDY, "ct": STUDY_CT, "fan": STUDY}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny networks are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def dense(function, shape):
     """The matrix of a linear map of real images or measurements of `shape`, real parts first."""
     size = int(torch.tensor(shape).prod())

@@ -29,6 +29,15 @@ from samplers import SAMPLERS
 from tests.helpers.tiny_prior import write_prior
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny networks are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def config_of(**fields):
     config = load_config("configs/evaluate.py")
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
