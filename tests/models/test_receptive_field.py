@@ -53,6 +53,20 @@ def test_fields_by_hand(net, expected):
     assert any("layers.1" in name for name in before) == (len(net.layers) > 1)  # norms are kept
 
 
+class Uneven(nn.Module):
+    """Every other pixel also sees the one 5 further to the left."""
+
+    stride = 2
+
+    def forward(self, x, sigma):
+        odd = torch.arange(x.shape[-1]) % 2
+        return x + odd * x.roll(5, -1)
+
+
+def test_the_pixel_with_the_largest_field_counts():
+    assert field_of(Uneven()) == 6
+
+
 @pytest.mark.parametrize(("size", "expected"), FIELDS.items())
 def test_fields_of_the_sizes(size, expected):
     assert theoretical_field(base.get_config(size)) == expected

@@ -75,7 +75,10 @@ def batch(side: int = 16):
 
 def used(net, depth: int) -> list[str]:
     net.zero_grad(set_to_none=True)
-    net(*batch(), depth).square().sum().backward()
+    x, sigma = batch()
+    out = net(x, sigma, depth)
+    assert out.shape == x.shape
+    out.square().sum().backward()
     return [name for name, p in net.named_parameters() if p.grad is not None]
 
 
