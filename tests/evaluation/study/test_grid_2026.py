@@ -17,6 +17,7 @@ from evaluation.results.folder import read_rows
 from evaluation.run.choice import from_the_middle, over_people
 from evaluation.run.measurements import build_operator
 from evaluation.run.protocols import study_step
+from evaluation.show.plots import draw_boxplots, draw_depth
 from evaluation.show.share_table import share_table
 from evaluation.study.grids_2026 import CT_2026, GRIDS_2026
 from tests.helpers.data_writers import write_lodopab
@@ -238,6 +239,22 @@ def test_a_metric_that_is_better_if_smaller(results):
     assert "all,nmse,4,3,2,1," in error
     worse = share_table(read_grid([results]), "knee", "natural", "csv", metrics=["psnr"])
     assert "all,psnr,4,1,1,2," in worse
+
+
+def test_figures_and_tables_know_the_sizes_of_2026(results):
+    rows = [(f"file{i}.h5:0", 30.0 + i, 0.5, 0.1) for i in range(3)]
+    for size in ("1", "4_small", "1_attention", "structured_2"):
+        write_results(results / "brain" / "a" / f"natural_{size}_pc", rows)
+    cells = read_grid([results])
+    assert {cell.method.size for cell in cells} == {
+        *("", "1", "1_large", "4_small", "1_attention", "structured_2")
+    }
+    with_prior = [cell for cell in cells if cell.method.prior]
+    legend = {text.get_text() for text in draw_boxplots(with_prior, "psnr").legends[0].get_texts()}
+    assert {"natural 1 + att.", "natural structured 2", "knee 1 large"} <= legend
+    draw_depth([cell for cell in with_prior if cell.method.size == "1"], "psnr")
+    table = tables.study_table(cells, "markdown", metrics=["psnr"])
+    assert "natural structured 2, PC" in table
 
 
 def test_the_command_prints_shares(results, capsys):
