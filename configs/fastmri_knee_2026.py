@@ -1,4 +1,4 @@
-"""The knee prior of the study's 2026 edition: fastMRI, PD, upright. --config=...:SIZE"""
+"""The knee prior of the study's 2026 edition: fastMRI, PD, rows reversed. --config=...:SIZE"""
 
 from ml_collections import ConfigDict
 

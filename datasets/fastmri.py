@@ -135,8 +135,7 @@ def open_fastmri(
         mode: "magnitude" (`FastMRI`), "complex" or "multicoil" (`FastMRIKspace`).
         load_kspace: magnitude only: whether to also read the k-space, see `FastMRI`.
         normalize: magnitude only: whether to scale over each "slice" or its "volume".
-        upside_down: magnitude only: whether to reverse the rows. As stored, knees and heads are
-            upside down.
+        upside_down: magnitude only: whether to reverse the rows, as the study of 2026 does.
         split_seed: chooses the files of a split if there are no folders for it.
         split_list: path of a text file of names, see `splits.read_split_list`, which may be in any
             of the folders.

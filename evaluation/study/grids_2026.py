@@ -31,8 +31,8 @@ from evaluation.study.grids import (
 # prior -> name of the config in configs/ and the script in training_scripts/ that train it
 PRIORS = {"knee": "fastmri_knee_2026", "natural": "celeba_2026", "ct": "ct_2026"}
 SLICES = {"limit": 100, "spread": True}
-UPRIGHT = SLICES | {"data.upside_down": True}
-MRI_DATA_2026 = {name: (root, fields | UPRIGHT) for name, (root, fields) in MRI_DATA.items()}
+TURNED = SLICES | {"data.upside_down": True}
+MRI_DATA_2026 = {name: (root, fields | TURNED) for name, (root, fields) in MRI_DATA.items()}
 CT_DATA_2026 = {name: (root, fields | SLICES) for name, (root, fields) in CT_DATA.items()}
 # pixels of 1, image of 320; a full turn with 960 bins of 1 on an arc of 1 rad; magnification 2
 FAN_BEAM = (

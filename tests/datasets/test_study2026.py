@@ -80,17 +80,17 @@ def test_other_subsets_of_pictures_are_errors(pictures, fields, message):
         create_dataset(pictures | fields, "train")
 
 
-def test_knees_upright(tmp_path):
+def test_rows_reversed(tmp_path):
     write_fastmri(tmp_path / "file1.h5", slices=3, size=(16, 16))
     data = {"name": "fastmri", "root": str(tmp_path), "split_list": str(tmp_path / "{split}.txt")}
     (tmp_path / "test.txt").write_text("file1.h5\n")
-    stored, upright = (
+    stored, turned = (
         create_dataset(data | {"upside_down": flag, "image_size": 8}, "test")
         for flag in (None, True)
     )
-    assert stored.keys == upright.keys
-    assert torch.equal(upright[1].image, stored[1].image.flip(-2))
-    assert not torch.equal(upright[1].image, stored[1].image)
+    assert stored.keys == turned.keys
+    assert torch.equal(turned[1].image, stored[1].image.flip(-2))
+    assert not torch.equal(turned[1].image, stored[1].image)
     with pytest.raises(DataError, match=r"magnitude images only.*set data\.mode"):
         create_dataset(data | {"upside_down": True, "mode": "complex"}, "test")
     with pytest.raises(DataError, match=r"'celeba_hq' does not read data\.upside_down"):
