@@ -114,10 +114,6 @@ def dps(
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
     watch = Watch(rng, callback)
     squared = misfit == "squared"
-    if step is None:
-        step = SQUARED_STEP if squared else STEP * math.sqrt(REFERENCE_STEPS / num_steps)
-    if squared:
-        step = step / pixel_weights(operator, y)  # (1 or B, *domain_shape)
     distance = half_square if squared else misfit_norm(operator, y)
     x = first_image(operator, y, initial)
     if study_skips is None:
@@ -134,6 +130,10 @@ def dps(
     else:
         ladder = study_levels(sde, num_steps, study_skips)
         levels = torch.tensor(ladder, dtype=torch.float64)[:, None].expand(-1, len(y))
+    if step is None:
+        step = SQUARED_STEP if squared else STEP * math.sqrt(REFERENCE_STEPS / num_steps)
+    if squared:
+        step = step / pixel_weights(operator, y)  # (1 or B, *domain_shape)
     sigmas = levels.to(x.real)  # (number of levels, B)
     if unused_draw:
         rng.normal_like(x)
