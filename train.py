@@ -49,6 +49,7 @@ from evaluation.show.contact_sheet import contact_sheet, png
 from models import checkpoint, create_model
 from models.allocator import keep_freed_memory
 from models.ema import create_ema
+from models.nested import depth_of_step
 from models.run import (
     REQUEUE,
     CsvLog,
@@ -180,7 +181,17 @@ def fit(
     adam = torch.optim.Adam(
         net.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, fused=True
     )
-    start, skipped, window = resume(workdir, net, ema, adam, device)
+    depths = getattr(net, "depths", 0)  # of a nested network
+    edition = config.protocol == "study2026"
+    start, skipped, window = resume(
+        workdir,
+        net,
+        ema,
+        adam,
+        device,
+        keep_optimizer=not edition,
+        keep_average=not (edition and depths),
+    )
     if start >= t.num_steps:
         if rank == 0:
             done = f"{workdir} is finished: {start} of {t.num_steps} steps"
@@ -191,8 +202,8 @@ def fit(
     if enabled(t.compile):
         fast = compiled(net, stream[0], t.batch_size // (world * t.accumulation), config, device)
     if world > 1:
-        fast = DistributedDataParallel(fast)
-    log = Log(workdir, start, len(stream.dataset), window) if rank == 0 else None
+        fast = DistributedDataParallel(fast, find_unused_parameters=depths > 0)
+    log = Log(workdir, start, len(stream.dataset), window, depths) if rank == 0 else None
     progress = progress_bar(t.num_steps, "step", initial=start, file=sys.stdout, disable=rank > 0)
     bad = 0  # steps in a row without a finite loss
     net.train()
@@ -210,6 +221,9 @@ def fit(
     )
     with closing(loader) as pieces:
         for step in range(start, t.num_steps):
+            depth = (
+                depth_of_step(derive_seed(config.seed, "depth", step), depths) if depths else None
+            )
             adam.zero_grad(set_to_none=True)
             total = torch.zeros((), device=device)  # this process's share of the mean loss
             for i in range(t.accumulation):
@@ -221,7 +235,11 @@ def fit(
                 wait = world > 1 and i < t.accumulation - 1
                 with fast.no_sync() if wait else nullcontext():
                     losses = score_matching_loss(
-                        lambda x, s: autocast(fast, config, x, s), images, sigma, noise
+                        lambda *given: autocast(fast, config, *given),
+                        images,
+                        sigma,
+                        noise,
+                        depth=depth,
                     )
                     weighted = losses * level_weight(sigma, t.weight_sigma)
                     if config.sde.precondition == "edm":
@@ -373,11 +391,11 @@ def learning_rate(config: ConfigDict, step: int) -> float:
     return o.lr * min((step + 1) / max(o.warmup, 1), left / (o.cooldown + 1), 1.0)
 
 
-def autocast(net: nn.Module, config: ConfigDict, x: Tensor, sigma: Tensor) -> Tensor:
-    """Output ``net(x, sigma)`` in float32, computed in `training.precision`."""
+def autocast(net: nn.Module, config: ConfigDict, x: Tensor, sigma: Tensor, *depth: int) -> Tensor:
+    """Output ``net(x, sigma, *depth)`` in float32, computed in `training.precision`."""
     low = config.training.precision == "bfloat16"
     with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
-        return net(x, sigma)
+        return net(x, sigma, *depth)
 
 
 def compiled(net: nn.Module, image: Tensor, batch: int, config: ConfigDict, device: str):
@@ -515,8 +533,27 @@ def log_normal(config: ConfigDict) -> tuple[float, float] | None:
     return (t.level_mean, t.level_std) if t.levels == "log_normal" else None
 
 
-def resume(workdir: Path, net, ema, adam, device: str) -> tuple[int, int, dict]:
+def resume(
+    workdir: Path,
+    net,
+    ema,
+    adam,
+    device: str,
+    *,
+    keep_optimizer: bool = True,
+    keep_average: bool = True,
+) -> tuple[int, int, dict]:
     """Load the newest readable checkpoint, if any, into network, average and optimiser.
+
+    Args:
+        workdir: folder of the run.
+        net: the network.
+        ema: its average, of `models.ema.create_ema`.
+        adam: the optimiser.
+        device: device of them.
+        keep_optimizer: whether Adam's moments are kept; the study's code loses them.
+        keep_average: whether the average is kept; the study's code starts that of nested networks
+            anew from the current weights.
 
     Returns:
         Number of finished steps, number of skipped ones among them, and the values since the last
@@ -531,9 +568,10 @@ def resume(workdir: Path, net, ema, adam, device: str) -> tuple[int, int, dict]:
         return 0, 0, {}
     state = load_state(path, device, ("step", "model", "ema", "ema_updates", "optimizer"))
     checkpoint.load_weights(net, state["model"], path)
-    checkpoint.load_weights(ema.module, state["ema"], path)
-    ema.n_averaged.fill_(state["ema_updates"])
-    adam.load_state_dict(state["optimizer"])
+    checkpoint.load_weights(ema.module, state["ema" if keep_average else "model"], path)
+    ema.n_averaged.fill_(state["ema_updates"] if keep_average else 1)
+    if keep_optimizer:
+        adam.load_state_dict(state["optimizer"])
     if rank == 0:
         print(f"continuing from {path}")
         then, now = state.get("versions", {}), versions()
@@ -573,17 +611,17 @@ def versions() -> dict[str, str]:
 
 
 def validate(log: "Log", step: int, net, images: list[Tensor], sde, config) -> None:
-    """Log the loss of `net` on held-out images for each bin of noise levels."""
+    """Log the loss of `net` on held-out images for each bin of noise levels, and each depth."""
     bins = config.training.validation_bins
-    losses = validation_loss(net, images, sde.ve, seed=config.seed, bins=bins).tolist()
     edges = noise_level_bins(sde.ve, bins).tolist()
     scale = 0.5 * sum(image.numel() for image in images) / len(images)
-    log.write_validation(
-        [
+    for depth in log.validation:
+        found = validation_loss(net, images, sde.ve, seed=config.seed, bins=bins, depth=depth)
+        rows = [
             dict(zip(VALIDATION_COLUMNS, (step, low, high, loss, loss / scale), strict=True))
-            for low, high, loss in zip(edges, edges[1:], losses, strict=False)
+            for low, high, loss in zip(edges, edges[1:], found.tolist(), strict=False)
         ]
-    )
+        log.write_validation(rows, depth)
 
 
 def sample(workdir: Path, step: int, net, shape: torch.Size, sde, config, device) -> None:
@@ -608,6 +646,8 @@ def sample(workdir: Path, step: int, net, shape: torch.Size, sde, config, device
 class Log:
     """Log of a training run: `log.csv`, `validation.csv` and TensorBoard.
 
+    Validation of a nested network at less than full depth is in `validation_depth_1.csv`, ...
+
     A row of `log.csv` holds means over the steps since the previous row. Rows after `start`, which
     a run wrote before it was killed, are dropped, so that no step appears twice.
 
@@ -616,11 +656,24 @@ class Log:
         start: number of finished steps.
         epoch: number of training images.
         window: values since the last row, from a checkpoint.
+        depths: number of depths of a nested network; 0 for others.
     """
 
-    def __init__(self, workdir: Path, start: int, epoch: int, window: dict[str, list[float]]):
+    def __init__(
+        self,
+        workdir: Path,
+        start: int,
+        epoch: int,
+        window: dict[str, list[float]],
+        depths: int = 0,
+    ):
         self.csv = CsvLog(workdir / "log.csv", COLUMNS, start)
-        self.validation = CsvLog(workdir / "validation.csv", VALIDATION_COLUMNS, start)
+        files = {None: "validation.csv"}
+        files |= {depth: f"validation_depth_{depth}.csv" for depth in range(1, depths)}
+        self.validation = {
+            depth: CsvLog(workdir / name, VALIDATION_COLUMNS, start)
+            for depth, name in files.items()
+        }
         self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self.epoch = epoch
         self.window = {name: list(window.get(name, [])) for name in ("loss", "grad_norm")}
@@ -678,11 +731,12 @@ class Log:
         self.images, self.begin = 0, time.perf_counter()
         return row
 
-    def write_validation(self, rows: list[dict]) -> None:
-        """Write one row per bin of noise levels."""
-        self.validation.write(rows)
+    def write_validation(self, rows: list[dict], depth: int | None = None) -> None:
+        """Write one row per bin of noise levels, at a depth of a nested network."""
+        self.validation[depth].write(rows)
+        part = "validation" if depth is None else f"validation_depth_{depth}"
         for row in rows:
-            name = f"validation/sigma_{row['sigma_from']:.3g}_to_{row['sigma_to']:.3g}"
+            name = f"{part}/sigma_{row['sigma_from']:.3g}_to_{row['sigma_to']:.3g}"
             self.board.add_scalar(name, row["loss_per_pixel"], row["step"])
 
     def close(self) -> None:

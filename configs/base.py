@@ -1,42 +1,103 @@
 """All fields of a training config, with their units and meanings; values are the study's."""
 
-from ml_collections import ConfigDict
+from typing import NamedTuple
 
-# the study's five sizes: channel multipliers of the levels, and attention at the bottleneck
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+WIDTH = 128  # channels at full resolution, of all but the controls
+
+
+class Size(NamedTuple):
+    """Size of a network: the fields of `config.model` that differ between sizes."""
+
+    ch_mult: tuple[int, ...]
+    attention: bool = False
+    nf: int = WIDTH
+    num_res_blocks: int = 4
+
+
+# the study's five sizes: from a ResNet to an attention U-Net
 SIZES = {
-    "1": ((1,), False),
-    "2": ((1, 2), False),
-    "3": ((1, 2, 2), False),
-    "4": ((1, 2, 2, 2), False),
-    "4_attention": ((1, 2, 2, 2), True),
+    "1": Size((1,)),
+    "2": Size((1, 2)),
+    "3": Size((1, 2, 2)),
+    "4": Size((1, 2, 2, 2)),
+    "4_attention": Size((1, 2, 2, 2), attention=True),
 }
+# those of 2026, which tell the number of parameters from the receptive field (docs/sizes.md)
+CONTROLS = {
+    "1_small": Size((1,), nf=32, num_res_blocks=1),
+    "1_large": Size((1,), nf=448),
+    "4_small": Size((1, 2, 2, 2), nf=40),
+    "1_attention": Size((1,), attention=True),
+}
+ALL_SIZES = SIZES | CONTROLS
+# networks whose depth is chosen at each call: part of the levels, ends of each depth's own
+NESTED = {
+    "mrncsn": ("finest", True),
+    "msncsn": ("coarsest", True),
+    "structured": ("finest", False),
+}
+NESTED_LEVELS = 4
 
 
 def get_config(size: str = "1") -> ConfigDict:
     """Training config with the fields that all data sets share.
 
     Args:
-        size: a key of `SIZES`; given on the command line as ``--config=configs/NAME.py:SIZE``.
+        size: a key of `ALL_SIZES` or `NESTED`; given on the command line as
+            ``--config=configs/NAME.py:SIZE``.
 
     Raises:
         ValueError: the size is unknown.
     """
-    if size not in SIZES:
-        raise ValueError(f"expected a model size out of {list(SIZES)}, got {size!r}")
-    ch_mult, attention = SIZES[size]
+    if size not in ALL_SIZES | NESTED:
+        known = list(ALL_SIZES | NESTED)
+        raise ValueError(f"expected a model size out of {known}, got {size!r}")
+    config = _shared()
+    if size in NESTED:
+        _nest(config.model, *NESTED[size])
+    else:
+        config.model.update(ALL_SIZES[size]._asdict())
+    return config
+
+
+def narrowed(nf: int, full: int) -> int:
+    """Channels of a size in a family of networks whose size 1 has `full` instead of 128.
+
+    A multiple of 4, as GroupNorm needs: the ratio of a control is kept as far as that allows.
+    """
+    return max(4, 4 * round(nf * full / WIDTH / 4))
+
+
+def _nest(model: ConfigDict, part: str, own_ends: bool) -> None:
+    """Make `config.model` that of a nested network."""
+    del model.ch_mult, model.attention
+    model.name = "nested_ncsnpp"
+    model.num_levels = NESTED_LEVELS  # largest depth; all levels have nf channels
+    model.part = part  # levels of depth d: the finest or the coarsest d
+    model.own_ends = own_ends  # a first and a last convolution for each depth
+
+
+def _shared() -> ConfigDict:
+    """The config of size 1."""
     config = ConfigDict()
     config.seed = 42  # seed of all random numbers
-    config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)
+    # or "study", "study2026": the original code's deviations (docs/protocols.md)
+    config.protocol = "correct"
 
     config.model = model = ConfigDict()
     model.name = "ncsnpp"  # a key of models.NETWORKS; the other fields are its keywords
-    model.nf = 128  # channels at full resolution
-    model.ch_mult = ch_mult  # channel multiplier of each level; its length is the depth
+    model.nf = WIDTH  # channels at full resolution
+    model.ch_mult = (1,)  # channel multiplier of each level; its length is the depth
     model.num_res_blocks = 4  # residual blocks per level
-    model.attention = attention  # one self-attention block at the bottleneck
+    model.attention = False  # one self-attention block at the bottleneck
     model.fourier_scale = 16.0  # standard deviation of the frequencies that embed log sigma
     model.dropout = 0.0  # probability
     model.num_channels = 1  # 1: grey images; 2: complex ones, real and imaginary part
+    # largest number of groups of GroupNorm in residual blocks; None: 32; the study of 2026: 4
+    model.max_groups = placeholder(int)
 
     config.sde = sde = ConfigDict()
     sde.name = "ve"  # or "vp", "subvp" (Song et al. 2021): how often training sees which level
@@ -54,7 +115,9 @@ def get_config(size: str = "1") -> ConfigDict:
     data.image_size = 320  # pixels per side; 0: as stored
     data.acquisition = ""  # fastMRI's attribute, e.g. CORPD_FBK; "": all
     data.mode = "magnitude"  # fastMRI: or "complex", "multicoil", computed from k-space
-    data.slices = ""  # of each volume: central:15, first:5, range:20:60, spread:4; "": all
+    # of each volume: central:15, first:5, range:20:60, range:34:94:2, spread:4; "": all
+    data.slices = ""
+    data.upside_down = placeholder(bool)  # fastmri: reverse the rows; None: False
     data.axis = ""  # volume: axial, coronal or sagittal; "": axial
     data.window = ""  # rsna_head, volume: "LEVEL,WIDTH" to clip to, in Hounsfield units
     data.percentiles = ""  # volume: "LOW,HIGH" of its values to clip to, e.g. "1,99"

@@ -6,7 +6,7 @@ from configs import base
 
 
 def get_config(size: str = "1") -> ConfigDict:
-    """Config of 83 epochs at batch size 1; `size` is a key of `configs.base.SIZES`."""
+    """Config of 83 epochs at batch size 1; `size` is a key of `configs.base.ALL_SIZES`."""
     config = base.get_config(size)
     config.data.name = "celeba_hq"
     config.data.root = "data/celeba_hq"  # holds 30 000 jpg files

@@ -6,7 +6,10 @@ from configs import base
 
 
 def get_config(size: str = "1") -> ConfigDict:
-    """Config of 30 epochs of 35 820 slices at batch 4; `size` is a key of `configs.base.SIZES`."""
+    """Config of 30 epochs of 35 820 slices at batch 4.
+
+    `size` is a key of `configs.base.ALL_SIZES`.
+    """
     config = base.get_config(size)
     config.data.name = "lodopab"
     config.data.root = "data/lodopab"  # holds ground_truth_train_*.hdf5, ...

@@ -26,17 +26,22 @@ def get_config(setting: str = "") -> ConfigDict:
 def _default() -> ConfigDict:
     config = ConfigDict()
     config.seed = 42  # seed of the mask and, with each slice's key, of the sampler's noise
-    config.protocol = "correct"  # or "study": the original code's deviations (docs/protocols.md)
+    # or "study", "study2026": the original code's deviations (docs/protocols.md)
+    config.protocol = "correct"
     config.prior = ""  # a shipped prior's name, a checkpoint, or a training run's folder
     # of a prior of another code base: score_sde, ncsnv2, guided_diffusion, edm, diffusers, or
     # module:function of your own Python (docs/priors.md); "": a prior of this project
     config.prior_format = ""
+    config.depth = placeholder(int)  # of a nested prior (docs/sizes.md); None: full depth
+    config.averaged = placeholder(bool)  # the prior's averaged weights; None: True, or protocol's
+    config.clamp = placeholder(bool)  # clamp images to [0, 1]; None: False, or the protocol's
     config.precision = "float32"  # of the network: float32, bfloat16 or float16 (autocast)
     config.compile = False  # torch.compile the network: takes a minute, may make calls faster
     # slices, or where they are fewer slices times samples, per batch, which changes no number; 0: 4
     # on a CPU, 64 on a GPU; halved until they fit
     config.batch_size = 0
     config.limit = 0  # number of slices, from the first; 0: all
+    config.spread = placeholder(bool)  # take the first slices of as many people as there are
     config.panels = 8  # number of slices that get a PNG; -1: all
 
     # what reconstructions of measured coils are compared with: mvue (None, too), rss or sense
@@ -45,12 +50,13 @@ def _default() -> ConfigDict:
     config.data = data = ConfigDict()  # fields as in configs/base.py
     data.name = "samples"  # a key of datasets.DATASETS; samples: the embedded slices
     data.root = ""
-    data.subset = ""  # samples: brain (also ""), ct or natural
+    data.subset = ""  # samples: brain (also ""), ct or natural; lodopab, celeba_hq: first:N
     data.split = "test"  # train, val or test
     data.image_size = 0  # pixels per side; 0: as stored
     data.acquisition = ""
     data.mode = "magnitude"
     data.slices = ""
+    data.upside_down = placeholder(bool)
     data.axis = ""
     data.window = ""
     data.percentiles = ""
@@ -128,6 +134,9 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.predictor = placeholder(str)  # pc: reverse_diffusion, euler_maruyama, none
     sampler.corrector = placeholder(str)  # pc: langevin, none
     sampler.final = placeholder(str)  # pc: mean, sample or study
+    # pc: prior, residual or noise; dps: initial or unit_noise; tv with num_iterations: direct or
+    # back_projection
+    sampler.start = placeholder(str)
     sampler.start_level = placeholder(int)  # pc: warm start from zero-filled / FBP at level N' of N
     sampler.start_sigma = placeholder(float)  # pc: warm start at this level; others: first level
     sampler.end_sigma = placeholder(float)  # dds, diffpir, pnp, dps: last level
@@ -139,6 +148,9 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.turns = placeholder(bool)  # pnp: alternate between eight orientations
     sampler.strength = placeholder(float)  # diffpir, pnp, red_diff: lambda
     sampler.cg_steps = placeholder(int)  # dds, diffpir, pnp, pula, ...: iterations of the data step
+    sampler.misfit = placeholder(str)  # dps: norm, squared
+    sampler.renoise = placeholder(bool)  # dps: all noise of a step is new
+    sampler.study_skips = placeholder(int)  # dps, langevin: levels of the study, 2024 or 2026
     sampler.step = placeholder(float)  # dps, pula, red_diff: length of the gradient step
     sampler.max_products = placeholder(int)  # mmps: Jacobian products a step, at most
     sampler.step_scale = placeholder(float)  # langevin: eta at sigma_min; None: half sigma_min^2

@@ -8,7 +8,7 @@ from configs import base
 def get_config(size: str = "1") -> ConfigDict:
     """Config of slices 0 to 4 of each volume, centre-cropped, on which the study tests.
 
-    `size` is a key of `configs.base.SIZES`.
+    `size` is a key of `configs.base.ALL_SIZES`.
     """
     config = base.get_config(size)
     config.data.name = "fastmri"

@@ -8,7 +8,7 @@ from configs import base
 def get_config(size: str = "1") -> ConfigDict:
     """Config of 344 epochs at batch 1 of the PD half of singlecoil_train, about 2.5 M steps.
 
-    `size` is a key of `configs.base.SIZES`.
+    `size` is a key of `configs.base.ALL_SIZES`.
     """
     config = base.get_config(size)
     config.data.name = "fastmri"

@@ -8,7 +8,7 @@ from configs import base
 def get_config(size: str = "1") -> ConfigDict:
     """Config of all slices of all T2 volumes; diffusion files in the folder are not read.
 
-    `size` is a key of `configs.base.SIZES`.
+    `size` is a key of `configs.base.ALL_SIZES`.
     """
     config = base.get_config(size)
     config.data.name = "fastmri"

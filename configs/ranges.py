@@ -14,11 +14,14 @@ ALL = ("panels",)  # -1 stands for all
 # counts that have to be at least 1; every other number may be 0
 POSITIVE = (
     "columns",
+    "depth",
     "data.map_sets",
     "model.chans",
     "model.ch_mult",
+    "model.max_groups",
     "model.nf",
     "model.num_channels",
+    "model.num_levels",
     "model.num_pool_layers",
     "model.num_res_blocks",
     "num_images",

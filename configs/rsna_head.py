@@ -9,7 +9,7 @@ def get_config(size: str = "1") -> ConfigDict:
     """Config of the head CT data on which the study tests.
 
     Training on all of it needs a cache of 300 GB, so set a split list. `size` is a key of
-    `configs.base.SIZES`.
+    `configs.base.ALL_SIZES`.
     """
     config = base.get_config(size)
     config.data.name = "rsna_head"

@@ -61,6 +61,7 @@ CHOICES = {
     "window": "",
     "percentiles": "",
     "normalize": "slice",
+    "upside_down": False,
 }
 
 

@@ -64,11 +64,13 @@ class FastMRI(SliceDataset):
         image_size: int | None = None,
         load_kspace: bool = False,
         normalize: str = "slice",
+        upside_down: bool = False,
         skipped: Sequence[str] = (),
     ):
         super().__init__(slices, normalize=normalize, skipped=skipped)
         self.image_size = image_size
         self.load_kspace = load_kspace
+        self.upside_down = upside_down
 
     def read(self, source: Path, indices: Sequence[int]) -> list[Sample]:
         """Samples of some slices of one file."""
@@ -84,6 +86,8 @@ class FastMRI(SliceDataset):
             bounds = self.bounds(source)
         if self.image_size:
             images = [centre_crop(image, self.image_size) for image in images]
+        if self.upside_down:
+            images = [np.ascontiguousarray(image[::-1]) for image in images]
         keys = [f"{source.name}:{index}" for index in indices]
         return [
             make_sample(image, key, extra, bounds=bounds)
@@ -106,6 +110,7 @@ def open_fastmri(
     mode: str = "magnitude",
     load_kspace: bool = False,
     normalize: str = "slice",
+    upside_down: bool = False,
     split_seed: int = 0,
     split_list: str = "",
     skip_bad: bool = False,
@@ -130,6 +135,7 @@ def open_fastmri(
         mode: "magnitude" (`FastMRI`), "complex" or "multicoil" (`FastMRIKspace`).
         load_kspace: magnitude only: whether to also read the k-space, see `FastMRI`.
         normalize: magnitude only: whether to scale over each "slice" or its "volume".
+        upside_down: magnitude only: whether to reverse the rows, as the study of 2026 does.
         split_seed: chooses the files of a split if there are no folders for it.
         split_list: path of a text file of names, see `splits.read_split_list`, which may be in any
             of the folders.
@@ -148,6 +154,11 @@ def open_fastmri(
             f"data.mode '{mode}' is scaled by each slice's peak and has its own k-space; set "
             "data.normalize to slice and data.load_kspace to False"
         )
+    if upside_down and (mode != "magnitude" or load_kspace):
+        raise DataError(
+            "data.upside_down turns magnitude images only, and not their k-space; set data.mode to "
+            "magnitude and data.load_kspace to False"
+        )
     skips = Skips(skip_bad)
     paths = _split_paths(check_root(root), split, split_seed, split_list, mode, skips)
 
@@ -163,6 +174,7 @@ def open_fastmri(
             image_size=image_size,
             load_kspace=load_kspace,
             normalize=normalize,
+            upside_down=upside_down,
             skipped=skips.reasons,
         )
     return FastMRIKspace(

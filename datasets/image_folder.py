@@ -1,5 +1,6 @@
 """Folders of pictures, among them CelebA-HQ, as grey images."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from datasets.sample import DataError, Sample, make_sample
 from datasets.splits import (
     check_root,
     check_split,
+    first_number,
     folder_split,
     read_split_list,
     seeded_split,
@@ -179,6 +181,7 @@ def open_celeba_hq(
     split: str,
     *,
     image_size: int | None = None,
+    subset: str = "",
     split_seed: int = 0,
     split_list: str = "",
     skip_bad: bool = False,
@@ -191,15 +194,21 @@ def open_celeba_hq(
         root: folder of the unpacked archive.
         split: "train", "val" or "test".
         image_size: side in pixels of the square images; None or 0 keeps the size of each.
+        subset: "first:N": the N pictures with the smallest numbers are the training split, and the
+            others are divided; "" to divide all.
         split_seed: chooses the pictures of a split, unless there is a `split_list`.
         split_list: path of a text file of names (paths relative to `root`), see
             `splits.read_split_list`.
         skip_bad: whether to skip pictures that cannot be used.
 
     Raises:
-        DataError: nothing usable is found, a file is not a picture, or one is too small.
+        DataError: nothing usable is found, a file is not a picture, or one is too small; an unknown
+            subset, or one beside a `split_list`.
     """
     check_split(split)
+    number = first_number(subset, "pictures")
+    if number and split_list:
+        raise DataError("expected data.subset or data.split_list, got both; leave one at ''")
     folder, skips = check_root(root), Skips(skip_bad)
     names = find_files(folder, (".jpg", ".jpeg"))
     if not names:
@@ -209,6 +218,8 @@ def open_celeba_hq(
         )
     if split_list:
         names = read_split_list(split_list, split, names, skips)
+    elif number:
+        names = _first_pictures(names, split, number, split_seed, folder)
     else:
         names = seeded_split(names, split, split_seed, folder)
     names = check_pictures(folder, names, image_size, "resize", skips)
@@ -240,3 +251,19 @@ def check_pictures(
     if not good:
         raise DataError(f"{folder}: every picture was left out: {skips.reasons[0]}")
     return good
+
+
+def _first_pictures(
+    names: Sequence[str], split: str, number: int, seed: int, folder: Path
+) -> list[str]:
+    """Names of a split of which the training part is the `number` pictures first by number."""
+    numbers = {name: re.findall(r"\d+", Path(name).stem) for name in names}
+    ordered = sorted(names, key=lambda name: ([int(n) for n in numbers[name]], name))
+    if len(ordered) < number:
+        raise DataError(
+            f"{folder}: expected at least {number} pictures for data.subset 'first:{number}', got "
+            f"{len(ordered)}; ask for fewer, or complete the download"
+        )
+    if split == "train":
+        return ordered[:number]
+    return seeded_split(ordered[number:], split, seed, folder)

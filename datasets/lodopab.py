@@ -18,7 +18,7 @@ from datasets.discovery import find_files
 from datasets.hdf5 import open_hdf5, read_slices, volume_shape
 from datasets.sample import DataError, Sample, make_sample
 from datasets.slices import SliceDataset, check_normalize, choose_slices
-from datasets.splits import check_root, check_split, files_by_name
+from datasets.splits import check_root, check_split, files_by_name, first_number
 
 IMAGE_KEY = "data"
 PATIENTS = "patient_ids_rand_{}.csv"  # list of patients of a part
@@ -73,6 +73,7 @@ def open_lodopab(
     split: str,
     *,
     image_size: int | None = None,
+    subset: str = "",
     slices: str = "all",
     normalize: str = "slice",
     skip_bad: bool = False,
@@ -88,6 +89,7 @@ def open_lodopab(
         root: folder with ``ground_truth_{train,validation,test}_*.hdf5`` in or below it.
         split: "train", "val" ("validation" in file names) or "test".
         image_size: side in pixels to resize to, anti-aliased; None or 0 keeps 362.
+        subset: "first:N": only the first N files of the split by name; "" for all.
         slices: slices of each file, see `slices.choose_slices`.
         normalize: whether to scale over each "slice" or its "volume" (a file of 128 slices, which
             are of several patients).
@@ -98,6 +100,7 @@ def open_lodopab(
     """
     check_split(split)
     check_normalize(normalize)
+    number = first_number(subset, "files")
     skips = Skips(skip_bad)
     folder, pattern = check_root(root), f"ground_truth_{PARTS[split]}_*.hdf5"
     found = [folder / name for name in find_files(folder, (".hdf5",))]
@@ -107,8 +110,13 @@ def open_lodopab(
             f"{root}: expected files {pattern} in it or below, got none; set data.root to the "
             "folder of the unpacked archives"
         )
+    if len(paths) < number:
+        raise DataError(
+            f"{root}: expected at least {number} files {pattern} for data.subset '{subset}', got "
+            f"{len(paths)}; ask for fewer, or complete the download"
+        )
     items: list[tuple[Path, int]] = []
-    for path in paths:
+    for path in list(paths)[: number or None]:
         with skips.guard():
             count = _check_file(path, image_size)
             items += [(path, index) for index in choose_slices(slices, count, path)]

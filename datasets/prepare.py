@@ -1,7 +1,7 @@
 """Preparation of a data set for use: all items are checked, and optionally cached."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +77,7 @@ def prepare_dataset(
     split: str,
     *,
     limit: int = 0,
+    order: Callable[[Dataset], Sequence[int]] | None = None,
     same_size: bool = False,
     processes: int | None = None,
 ) -> Dataset:
@@ -95,6 +96,8 @@ def prepare_dataset(
             - crop, rotate: augmentation for which images have to be large enough or square
         split: "train", "val" or "test".
         limit: number of items, from the first; 0 for all.
+        order: (data set) -> its items in another order, of which `limit` takes the first; None for
+            the order of the files.
         same_size: whether all images have to have one size, to form batches.
         processes: number of processes that read; None for the number of cores, up to 8.
 
@@ -107,8 +110,9 @@ def prepare_dataset(
         raise DataError(f"unknown data.cache '{kind}'; known: {', '.join(CACHES)}")
     dataset = create_dataset(data, split)
     people = getattr(dataset, "people", {})
-    if limit:
-        dataset = Selection(dataset, range(len(dataset))[:limit])
+    items = range(len(dataset)) if order is None else list(order(dataset))
+    if limit or order is not None:
+        dataset = Selection(dataset, items[: limit or None])
     if kind == "disk":
         options = {k: v for k, v in dataset_options(data).items() if k not in NOT_SETTINGS}
         root = Path(options.get("root", "")).expanduser().resolve()
@@ -120,6 +124,7 @@ def prepare_dataset(
                 "name": data["name"],
                 "split": split,
                 "limit": limit,
+                **({} if order is None else {"order": list(items[: limit or None])}),
             },
             cache_dir=data.get("cache_dir") or "",
             root=root if "root" in options else None,

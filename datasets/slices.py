@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from datasets.sample import DataError, Sample, finite_range
 
-SLICE_CHOICES = "all, central:N, first:N, range:A:B, spread:N"
+SLICE_CHOICES = "all, central:N, first:N, range:A:B, range:A:B:STEP, spread:N"
 NORMALIZATIONS = ("slice", "volume")
 
 
@@ -81,8 +81,9 @@ def choose_slices(slices: str, count: int, path: Path) -> range:
     """Indices of the slices that a choice such as "central:15" selects.
 
     Args:
-        slices: "all" (or ""), "central:N", "first:N", "range:A:B" for A to B - 1, or "spread:N"
-            for N evenly spaced slices of the central half.
+        slices: "all" (or ""), "central:N", "first:N", "range:A:B" for A to B - 1
+            ("range:A:B:STEP" for every STEP-th of them), or "spread:N" for N evenly spaced slices
+            of the central half.
         count: number of slices of the volume.
         path: the volume, for errors.
 
@@ -90,13 +91,15 @@ def choose_slices(slices: str, count: int, path: Path) -> range:
         DataError: an unknown choice, or a volume with too few slices.
     """
     kind, *numbers = (slices or "all").split(":")
-    expected = {"all": 0, "central": 1, "first": 1, "range": 2, "spread": 1}.get(kind, -1)
-    if len(numbers) != expected or not all(n.isdecimal() for n in numbers):
+    expected = {"all": (0,), "central": (1,), "first": (1,), "range": (2, 3), "spread": (1,)}
+    if len(numbers) not in expected.get(kind, ()) or not all(n.isdecimal() for n in numbers):
         raise DataError(f"unknown data.slices '{slices}'; known: {SLICE_CHOICES}")
     if kind == "all":
         return range(count)
-    first, last = (0, int(numbers[0])) if kind != "range" else map(int, numbers)
-    if first >= last:
+    first, last, every = 0, int(numbers[0]), 1
+    if kind == "range":
+        first, last, every = map(int, [*numbers, 1][:3])
+    if first >= last or every < 1:
         raise DataError(f"data.slices '{slices}' takes no slice; known: {SLICE_CHOICES}")
     needed = 2 * last if kind == "spread" else last
     if needed > count:
@@ -109,7 +112,7 @@ def choose_slices(slices: str, count: int, path: Path) -> range:
         start = (count - 1 - (last - 1) * step) // 2
         return range(start, start + last * step, step)
     shift = (count - last) // 2 if kind == "central" else 0
-    return range(first + shift, last + shift)
+    return range(first + shift, last + shift, every)
 
 
 def check_normalize(normalize: str) -> None:

@@ -160,6 +160,22 @@ def seeded_split(
     return sorted(name for name in names if person[name] in chosen)
 
 
+def first_number(subset: str, what: str) -> int:
+    """N of the subset ``first:N`` of a data set; 0 for "", which stands for everything.
+
+    Args:
+        subset: ``config.data.subset``.
+        what: what N counts, for the error.
+
+    Raises:
+        DataError: another text, or N is 0.
+    """
+    kind, _, number = subset.partition(":")
+    if subset and (kind != "first" or not number.isdecimal() or not int(number)):
+        raise DataError(f"unknown data.subset '{subset}'; known: first:N (N {what}), or '' for all")
+    return int(number or 0)
+
+
 def person_in(path: str) -> str:
     """Person in a path, "person 01" for ``sub-01/ses-1/anat/T1.nii.gz``; "" if there is none."""
     match = PERSON.search(path)

@@ -44,13 +44,14 @@ from datasets.identity import (
     write_files,
 )
 from datasets.parallel import fetch
-from datasets.prepare import prepare_dataset
+from datasets.prepare import Selection, prepare_dataset
 from evaluation.figures import panel
 from evaluation.metrics import all_metrics
 from evaluation.results.files import check_sums, write_sums
 from evaluation.results.folder import WRITE_LOCK, Results, read_failures, read_rows
 from evaluation.results.volumes import write_volumes
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
+from evaluation.run.choice import over_people
 from evaluation.run.idle import idle_fields
 from evaluation.run.measurements import (
     check_measurement,
@@ -68,6 +69,7 @@ from evaluation.run.methods import (
     prior_keyword_files,
     weights_file,
 )
+from evaluation.run.protocols import protocol_of
 from evaluation.run.provenance import (
     check_prior,
     describe,
@@ -92,7 +94,6 @@ MAY_CHANGE = (
     "data.cache",
     "data.cache_dir",
 )
-PROTOCOLS = ("correct", "study")
 SOME_FAILED = 3  # exit code
 MOST_NAMED = 20  # largest number of failed slices listed in a message
 LONGEST_WAIT = timedelta(days=30)  # for which a finished process waits for the others
@@ -131,8 +132,7 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
             first slices all fail with the same error.
         FailedSlicesError: at the end, if slices of this shard failed.
     """
-    if config.protocol not in PROTOCOLS:
-        raise ValueError(f"expected protocol to be one of {PROTOCOLS}, got {config.protocol!r}")
+    protocol_of(config)  # checks its name
     check_numbers(config)
     check_measurement(config)
     config = with_end_angle(config)
@@ -230,9 +230,15 @@ def open_slices(config: ConfigDict) -> Dataset:
     Slices are read one by one, so that a bad one fails alone. To skip bad slices or to fill a
     cache, all are read beforehand.
     """
+    order = over_people if config.get("spread") else None
     if config.data.skip_bad or config.data.cache != "none":
-        return prepare_dataset(config.data, config.data.split, limit=config.limit)
-    return create_dataset(config.data, config.data.split)
+        return prepare_dataset(config.data, config.data.split, limit=config.limit, order=order)
+    dataset = create_dataset(config.data, config.data.split)
+    if order is None:
+        return dataset
+    ordered = Selection(dataset, order(dataset))
+    ordered.people = getattr(dataset, "people", {})
+    return ordered
 
 
 def first_operator(config: ConfigDict, dataset: Dataset, count: int) -> LinearOperator:
@@ -330,8 +336,7 @@ def reconstruct_all(
 def store(config: ConfigDict, one: Outcome, results: Results) -> None:
     """Write a finished slice, and its panel if it has one."""
     if one.direct is not None:
-        study = config.protocol == "study"
-        before = all_metrics(one.target, one.direct, study=study)
+        before = all_metrics(one.target, one.direct, study=protocol_of(config).nmse)
         name = operator_class(config.operator.name).direct_name
         panel(
             results.panel(one.key),

@@ -26,6 +26,7 @@ from evaluation.study.grids import (
     SHIPPED_PRIORS,
     GridCell,
 )
+from evaluation.study.grids_2026 import GRIDS_2026, QUICK_GRIDS_2026
 from evaluation.study.runner import (
     add_variables,
     call,
@@ -36,7 +37,8 @@ from evaluation.study.runner import (
 )
 
 CONFIG = "configs/evaluate.py"
-ALL, ALL_QUICK = GRIDS | NOISY_GRIDS, QUICK_GRIDS | QUICK_NOISY_GRIDS
+ALL = GRIDS | NOISY_GRIDS | GRIDS_2026
+ALL_QUICK = QUICK_GRIDS | QUICK_NOISY_GRIDS | QUICK_GRIDS_2026
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
@@ -53,7 +55,12 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
     what.add_argument("--list", action="store_true", help="print their folders")
     what.add_argument("--dry-run", action="store_true", help="print their commands")
     variables = [
-        ("out", "OUT", "", "root of the results; default results/grid, --quick: results/quick"),
+        (
+            "out",
+            "OUT",
+            "",
+            "root of the results; default results/grid, quick, grid_2026, quick_2026",
+        ),
         ("prior-root", "RUNS", "runs", "folder of the training runs; default %(default)s"),
         ("lists", "LISTS", "", "folder of lists of volumes DATA.txt, one name per line"),
         ("nproc", "NPROC", 1, "processes per cell, one per GPU; default %(default)s"),
@@ -76,6 +83,8 @@ def choose(arguments: Namespace) -> list[GridCell]:
         ValueError: no cell matches the pattern, or the number is negative.
     """
     cells = (ALL_QUICK if arguments.quick else ALL)[arguments.name]
+    if not cells:
+        raise ValueError(f"{arguments.name} has no small version; leave --quick out")
     chosen = matching(cells, arguments.only)
     if arguments.cell is None:
         return chosen
@@ -100,8 +109,10 @@ def command_of(cell: GridCell, arguments: Namespace, overrides: Sequence[str]) -
         fields["data.root"] = getattr(arguments, cell.root)
     volumes = Path(arguments.lists) / f"{cell.data}.txt"
     if arguments.lists and volumes.is_file():
-        # the list selects files of any split, and their number
-        fields |= {"data.split_list": volumes, "data.split": "test", "limit": 0}
+        # the list selects files of any split, and their number unless slices are spread over them
+        fields |= {"data.split_list": volumes, "data.split": "test"}
+        if not fields.get("spread"):
+            fields["limit"] = 0
     launcher = [python()]
     if arguments.nproc > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone"]
@@ -117,8 +128,9 @@ def command_of(cell: GridCell, arguments: Namespace, overrides: Sequence[str]) -
 
 def folder_of(cell: GridCell, arguments: Namespace) -> str:
     """Results folder of a cell."""
-    root = arguments.out or ("results/quick" if arguments.quick else "results/grid")
-    return f"{root}/{cell.folder}"
+    name = "quick" if arguments.quick else "grid"
+    name += "_2026" if arguments.name in GRIDS_2026 else ""  # their cells have the same names
+    return f"{arguments.out or f'results/{name}'}/{cell.folder}"
 
 
 def prior_of(cell: GridCell, arguments: Namespace) -> str:

@@ -10,6 +10,11 @@ that have one). Other paths, and folders without a finished slice, are skipped w
 
 print the study's combined table of folders ROOT/DATA/MEASUREMENT/METHOD, and the paired differences
 between two methods, with intervals and tests by volume.
+
+    python -m evaluation.tables --grid results/mri --share natural knee
+
+prints in how many cells a prior is better than another of the same size with the same sampler, and
+the mean difference with its interval over people.
 """
 
 import argparse
@@ -40,6 +45,7 @@ from evaluation.show.markup import (
     number,
     write_csv,
 )
+from evaluation.show.share_table import share_table
 from evaluation.show.study_table import study_table
 
 STYLES = ("markdown", "latex", "csv")
@@ -86,8 +92,10 @@ def _labels(cell: CellResults) -> list[str]:
     """Texts of a cell for the columns of `HEADER`."""
     data, sampler = cell.config["data"], cell.config["sampler"]["name"]
     prior = Path(cell.config["prior"]).name
-    study = "study" if cell.config["protocol"] == "study" else ""
-    details = ", ".join(filter(None, [prior, study]))
+    protocol = cell.config["protocol"]
+    depth = cell.config.get("depth")
+    details = [prior, f"depth {depth}" if depth else "", protocol if protocol != "correct" else ""]
+    details = ", ".join(filter(None, details))
     calls = sorted({int(count) for count in cell.values("nfe").values()})
     return [
         " ".join(filter(None, [data["name"], data["subset"], data["acquisition"]])),
@@ -147,6 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="results folders, one row each")
     parser.add_argument("--grid", nargs="+", type=Path, default=[], metavar="ROOT")
     parser.add_argument("--compare", nargs=2, metavar="METHOD", help="folder names, with --grid")
+    parser.add_argument("--share", nargs=2, metavar="PRIOR", help="two priors, with --grid")
     parser.add_argument("--format", choices=STYLES, default="markdown")
     parser.add_argument(
         "--metrics", default=",".join(IMAGE_METRICS), help="with --grid (default: %(default)s)"
@@ -167,8 +176,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unknown metric {unknown}; known: {', '.join(METRICS)}")
     if bool(arguments.folders) == bool(arguments.grid):
         parser.error("expected results folders, or --grid ROOT")
-    if arguments.compare and not arguments.grid:
-        parser.error("--compare needs --grid ROOT")
+    for name in ("compare", "share"):
+        if getattr(arguments, name) and not arguments.grid:
+            parser.error(f"--{name} needs --grid ROOT")
+    if arguments.compare and arguments.share:
+        parser.error("expected --compare or --share, got both")
     with clear_errors():
         print(_table(arguments, metrics), end="")
 
@@ -205,6 +217,8 @@ def _table(arguments: argparse.Namespace, metrics: list[str]) -> str:
     cells = read_grid(arguments.grid, per=arguments.per)
     if arguments.compare:
         return comparison_table(cells, *arguments.compare, style, metrics=metrics)
+    if arguments.share:
+        return share_table(cells, *arguments.share, style, metrics=metrics)
     return study_table(cells, style, metrics=metrics, spread=arguments.spread)
 
 

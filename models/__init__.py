@@ -1,8 +1,9 @@
 """Score networks, their exponential moving average, checkpoints, and the folder of a training run.
 
 A new network is one file and one line in `NETWORKS`: a class whose keywords are the fields of
-`config.model` and whose instances are called as ``net(x, sigma)``. Image sides have to be multiples
-of its attribute `stride` (1: any size); `checkpoint.load_prior` pads images accordingly.
+`config.model` and whose instances are called as ``net(x, sigma)``; of a field that is None it has
+the default. Image sides have to be multiples of its attribute `stride` (1: any size);
+`checkpoint.load_prior` pads images accordingly.
 """
 
 # first, as it reports missing packages and how to install them
@@ -13,9 +14,11 @@ from torch import nn
 
 from models.bias_free_unet import BiasFreeUNet
 from models.ncsnpp import NCSNpp
+from models.nested import NestedNCSNpp
 
 NETWORKS = {
     "ncsnpp": NCSNpp,
+    "nested_ncsnpp": NestedNCSNpp,
     "bias_free_unet": BiasFreeUNet,
 }
 
@@ -32,7 +35,7 @@ def create_model(config) -> nn.Module:
     Raises:
         ValueError: the name is unknown, or a field is unknown to the network or missing.
     """
-    fields = dict(config.model)
+    fields = {field: value for field, value in config.model.items() if value is not None}
     name = fields.pop("name")
     if name not in NETWORKS:
         raise ValueError(f"expected model.name to be one of {sorted(NETWORKS)}, got {name!r}")
@@ -51,4 +54,4 @@ def create_model(config) -> nn.Module:
         raise ValueError(f"config.model does not fit {name}: {error}") from None
 
 
-__all__ = ["NETWORKS", "BiasFreeUNet", "NCSNpp", "create_model"]
+__all__ = ["NETWORKS", "BiasFreeUNet", "NCSNpp", "NestedNCSNpp", "create_model"]

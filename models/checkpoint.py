@@ -30,6 +30,7 @@ from datasets.files import replacing
 from models import create_model, foreign
 from models.allocator import keep_freed_memory
 from models.foreign import files
+from models.nested import AtDepth
 from models.original import ema_state, translate_state
 from models.plain import CheckpointError, read_plain
 from sde import VESDE, Prior, create_sde, parametrise, score_function
@@ -238,6 +239,8 @@ def load_prior(
     format: str = "",
     autocast: torch.dtype | None = None,
     compiled: bool = False,
+    depth: int | None = None,
+    averaged: bool = True,
 ) -> Prior:
     """A trained prior, ready to sample: its score function (EMA weights) and its SDE.
 
@@ -255,13 +258,17 @@ def load_prior(
         autocast: bfloat16 or float16 for the layers inside the network; None for float32.
         compiled: whether to run the network through `torch.compile`, which compiles at the first
             call for each batch and image size; needs a C++ compiler, and Triton on a GPU.
+        depth: of a nested network (`models.nested`); None for others, or for full depth.
+        averaged: whether to take the averaged weights, or the raw ones of the last step.
 
     Returns:
         The prior, which can be unpacked: ``score, sde = load_prior(...)``.
 
     Raises:
         FileNotFoundError: there is no such prior; the shipped names are listed.
-        CheckpointError: the checkpoint is unreadable, or its weights do not fit its config.
+        CheckpointError: the checkpoint is unreadable, its weights do not fit its config, or it has
+            no raw weights, as exported ones.
+        ValueError: a depth that the network does not have.
 
     Warns:
         UserWarning: the training of the prior is not finished.
@@ -269,15 +276,16 @@ def load_prior(
     path = resolve_prior(name_or_path, format)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if ":" in format:
-        if autocast is not None or compiled:
+        if autocast is not None or compiled or depth is not None or not averaged:
             raise ValueError(
-                f"expected precision float32 and no compile with {format}, which makes its own "
-                "network; set them there"
+                f"expected precision float32, averaged weights, no compile and no depth with "
+                f"{format}, which makes its own network; set them there"
             )
         return _call_own(format, path, device)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    payload, config, sde, net = _load_trained(path, format)
+    payload, config, sde, net = _load_trained(path, format, averaged=averaged)
+    net = net if depth is None else AtDepth(net, depth)
     note = unfinished(payload)
     if note:
         warnings.warn(f"{path}: {note}", stacklevel=2)
@@ -354,8 +362,10 @@ def training_config(name_or_path: str | Path, format: str = "") -> ConfigDict:
     return ConfigDict(open_payload(name_or_path, format)["config"])
 
 
-def _load_trained(path: Path, format: str = "") -> tuple[dict, ConfigDict, VESDE, nn.Module]:
-    """A prior's checkpoint, its config and SDE, and its network with the averaged weights.
+def _load_trained(
+    path: Path, format: str = "", *, averaged: bool = True
+) -> tuple[dict, ConfigDict, VESDE, nn.Module]:
+    """A prior's checkpoint, its config and SDE, and its network with the averaged or raw weights.
 
     Raises:
         CheckpointError: the checkpoint is not a prior, or its weights do not fit its config.
@@ -365,6 +375,12 @@ def _load_trained(path: Path, format: str = "") -> tuple[dict, ConfigDict, VESDE
         raise CheckpointError(
             f"{path}: expected a trained prior (entries config and ema), got entries "
             f"{', '.join(sorted(payload))}; a U-Net goes into sampler.checkpoint"
+        )
+    if not averaged and "model" not in payload:
+        raise CheckpointError(
+            f"{path}: expected the raw weights as well (entry model), got averaged ones only, as "
+            "exported and other people's priors have; take the training run, or set averaged to "
+            "True"
         )
     if "foreign" in payload:
         try:
@@ -386,7 +402,7 @@ def _load_trained(path: Path, format: str = "") -> tuple[dict, ConfigDict, VESDE
             f"{path}: expected the config and weights of a trained prior, got some that no "
             f"network can be made of: {reason}"
         ) from error
-    load_weights(net, payload["ema"], path)
+    load_weights(net, payload["ema" if averaged else "model"], path)
     return payload, config, sde, net
 
 

@@ -3,7 +3,8 @@
 A new sampler is one file and one line in `SAMPLERS`, with ``@torch.no_grad()`` in front of it, so
 that callers need not think of gradients. If nothing is random, `rng` may be None.
 `STUDY[name]` holds the keywords that turn a sampler into the original code's (docs/protocols.md),
-`STUDY_CT[name]` those for CT. `PRESETS` holds further published settings.
+`STUDY_CT[name]` those for CT; `STUDY_2026` and `STUDY_2026_CT` those of its 2026 edition.
+`PRESETS` holds further published settings.
 """
 
 import sys
@@ -62,6 +63,11 @@ COILS_APART = tuple(name for name, apart in _from_files("COILS_APART", False).it
 # keywords that turn a sampler into the original code's; none for what that code does not have
 STUDY = _from_files("STUDY", {})
 STUDY_CT = {name: ct or STUDY[name] for name, ct in _from_files("STUDY_CT", {}).items()}
+# those of the study's code of 2026; `STUDY_2026_CT` are for parallel beams, not for fan beams
+STUDY_2026 = _from_files("STUDY_2026", {})
+STUDY_2026_CT = {
+    name: ct or STUDY_2026[name] for name, ct in _from_files("STUDY_2026_CT", {}).items()
+}
 
 
 def spread(name: str, options: dict) -> str:
@@ -82,6 +88,8 @@ __all__ = [
     "SAMPLERS",
     "SPREAD",
     "STUDY",
+    "STUDY_2026",
+    "STUDY_2026_CT",
     "STUDY_CT",
     "NonFiniteError",
     "Posterior",

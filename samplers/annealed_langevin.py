@@ -8,6 +8,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand, norm
 from operators.solvers import power_method
+from samplers.levels import study_levels
 from samplers.watch import Callback, Watch, empty_images, level
 from sde import VESDE, Score
 
@@ -18,13 +19,12 @@ STARTS = ("normal", "uniform")
 DATA_WEIGHT = {"norm_ratio": 5.0, "gaussian": 1.0}  # by likelihood
 NORM_STEPS = 20  # of the power method; a per cent or so is enough
 
-# levels that the study's code skips, by the number of levels; none for other numbers
-SKIPPED = {500: 281, 1000: 551, 2000: 1112}
-
 NUM_STEPS = 500  # default number of noise levels
 # docs/samplers.md
 SPREAD = "samples know nothing of the noise: their spread is not the posterior's"
-STUDY = {"study_skips": True}
+STUDY = {"study_skips": 2024}
+STUDY_2026 = {"study_skips": 2026}
+STUDY_2026_CT = STUDY_2026 | {"study_adjoint": True}
 # csgm-mri-langevin as published: its ladder is VESDE(0.0066, 232) with num_steps=2311, of which it
 # skips the first 1156; images there are divided by the 99th percentile of their magnitude. (An
 # earlier version of that code has 9e-7 with the gradient g / sigma^2.)
@@ -58,7 +58,8 @@ def annealed_langevin(
     sigma_y: float | Tensor = 0.0,
     gamma: float = 1.0,
     operator_norm: float | None = None,
-    study_skips: bool = False,
+    study_skips: int | None = None,
+    study_adjoint: bool = False,
     callback: Callback | None = None,
 ) -> Tensor:
     """Annealed Langevin dynamics (Jalal et al., NeurIPS 2021, algorithm 1) given y = A x.
@@ -92,8 +93,10 @@ def annealed_langevin(
             ``"norm_ratio"``.
         gamma: factor of the noise level in ``"gaussian"``.
         operator_norm: n, to set C = n^2 in ``"gaussian"``; at least |A|.
-        study_skips: whether to skip the levels that the original code skips (`SKIPPED`; none for
-            other N).
+        study_skips: 2024 or 2026: skip the levels that the study's code of that year skips
+            (`levels.SKIPPED`), instead of those above `start_sigma`.
+        study_adjoint: whether ``"norm_ratio"`` takes a parallel beam's `study_adjoint`, the study's
+            back-projection, for A^H.
         callback: called after each level with (number of the level, sigma, x).
 
     Returns:
@@ -120,17 +123,21 @@ def annealed_langevin(
         )
     weight = DATA_WEIGHT[likelihood] if data_weight is None else data_weight
     if likelihood == "norm_ratio":
-        gradient = _norm_ratio(operator, y, weight)
+        own = study_adjoint and hasattr(operator, "study_adjoint")
+        back_project = operator.study_adjoint if own else operator.adjoint
+        gradient = _norm_ratio(operator, y, weight, back_project)
     else:
         covariance = _Covariance(operator, y, operator_norm)
         _check_stable(step_scale / sde.sigma_min**2, weight * covariance.slope / gamma**2)
         gradient = _gaussian(operator, y, covariance, weight, sigma_y, gamma)
-    sigmas = sde.ladder(num_steps).flip(0).tolist()
-    first = _first(sigmas, start_sigma, study_skips)
+    if study_skips is None:
+        sigmas = _not_above(sde.ladder(num_steps).flip(0).tolist(), start_sigma)
+    else:
+        sigmas = study_levels(sde, num_steps, study_skips)
     x = empty_images(operator, y)
     x = rng.uniform_like(x) if start == "uniform" else rng.normal_like(x)
     watch = Watch(rng, callback)
-    for sigma in sigmas[first:]:  # falling levels, with inner_steps Langevin steps each
+    for sigma in sigmas:  # falling levels, with inner_steps Langevin steps each
         eta = step_scale * (sigma / sde.sigma_min) ** 2
         label = level(x, sigma)
         for _ in range(inner_steps):
@@ -141,18 +148,18 @@ def annealed_langevin(
     return watch.finish(x)
 
 
-def _first(sigmas: list[float], start_sigma: float, study_skips: bool) -> int:
-    if study_skips:
-        return SKIPPED.get(len(sigmas), 0)
-    below = [i for i, sigma in enumerate(sigmas) if sigma <= start_sigma]
+def _not_above(sigmas: list[float], start_sigma: float) -> list[float]:
+    below = [sigma for sigma in sigmas if sigma <= start_sigma]
     if not below:
         raise ValueError(f"expected start_sigma of at least {sigmas[-1]:.4g}, got {start_sigma}")
-    return below[0]
+    return below
 
 
-def _norm_ratio(operator: LinearOperator, y: Tensor, weight: float) -> Gradient:
+def _norm_ratio(
+    operator: LinearOperator, y: Tensor, weight: float, back_project: Callable[[Tensor], Tensor]
+) -> Gradient:
     def gradient(x: Tensor, s: Tensor, sigma: float) -> Tensor:
-        g = operator.adjoint(operator.forward(x) - y)
+        g = back_project(operator.forward(x) - y)
         # a measurement that is met exactly has no direction to go
         length = norm(g)
         factor = torch.where(length > 0, norm(s) / length, 0.0)

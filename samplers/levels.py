@@ -12,6 +12,11 @@ from sde import VESDE, Score
 
 START_FACTOR = 4.0  # first level over the first image's estimated error
 LEAST_RANGE = 2.0  # first level over last
+# levels that the study's code skips: edition -> number of levels -> skipped ones; none for others
+SKIPPED = {
+    2024: {500: 281, 1000: 551, 2000: 1112},
+    2026: {250: 140, 500: 280, 1000: 555, 2000: 1111},
+}
 PROBE_SIGMA = (
     0.3  # of the denoiser that tells artefacts from image; the result hardly depends on it
 )
@@ -68,6 +73,22 @@ def noise_levels(
         cg_steps=cg_steps,
     )
     return schedule(sde, num_steps - needs_call, first, end_sigma, len(initial))
+
+
+def study_levels(sde: VESDE, num_steps: int, edition: int) -> list[float]:
+    """The levels of `VESDE.ladder`, falling, without those that the study's code skips.
+
+    Args:
+        sde: its ladder.
+        num_steps: number of levels of the whole ladder.
+        edition: of the study, a key of `SKIPPED`.
+
+    Raises:
+        ValueError: an unknown edition.
+    """
+    if edition not in SKIPPED:
+        raise ValueError(f"expected study_skips out of {list(SKIPPED)} or None, got {edition}")
+    return sde.ladder(num_steps).flip(0).tolist()[SKIPPED[edition].get(num_steps, 0) :]
 
 
 def error_level(

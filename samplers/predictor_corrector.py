@@ -15,7 +15,7 @@ SNR = 0.16  # signal-to-noise ratio of the Langevin corrector (Song et al. 2021,
 PREDICTORS = ("reverse_diffusion", "euler_maruyama", "none")
 CORRECTORS = ("langevin", "none")
 FINALS = ("mean", "sample", "study")
-STARTS = ("prior", "residual")
+STARTS = ("prior", "residual", "noise")
 
 # the original code's deviations from its algorithm (the study ran this); its data step for CT is
 # made once at the end, too
@@ -24,6 +24,9 @@ NUM_STEPS = 500  # default number of noise levels
 SPREAD = "samples take noise for image: with noise they spread too little"  # docs/samplers.md
 STUDY = {"final": "study", "complex_start": False, "truncated_label": True}
 STUDY_CT = STUDY | {"final": "sample", "start": "residual"}
+# of 2026: MRI and fan beams, and parallel beams, whose D is twice as large
+STUDY_2026 = {"start": "noise", "weight": 2.0, "final": "mean"}
+STUDY_2026_CT = STUDY_2026 | {"weight": 1.0}
 
 
 @torch.no_grad()
@@ -68,7 +71,9 @@ def predictor_corrector(
         snr: signal-to-noise ratio r of the corrector, whose step is 2 (r |z| / |s|)^2.
         corrector_steps: Langevin steps per level.
         weight: lambda, relaxation of the data consistency in every step (a start from the prior is
-            made fully consistent).
+            made fully consistent). 1 replaces measured k-space; 2, the study's of 2026, turns the
+            error of real images around at frequencies whose mirror is measured as well, and is the
+            largest stable value for a fan beam.
         predictor: one of `PREDICTORS`.
         corrector: one of `CORRECTORS`.
         initial: ``(B, *domain_shape)`` images for a warm start (Come-Closer-Diffuse-Faster, Chung
@@ -79,7 +84,8 @@ def predictor_corrector(
         start: ``"prior"``: start from noise of the first level (added to `initial`, if given), made
             consistent with the data; ``"residual"``: start from A^T (y - A x) of that x, neither
             normalised nor made consistent, as the original code does for CT (A^T is its own
-            back-projection, `study_adjoint` of a parallel beam).
+            back-projection, `study_adjoint` of a parallel beam); ``"noise"``: start from that x
+            without any data step.
         final: what is returned: ``"mean"``, P of the last noise-free mean; ``"sample"``, the noisy
             sample; ``"study"``, the result of the original code: for real images P(P(.)) of the
             noisy sample, in which noise of sigma_min stays and which relaxes twice, for complex
@@ -118,7 +124,7 @@ def predictor_corrector(
     if start == "residual":
         back_project = getattr(operator, "study_adjoint", operator.adjoint)
         x = back_project(y - operator.forward(x))
-    else:
+    elif start == "prior":
         x = operator.correct(x, y)
 
     watch = Watch(rng, callback)

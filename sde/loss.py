@@ -54,7 +54,12 @@ def level_weight(sigma: Tensor, weight_sigma: float) -> Tensor:
 
 
 def score_matching_loss(
-    net: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, noise: Tensor
+    net: Callable[..., Tensor],
+    x: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+    *,
+    depth: int | None = None,
 ) -> Tensor:
     """0.5 sum over pixels of (sigma s(x + sigma z, sigma) + z)^2 of each sample: ``(B,)``.
 
@@ -67,7 +72,10 @@ def score_matching_loss(
         x: ``(B, C, H, W)`` clean images.
         sigma: ``(B,)`` noise levels.
         noise: z, standard normal, shape of `x`.
+        depth: of a nested network, which is called as ``net(x, sigma, depth)``; None for others,
+            or for full depth.
     """
     noisy = x + expand(sigma, x) * noise
-    residual = expand(sigma, x) * net(noisy, sigma) + noise
+    chosen = () if depth is None else (depth,)
+    residual = expand(sigma, x) * net(noisy, sigma, *chosen) + noise
     return 0.5 * residual.float().square().flatten(1).sum(1)  # (B,)

@@ -17,7 +17,13 @@ def noise_level_bins(sde: VESDE, bins: int) -> Tensor:
 
 @torch.no_grad()
 def validation_loss(
-    net: nn.Module, images: Sequence[Tensor], sde: VESDE, *, seed: int, bins: int
+    net: nn.Module,
+    images: Sequence[Tensor],
+    sde: VESDE,
+    *,
+    seed: int,
+    bins: int,
+    depth: int | None = None,
 ) -> Tensor:
     """Mean loss of `score_matching_loss` in each bin of noise levels: ``(bins,)``, float64.
 
@@ -30,6 +36,7 @@ def validation_loss(
         sde: noise levels.
         seed: seed of levels and noise.
         bins: number of bins, see `noise_level_bins`.
+        depth: of a nested network; None for others, or for full depth.
     """
     device = next(net.parameters()).device
     total = torch.zeros(bins, dtype=torch.float64)
@@ -38,6 +45,7 @@ def validation_loss(
         uniform = torch.cat([torch.rand(1, generator=g) for g in rng.generators])  # (bins,)
         t = sde.eps + (1 - sde.eps) * (torch.arange(bins) + uniform) / bins  # (bins,)
         x = image.to(device).expand(bins, *image.shape)  # (bins, 1, H, W)
-        loss = score_matching_loss(net, x, sde.sigma(t).to(device), rng.normal_like(x))
+        sigma, noise = sde.sigma(t).to(device), rng.normal_like(x)
+        loss = score_matching_loss(net, x, sigma, noise, depth=depth)
         total += loss.double().cpu()
     return total / len(images)  # (bins,)

@@ -93,7 +93,7 @@ def test_other_networks_have_other_fields():
         ("--config.data.nme=x", "unknown config field 'data.nme'; did you mean data.name"),
         ("--config.acceleration=8", "did you mean operator.acceleration"),
         ("--noconfig.skip_bad", "did you mean data.skip_bad"),
-        ("--config.zzz=8", "known: batch_size, compile, data.acquisition"),
+        ("--config.zzz=8", "known: averaged, batch_size, clamp, compile"),
         ("--sampler.name=tv", "unknown flag '--sampler.name'; did you mean --config.sampler.name"),
         ("--num_steps=20", "did you mean --config.sampler.num_steps"),
         ("-num_steps", "did you mean --config.sampler.num_steps"),

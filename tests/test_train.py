@@ -501,9 +501,9 @@ def test_a_weight_below_zero_is_an_error(tiny_config, tmp_path):
 def test_bad_steps_are_skipped_and_counted(tiny_config, tmp_path, monkeypatch):
     calls = []
 
-    def bad_at_second(*arguments):
+    def bad_at_second(*arguments, depth):
         calls.append(1)
-        losses = real(*arguments)
+        losses = real(*arguments, depth=depth)
         return losses * float("nan") if len(calls) == 2 else losses
 
     real = module.score_matching_loss
@@ -524,7 +524,7 @@ def test_many_bad_steps_in_a_row_end_the_run_with_the_last_good_checkpoint(
     train(copy(config, num_steps=2), tmp_path, "cpu")
     good = last_state(tmp_path)
     real = module.score_matching_loss
-    monkeypatch.setattr(module, "score_matching_loss", lambda *a: real(*a) * float("inf"))
+    monkeypatch.setattr(module, "score_matching_loss", lambda *a, depth: real(*a) * float("inf"))
     with pytest.raises(FloatingPointError, match=r"4 steps in a row, the last of them 6; .*02\.pt"):
         train(config, tmp_path, "cpu")
     assert_same_state(last_state(tmp_path), good)

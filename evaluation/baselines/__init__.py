@@ -20,5 +20,6 @@ BASELINES = {
 
 # keywords that turn a baseline into the study's
 STUDY = {"tv": {"num_iterations": 200}}
+STUDY_2026 = {"tv": {"num_iterations": 200, "start": "back_projection"}}
 
-__all__ = ["BASELINES", "STUDY", "direct", "fbp", "zero_filled"]
+__all__ = ["BASELINES", "STUDY", "STUDY_2026", "direct", "fbp", "zero_filled"]

@@ -33,6 +33,7 @@ def tv(
     weight: float = 3e-6,
     smoothing: float = 1e-3,
     num_iterations: int | None = None,
+    start: str = "direct",
     max_iterations: int = 3000,
     tolerance: float = 5e-7,
 ) -> Tensor:
@@ -51,6 +52,8 @@ def tv(
             penalised as edges. The limit 0 is total variation itself.
         num_iterations: exact number of iterations (the study: 200); None to iterate until each
             sample has converged.
+        start: with `num_iterations`: ``"direct"``, the direct reconstruction scaled to fit, or
+            ``"back_projection"``, D^-1 A^H y, as in the study of 2026.
         max_iterations: maximum number of iterations for each weight of the continuation.
         tolerance: length of a step relative to the image at which a sample has converged.
 
@@ -58,15 +61,18 @@ def tv(
         ``(B, *domain_shape)``.
 
     Raises:
-        ValueError: an invalid weight, smoothing, tolerance or number of iterations.
+        ValueError: an invalid weight, smoothing, tolerance or number of iterations, or an unknown
+            start.
 
     Source: L. Rudin, S. Osher, E. Fatemi, Physica D 60 (1992) 259-268; P. Charbonnier et al., IEEE
     Trans. Image Process. 6 (1997) 298-311. `docs/baselines.md` describes the algorithm.
     """
+    if start not in STARTS:
+        raise ValueError(f"expected start to be one of {tuple(STARTS)}, got {start!r}")
     if num_iterations is not None:
-        start, scale = _start(operator, y), squared_norm(operator, y)
+        first, scale = STARTS[start](operator, y), squared_norm(operator, y)
         objective = tv_objective(operator, y, weight * scale, smoothing)
-        return minimise(objective, start, max_iterations=num_iterations, tolerance=0.0).x
+        return minimise(objective, first, max_iterations=num_iterations, tolerance=0.0).x
     found = tv_minimum(
         operator,
         y,
@@ -102,6 +108,13 @@ def tv_minimum(
 
 def _start(operator: LinearOperator, y: Tensor) -> Tensor:
     return fitted(operator, y, direct(operator, y))
+
+
+def _back_projection(operator: LinearOperator, y: Tensor) -> Tensor:
+    return operator.correct(torch.zeros_like(operator.adjoint(y)), y)
+
+
+STARTS = {"direct": _start, "back_projection": _back_projection}
 
 
 def tv_objective(

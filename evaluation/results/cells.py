@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs import ConfigError
-from configs.base import SIZES
+from configs.base import ALL_SIZES, NESTED
 from evaluation.results.files import check_sums, read_csv, read_json
 from evaluation.results.folder import read_rows
 from evaluation.results.volumes import volume_of
@@ -52,8 +52,10 @@ SAMPLER_LABELS = {
     "dds": "DDS",
     "dps": "DPS",
 }
+# longer names first; a nested network with its depth, such as structured_2
+SIZE = "|".join([*(f"{name}_[0-9]+" for name in NESTED), *sorted(ALL_SIZES, reverse=True)])
 METHOD = re.compile(
-    rf"(?P<prior>.+?)_(?P<size>{'|'.join(sorted(SIZES, reverse=True))})"
+    rf"(?P<prior>.+?)_(?P<size>{SIZE})"
     r"_(?P<sampler>[a-z0-9]+(?:_[a-z0-9]+)*?)(?:_lambda_(?P<weight>[0-9.]+(?:e-?[0-9]+)?))?"
 )
 LABELS = {
@@ -76,6 +78,7 @@ LABELS = {
     "chest_ct": "chest CT",
     "body_ct": "body CT",
     "4_attention": "4 + att.",
+    "1_attention": "1 + att.",
 }
 
 

@@ -32,7 +32,7 @@ Columns of metrics.csv, of images in [0, 1]:
 key               volume and slice, such as ``file1000001.h5:12``
 psnr              dB, data range 1
 ssim              uniform 7 x 7 windows, data range 1
-nmse              |target - image|^2 / |target|^2; over |image|^2 with ``protocol=study``
+nmse              |target - image|^2 / |target|^2; over |image|^2 with ``protocol=study*``
 seconds           time from measurement to image: that of the batch divided by its slices
 nfe               number of network calls
 residual          |A x - y| / |y| of the image x and the measurement y, with the weights of counted

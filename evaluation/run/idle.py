@@ -37,13 +37,7 @@ def idle_fields(config: ConfigDict) -> dict[str, str]:
         found["target"] = "there are no measured coils; the target is the image"
     sampler = config.get("sampler")
     if sampler is not None and sampler.name in BASELINES:
-        names = (
-            "prior",
-            "prior_format",
-            "precision",
-            "compile",
-            "sampler.num_steps",
-            "sampler.num_samples",
-        )
+        names = ("prior", "prior_format", "depth", "averaged", "precision", "compile")
+        names += ("sampler.num_steps", "sampler.num_samples")
         found |= dict.fromkeys(names, f"{sampler.name} is a baseline without a prior")
     return found

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datasets import DataError, Sample
 from evaluation.run.coil_maps import estimate_maps
+from evaluation.run.protocols import protocol_of
 from operators import BatchGenerator, LinearOperator, MultiCoilMRI
 from operators.batch import derive_seed, expand
 from operators.create import create_operator, default_of, operator_class
@@ -89,7 +90,7 @@ def build_operator(
     Raises:
         ValueError: an unknown operator or mask (the known ones are listed), or an invalid value.
     """
-    study = config.protocol == "study"
+    study = protocol_of(config).operators
     given = config.operator.to_dict() | fields
     return create_operator(given, shape, seed=config.seed, keys=keys, study=study)
 

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from configs import is_out_of_memory
-from evaluation import baselines
 from evaluation.baselines import BASELINES, direct
 from evaluation.run.batching import choose_size
 from evaluation.run.calibrated import KINDS, calibrated_scale
+from evaluation.run.protocols import has_one_seed, is_averaged, with_protocol
 from models.checkpoint import keyword_files, load_prior, resolve_prior, shipped_priors
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
@@ -25,8 +25,6 @@ from operators.inverse_problem import InverseProblem
 from samplers import (
     POINT_ESTIMATES,
     SAMPLERS,
-    STUDY,
-    STUDY_CT,
     NonFiniteError,
     Posterior,
     Progress,
@@ -133,8 +131,7 @@ def create_reconstructor(
     calibrated = options.pop("calibrated", False)
     path = prior_file(config)
     if path is None:
-        if config.protocol == "study":
-            options = baselines.STUDY.get(name, {}) | options
+        options = with_protocol(config, name, options)
         check_options(BASELINES[name], options)
         return one_by_one(BASELINES[name], options, on_call)
     check_options(SAMPLERS[name], options)
@@ -143,8 +140,7 @@ def create_reconstructor(
     if calibrated:
         kind = KINDS.get(config.operator.name, "")
         scale = calibrated_scale(config.prior, name, options, num_steps, kind, num_samples)
-    if config.protocol == "study":
-        options = (STUDY_CT if config.operator.name == "ct" else STUDY)[name] | options
+    options = with_protocol(config, name, options)
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     score, sde = load_prior(
@@ -153,6 +149,8 @@ def create_reconstructor(
         format=config.get("prior_format", ""),
         autocast=PRECISIONS[config.precision],
         compiled=config.compile,
+        depth=config.get("depth"),
+        averaged=is_averaged(config),
     )
 
     def method(problem: InverseProblem, keys: tuple[str, ...]) -> Reconstruction:
@@ -174,6 +172,7 @@ def create_reconstructor(
             num_steps=num_steps,
             num_samples=num_samples,
             seed=config.seed,
+            one_seed=has_one_seed(config),
             keys=keys,
             initial=direct(operator, y) if starts_warm(name, options) else None,
             options=options | noise_options(name, options, problem),
@@ -250,6 +249,7 @@ def draw_samples(
     keys: Sequence[str],
     initial: Tensor | None,
     options: dict,
+    one_seed: bool = False,
     together: int = 1,
     scale: float = 1.0,
     shown: Callable[[Tensor], Tensor] | None = None,
@@ -269,6 +269,7 @@ def draw_samples(
         keys: keys of the slices.
         initial: ``(B, *domain_shape)`` images to start from; None for the sampler's own start.
         options: further keywords of the sampler.
+        one_seed: see `sample_source`.
         together: see `sample_source`.
         scale: factor by which samples are taken to differ from their mean.
         shown: images -> the real images that quantiles are of; None for magnitudes.
@@ -289,6 +290,7 @@ def draw_samples(
         keys=keys,
         initial=initial,
         options=options,
+        one_seed=one_seed,
         together=together,
         on_call=on_call,
     )
@@ -309,6 +311,7 @@ def sample_source(
     keys: Sequence[str],
     initial: Tensor | None,
     options: dict,
+    one_seed: bool = False,
     together: int = 1,
     on_call: OnCall = lambda samples: None,
 ) -> tuple[Callable[[int], Tensor], dict[str, str]]:
@@ -329,6 +332,7 @@ def sample_source(
         keys: keys of the slices.
         initial: ``(B, *domain_shape)`` images to start from; None for the sampler's own start.
         options: further keywords of the sampler.
+        one_seed: whether the seed is that of the run for every slice, whose noise is then the same.
         together: number of samples of each slice in one batch of the network, at most; halved when
             memory runs out.
         on_call: called at each call of the network with the number of samples of each slice in it.
@@ -343,7 +347,11 @@ def sample_source(
     def draw(numbers: Sequence[int]) -> Tensor:
         times = len(numbers)
         all_keys = [*keys] * times
-        seeds = [derive_seed(seed, "sampler", key, n) for n in numbers for key in keys]
+        seeds = [
+            seed + n if one_seed else derive_seed(seed, "sampler", key, n)
+            for n in numbers
+            for key in keys
+        ]
         repeated, data = operator.repeat(times), repeat(y, times)
         try:
             with Progress(repeated, data, num_steps, leave=False) as progress:

@@ -15,6 +15,7 @@ from evaluation.metrics import all_metrics
 from evaluation.run.lesions import lesion_metrics
 from evaluation.run.measurements import measure, pose, targets
 from evaluation.run.methods import Reconstructor
+from evaluation.run.protocols import is_clamped, is_stretched, protocol_of
 from evaluation.run.provenance import fingerprint, peak_memory, reset_peak_memory, sampling
 from operators import LinearOperator
 from operators.batch import norm
@@ -70,6 +71,8 @@ def run_slices(
     shared["memory_mib"] = round(peak_memory(device), 1)
 
     restored = magnitude(problem.restore(images))  # (B, 1, H, W)
+    if is_clamped(config):
+        restored = restored.clamp(0, 1)
     directs = magnitude(problem.restore(problem.direct))
     spread = {}
     if moments is not None:
@@ -85,8 +88,11 @@ def run_slices(
             continue
         own, y_b, x_b = problem.operator[b], problem.y[b : b + 1], images[b : b + 1]
         image = restored[b, 0].numpy()
+        compared = [target[b, 0].numpy(), image]
+        if is_stretched(config):
+            compared = [stretched(x) for x in compared]
         row = {
-            **all_metrics(target[b, 0].numpy(), image, study=config.protocol == "study"),
+            **all_metrics(*compared, study=protocol_of(config).nmse),
             **shared,
             "residual": residual(own, x_b, y_b),
             **sampling(own),
@@ -104,6 +110,12 @@ def run_slices(
             )
         )
     return slices
+
+
+def stretched(image: np.ndarray) -> np.ndarray:
+    """An image scaled from its minimum and maximum to [0, 1]; a constant one becomes 0."""
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low) if high > low else image - low
 
 
 def residual(operator: LinearOperator, x: Tensor, y: Tensor) -> float | str:

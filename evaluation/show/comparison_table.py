@@ -100,12 +100,12 @@ def _texts(line: Line) -> list[str]:
         metric.title,
         *(str(found.slices), str(found.volumes)),
         *(f"{value:.{metric.digits}f}" for value in (found.first, found.second)),
-        *_difference(found.difference, metric),
+        *texts_of_difference(found.difference, metric),
         *(f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.3f}" for p in line.p_values),
     ]
 
 
-def _difference(difference: Interval, metric: Metric) -> list[str]:
+def texts_of_difference(difference: Interval, metric: Metric) -> list[str]:
     """Mean and interval as text with signs; a dash if there is no interval."""
     mean, low, high = (f"{value:+.{metric.digits}f}".replace("-", MINUS) for value in difference)
     return [mean, MISSING if low == "+nan" else f"[{low}, {high}]"]

@@ -44,7 +44,9 @@ def draw_boxplots(cells: Sequence[CellResults], metric: str) -> Figure:
     measurements, samplers = _names(cells, "measurement"), _samplers(cells)
     priors = sorted({cell.method.prior for cell in cells})
     colors = prior_colors(priors)
-    kinds = [(p, s) for p in priors for s in SIZES if any(_is(cell, p, s) for cell in cells)]
+    known = {cell.method.size for cell in cells}
+    sizes = [*SIZES, *sorted(known - {*SIZES})]
+    kinds = [(p, s) for p in priors for s in sizes if any(_is(cell, p, s) for cell in cells)]
     step = 0.9 / max(len(kinds), FEWEST_BOXES)
     figure = Figure(figsize=(WIDTH, ROW * len(samplers) + 0.4), layout="constrained")
     axes = figure.subplots(len(samplers), 1, sharex=True, squeeze=False)[:, 0]

@@ -46,8 +46,10 @@ def prior_colors(priors: Sequence[str]) -> dict[str, str]:
 
 
 def shade(color: str, size: str) -> np.ndarray:
-    """RGB of `color` mixed with white: the smaller the network, the lighter."""
+    """RGB of `color` mixed with white: the less deep the network, the lighter."""
     sizes = list(SIZES)
+    if size not in sizes:  # a control such as 1_large, or a nested network such as structured_2
+        size = next(part for part in size.split("_") if part in sizes)
     part = LIGHTEST + (1 - LIGHTEST) * sizes.index(size) / (len(sizes) - 1)
     return part * np.array(to_rgb(color)) + (1 - part)
 

@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 FILES = sorted(f"configs/{path.name}" for path in ROOT.glob("configs/*.py"))
 CONFIGS = [name for name in FILES if "def get_config" in (ROOT / name).read_text()]
+CONFIGS += ["configs/base.py:structured"]
 
 
 def fields(config: ConfigDict, prefix=""):

@@ -468,7 +468,7 @@ def test_the_levels_that_the_original_skips(num_steps):
         return torch_score(x, sigma)
 
     with pytest.raises(StopIteration):
-        run(annealed_langevin, watched, steps=num_steps, study_skips=True, callback=stop)
+        run(annealed_langevin, watched, steps=num_steps, study_skips=2024, callback=stop)
     ladder = SDE.sigma_max * (SDE.sigma_min / SDE.sigma_max) ** (
         np.arange(num_steps) / (num_steps - 1)
     )

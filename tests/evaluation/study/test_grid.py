@@ -34,9 +34,18 @@ from tests.helpers.scripts import bash
 
 SCRIPTS = {
     name: f"evaluation/evaluate_{name}.sh"
-    for name in ("mri", "jalal", "ct", "lambda", "baselines", "noisy")
+    for name in (
+        "mri",
+        "jalal",
+        "ct",
+        "lambda",
+        "baselines",
+        "noisy",
+        "study2026_mri",
+        "study2026_ct",
+    )
 }
-ALL = study.GRIDS | study.NOISY_GRIDS
+ALL = grid.ALL
 VARIABLES = ("OUT", "RUNS", "LISTS", "NPROC", "PYTHON", "KNEE", "BRAIN", "CT", "HEAD")
 CASES = [
     pytest.param(grids[name], id=f"{kind}-{name}")
