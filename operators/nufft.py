@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Shape = tuple[int, int]
 ACCURACY = {torch.complex64: 1e-6, torch.complex128: 1e-12}  # relative, asked of finufft
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -127,14 +128,28 @@ def _reconstruct_missing(
         remove_abandoned(folder, older=0)
     write_atomically(out / "config.json", configs.to_json(settings))
     validation = factor = found = None
+    how = {"seed": config.seed, "device": device}
     if settings.noise_level == "held_out":
-        factor = _find_noise_factor(config, out / "noise_level.json", opened, prior, device)
+        factor = _found_once(
+            out / "noise_level.json",
+            lambda: find_noise_factor(opened, prior, **how),
+            describe_noise_factor,
+        )
         sampling = sampling._replace(noise_factor=factor["factor"])
     if settings.last_level == "held_out":
-        found = _find_last_level(config, out / "last_level.json", opened, sampling, prior, device)
+        found = _found_once(
+            out / "last_level.json",
+            lambda: find_last_level(opened, sampling, prior, **how),
+            describe_last_level,
+        )
         sampling = with_last_level(sampling, found)
     if config.validate:
-        validation = _validate(config, out / "validation.json", opened, sampling, prior, device)
+        choices = read_choices(config.choose, sampling)
+        validation = _found_once(
+            out / "validation.json",
+            lambda: validate(opened, config.validate, sampling, prior, **how, choices=choices),
+            lambda found: "\n".join(table(found)),
+        )
         sampling = sampling._replace(options=sampling.options | validation["chosen"])
     items = range(len(opened.keys))
     size = choose_size(config.batch_size, device)
@@ -185,50 +200,14 @@ def _reconstruct_missing(
     return result
 
 
-def _find_noise_factor(
-    config: ConfigDict, path: Path, opened: Input, prior: Prior, device: str
-) -> dict:
-    """Result of `find_noise_factor`, computed or read from its file, and printed."""
+def _found_once(path: Path, find: Callable[[], dict], describe: Callable[[dict], str]) -> dict:
+    """What `find` returns, or the file of it that an interrupted run has left; it is printed."""
     if path.is_file():
         found = read_json(path)
     else:
-        found = find_noise_factor(opened, prior, seed=config.seed, device=device)
+        found = find()
         write_atomically(path, json.dumps(found, indent=2) + "\n")
-    print(describe_noise_factor(found))
-    return found
-
-
-def _find_last_level(
-    config: ConfigDict, path: Path, opened: Input, sampling: Sampling, prior: Prior, device: str
-) -> dict:
-    """Result of `find_last_level`, computed or read from its file, and printed."""
-    if path.is_file():
-        found = read_json(path)
-    else:
-        found = find_last_level(opened, sampling, prior, seed=config.seed, device=device)
-        write_atomically(path, json.dumps(found, indent=2) + "\n")
-    print(describe_last_level(found))
-    return found
-
-
-def _validate(
-    config: ConfigDict, path: Path, opened: Input, sampling: Sampling, prior: Prior, device: str
-) -> dict:
-    """Result of `validate`, computed or read from its file, and printed."""
-    if path.is_file():
-        found = read_json(path)
-    else:
-        found = validate(
-            opened,
-            config.validate,
-            sampling,
-            prior,
-            seed=config.seed,
-            device=device,
-            choices=read_choices(config.choose, sampling),
-        )
-        write_atomically(path, json.dumps(found, indent=2) + "\n")
-    print("\n".join(table(found)))
+    print(describe(found))
     return found
 
 

@@ -76,6 +76,7 @@ def find_noise_factor(
     point = choose_sampling(POINT, num_steps=CALLS, num_samples=1, sigma_y=None, options={})
     held, keys = leave_out(opened, PART, point, seed=seed, device=device)
     errors: list[float] = []
+    best = 0
     for factor in FACTORS:
         found = []
         for h, key in zip(held, keys, strict=True):
@@ -83,11 +84,9 @@ def find_noise_factor(
             moments, failures = sample(problem, point, prior, seed=seed, keys=[key])
             found.append(math.inf if failures else h.error(moments.mean))
         errors.append(float(np.mean(found)))
-        if len(errors) > 1 and not errors[-1] < (1 - LEAST_GAIN) * errors[-2]:
+        if len(errors) > 1 and not errors[-1] < (1 - LEAST_GAIN) * errors[best]:
             break
-    best = len(errors) - 1
-    while best and not errors[best] < (1 - LEAST_GAIN) * errors[best - 1]:
-        best -= 1
+        best = len(errors) - 1
     return {
         "part": PART,
         "left_out": held[0].what,
