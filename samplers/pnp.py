@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.batch import BatchGenerator
+from operators.batch import BatchGenerator, expand
 from samplers.denoise import data_step, denoise_turned, first_image
 from samplers.levels import last_level, noise_levels
 from samplers.stopping import StoppingCriterion
@@ -17,7 +17,8 @@ NUM_STEPS = 50  # default number of noise levels
 SPREAD = "nothing is random"  # docs/samplers.md
 POINT_ESTIMATE = True  # nothing is random: every sample is the same image
 STRENGTH = 0.23  # lambda of DPIR
-MOMENTUM = 0.5, 0.8  # first, last; chosen on validation slices (docs/samplers.md)
+# first, last; chosen on validation slices and with noise on real k-space, too (docs/samplers.md)
+MOMENTUM, NOISY_MOMENTUM = (0.5, 0.8), (0.5, 0.5)
 
 
 @torch.no_grad()
@@ -32,7 +33,7 @@ def pnp(
     initial: Tensor | None = None,
     start_sigma: float | None = None,
     end_sigma: float | None = None,
-    momentum: float | tuple[float, float] = MOMENTUM,
+    momentum: float | tuple[float, float] | None = None,
     turns: bool | None = None,
     strength: float = STRENGTH,
     sigma_y: float | Tensor = 0.0,
@@ -66,7 +67,7 @@ def pnp(
             regards the denoised image as one of sigma_min whatever the level is, so that the
             measured noise does not come back.
         momentum: m, from 0 (none) to below 1; of two numbers, m of the first and of the last step,
-            linear in between.
+            linear in between; None: `MOMENTUM`, and `NOISY_MOMENTUM` for samples with noise.
         turns: whether to show the network the image in the eight orientations of the square in
             turn, step by step, as its errors differ between them ("periodical geometric
             self-ensemble", section 4.2 of DPIR). Only for priors to which all orientations are
@@ -88,9 +89,7 @@ def pnp(
             a negative `tolerance`.
         NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
-    first, last = momentum if isinstance(momentum, tuple) else (momentum, momentum)
-    if not (0 <= first < 1 and 0 <= last < 1):
-        raise ValueError(f"expected momentum in [0, 1), got {momentum}")
+    first, last = momenta(momentum, torch.as_tensor(sigma_y).expand(len(y)))
     turns = getattr(score, "symmetric", False) if turns is None else turns
     watch = Watch(rng, callback)
     x = first_image(operator, y, initial)
@@ -119,9 +118,27 @@ def pnp(
         fitted = data_step(operator, y, clean, fit, sigma_y=noise_level, cg_steps=cg_steps)
         before, image = image, stopping.keep(image, fitted)
         # the first image is no step of the iteration: nothing to extrapolate from
-        m = first + (last - first) * step / (len(levels) - 1)
-        x = image + m * (image - before) if step else image
+        m = torch.lerp(first, last, step / (len(levels) - 1)).to(x.real)  # (B,)
+        x = image + expand(m, image) * (image - before) if step else image
         watch(peak, image)
         if stopping.finished():
             break
     return watch.finish(image)
+
+
+def momenta(momentum: float | tuple[float, float] | None, sigma_y: Tensor) -> tuple[Tensor, Tensor]:
+    """Momentum of the first and of the last step of each sample: float64 ``(B,)``, on the CPU.
+
+    Args:
+        momentum: as `pnp` takes it.
+        sigma_y: ``(B,)`` noise of each sample.
+
+    Raises:
+        ValueError: a momentum outside [0, 1).
+    """
+    quiet, noisy = (MOMENTUM, NOISY_MOMENTUM) if momentum is None else (momentum, momentum)
+    quiet, noisy = (m if isinstance(m, tuple) else (m, m) for m in (quiet, noisy))
+    if not all(0 <= m < 1 for m in quiet + noisy):
+        raise ValueError(f"expected momentum in [0, 1), got {momentum}")
+    pairs = torch.tensor([quiet, noisy], dtype=torch.float64)[(sigma_y.cpu() > 0).long()]
+    return pairs[:, 0], pairs[:, 1]

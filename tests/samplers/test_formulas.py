@@ -213,23 +213,25 @@ def test_diffpir(zeta):
 
 @pytest.mark.parametrize("strength", [None, 2.0])
 @pytest.mark.parametrize("given", [None, 0.1])
-def test_pnp(strength, given):
+@pytest.mark.parametrize("quiet", [False, True])
+def test_pnp(strength, given, quiet):
     """To the noise that the measurement's is in an image; the last data step to sigma_min."""
+    noises = np.array([0.0, *SIGMA_Y[1:]]) if quiet else SIGMA_Y
     _, rows = measurement()
     generator = torch.Generator().manual_seed(0)
     white = torch.complex(*(torch.randn(1, SIDE, SIDE, generator=generator) for _ in range(2)))
     # the operator's rows are orthonormal, so that its adjoint fits the noise as it is
     gain = OPERATOR.adjoint((white * _mask())[None].to(torch.complex128)).square().mean().sqrt()
-    last = np.maximum(SDE.sigma_min, SIGMA_Y * gain.numpy()) if given is None else given
+    last = np.maximum(SDE.sigma_min, noises * gain.numpy()) if given is None else given
     x = image = rows @ A
     for step, sigma in enumerate(levels(1.0, np.broadcast_to(last, len(rows)))):
         before, fitted = image, np.stack([denoise(*pair) for pair in zip(x, sigma, strict=True)])
         trusted = sigma if step < STEPS - 1 else SDE.sigma_min
-        image = fits(fitted, rows, trusted, SIGMA_Y, strength or 0.23)
-        m = 0.5 + (0.8 - 0.5) * step / (STEPS - 1)
+        image = fits(fitted, rows, trusted, noises, strength or 0.23)
+        m = 0.5 + np.where(noises > 0, 0.0, 0.3)[:, None] * step / (STEPS - 1)
         x = image + (m * (image - before) if step else 0)
     options = {} if strength is None else {"strength": strength}
-    options |= {"sigma_y": torch.from_numpy(SIGMA_Y), "end_sigma": given}
+    options |= {"sigma_y": torch.from_numpy(noises), "end_sigma": given}
     compare(run(pnp, start_sigma=1.0, **options), image)
 
 
