@@ -34,7 +34,7 @@ from evaluation.run.methods import PRECISIONS, counted
 from evaluation.run.provenance import check_prior, describe_prior, environment
 from evaluation.show.contact_sheet import contact_sheet, png
 from models import checkpoint
-from models.checkpoint import keyword_files, load_prior, resolve_prior
+from models.checkpoint import keyword_files, load_prior, open_prior, resolve_prior
 from operators.batch import BatchGenerator, derive_seed
 from samplers.unconditional import unconditional
 from sde import Prior
@@ -83,7 +83,8 @@ def sample(config: ConfigDict, out: Path, device: str) -> None:
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     path = resolve_prior(config.prior, config.prior_format)
-    trained = checkpoint.training_config(path, config.prior_format)
+    opened = open_prior(path, config.prior_format)
+    trained = checkpoint.training_config(opened)
     side = config.image_size or trained.data.get("crop") or trained.data.image_size
     if not side:
         raise ValueError("the prior was trained on images of any size; set image_size")
@@ -98,10 +99,9 @@ def sample(config: ConfigDict, out: Path, device: str) -> None:
         describe_prior(path, keyword_files(path, config.prior_format)),
     )
     training = training_images(trained, config.data.root, config.compare, side, config.seed)
-    prior = load_prior(
-        path, device, format=config.prior_format, autocast=PRECISIONS[config.precision]
-    )
-    print(f"prior: {checkpoint.describe(path, config.prior_format)}")
+    prior = load_prior(opened, device, autocast=PRECISIONS[config.precision])
+    print(f"prior: {checkpoint.describe(opened)}")
+    del opened  # frees a second copy of the weights
     with holding(out):
         configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
         check_prior(out, known)

@@ -20,7 +20,7 @@ from models.convert import export, import_foreign, import_original, import_state
 from models.foreign import files
 from models.plain import CheckpointError
 from models.prior_load import load_averaged, load_prior, unfinished
-from models.prior_open import describe, open_payload, training_config
+from models.prior_open import Opened, describe, open_prior, training_config
 from models.prior_path import WEIGHTS, keyword_files, resolve_prior, shipped_priors
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "SUFFIX",
     "WEIGHTS",
     "CheckpointError",
+    "Opened",
     "describe",
     "export",
     "find_latest",
@@ -39,7 +40,7 @@ __all__ = [
     "load_averaged",
     "load_prior",
     "load_weights",
-    "open_payload",
+    "open_prior",
     "resolve_prior",
     "save",
     "shipped_priors",

@@ -12,8 +12,7 @@ from models.checkpoint_file import save
 from models.original import ema_state, translate_state
 from models.plain import CheckpointError, read_plain
 from models.prior_load import load_trained
-from models.prior_open import foreign_payload
-from models.prior_path import resolve_prior
+from models.prior_open import foreign_payload, open_prior
 from sde import parametrise
 
 
@@ -100,7 +99,7 @@ def export(run: str | Path, out: str | Path, *, half: bool = False) -> None:
         CheckpointError: the checkpoint is unreadable, or its weights do not fit its config.
         ValueError: a weight is not finite in float16.
     """
-    payload, _, _, net = load_trained(resolve_prior(run))
+    payload, _, _, net = load_trained(open_prior(run))
     weights = payload["ema"]
     if "foreign" in payload:
         raise ValueError(f"{run}: is of another code base, and has averaged weights only already")

@@ -13,15 +13,14 @@ from models.allocator import keep_freed_memory
 from models.checkpoint_file import load_weights
 from models.nested import AtDepth
 from models.plain import CheckpointError
-from models.prior_open import build_foreign, open_payload
-from models.prior_path import resolve_prior
+from models.prior_open import Opened, build_foreign, open_prior
 from sde import VESDE, Prior, create_sde, parametrise, score_function
 
 SMALL = 64  # numbers of a network's config up to this are accepted whatever the weights' shapes
 
 
 def load_prior(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Opened,
     device: str | torch.device | None = None,
     *,
     format: str = "",
@@ -39,7 +38,8 @@ def load_prior(
 
     Args:
         name_or_path: name of a shipped prior (``weights/NAME.pt``), a checkpoint file, a folder of
-            checkpoints, or the folder of a training run (its newest readable checkpoint).
+            checkpoints, or the folder of a training run (its newest readable checkpoint); or what
+            `open_prior` has read of it.
         device: device of the network; by default a GPU if there is one.
         format: that of a file of another code base, a key of `models.foreign.FORMATS`; or
             ``module:function``, a function of one's own, ``function(path, device) -> Prior``.
@@ -61,7 +61,8 @@ def load_prior(
     Warns:
         UserWarning: the training of the prior is not finished.
     """
-    path = resolve_prior(name_or_path, format)
+    opened = open_prior(name_or_path, format)
+    path, format = opened.path, opened.format
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if ":" in format:
         if autocast is not None or compiled or depth is not None or not averaged:
@@ -72,7 +73,7 @@ def load_prior(
         return _call_own(format, path, device)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    payload, config, sde, net = load_trained(path, format, averaged=averaged)
+    payload, config, sde, net = load_trained(opened, averaged=averaged)
     net = net if depth is None else AtDepth(net, depth)
     note = unfinished(payload)
     if note:
@@ -122,14 +123,14 @@ def _call_own(format: str, path: Path, device: str | torch.device) -> Prior:
 
 
 def load_trained(
-    path: Path, format: str = "", *, averaged: bool = True
+    opened: Opened, *, averaged: bool = True
 ) -> tuple[dict, ConfigDict, VESDE, nn.Module]:
     """A prior's checkpoint, its config and SDE, and its network with the averaged or raw weights.
 
     Raises:
         CheckpointError: the checkpoint is not a prior, or its weights do not fit its config.
     """
-    payload = open_payload(path, format)
+    path, payload = opened.path, opened.payload
     if not {"config", "ema"} <= payload.keys():
         raise CheckpointError(
             f"{path}: expected a trained prior (entries config and ema), got entries "
@@ -185,5 +186,5 @@ def load_averaged(net: nn.Module, name_or_path: str | Path) -> None:
         FileNotFoundError: there is no such prior; the shipped names are listed.
         CheckpointError: the checkpoint is unreadable or of another architecture.
     """
-    path = resolve_prior(name_or_path)
-    load_weights(net, load_trained(path)[0]["ema"], path)
+    opened = open_prior(name_or_path)
+    load_weights(net, load_trained(opened)[0]["ema"], opened.path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 from torch import Tensor, nn
@@ -16,18 +17,37 @@ from sde import VESDE, create_sde
 FEW_MILLIONS = 1.0  # parameters of a network that is called small
 
 
-def open_payload(name_or_path: str | Path, format: str = "") -> dict:
-    """Content of a prior's checkpoint, or what it would hold of a file of another code base.
+class Opened(NamedTuple):
+    """A prior's file, read once: what describes and loads a prior takes it in place of the file.
+
+    Attributes:
+        path: the file.
+        format: as of `load_prior`.
+        payload: content of the checkpoint, or what it would hold of a file of another code base;
+            empty for ``module:function``.
+    """
+
+    path: Path
+    format: str
+    payload: dict
+
+
+def open_prior(name_or_path: str | Path | Opened, format: str = "") -> Opened:
+    """Read a prior's file; one that is open already is returned as it is.
 
     Args:
         name_or_path: as of `load_prior`.
-        format: as of `load_prior`, but no ``module:function``.
+        format: as of `load_prior`.
 
     Raises:
         FileNotFoundError, CheckpointError, ValueError: as `load_prior`.
     """
+    if isinstance(name_or_path, Opened):
+        return name_or_path
     path = resolve_prior(name_or_path, format)
-    return foreign_payload(path, format) if format else load(path)
+    if ":" in format:
+        return Opened(path, format, {})
+    return Opened(path, format, foreign_payload(path, format) if format else load(path))
 
 
 def foreign_payload(path: Path, format: str, keywords: Mapping | None = None) -> dict:
@@ -61,7 +81,7 @@ def build_foreign(
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def training_config(name_or_path: str | Path, format: str = "") -> ConfigDict:
+def training_config(name_or_path: str | Path | Opened, format: str = "") -> ConfigDict:
     """Config of a prior's training; of another code base's, what is known: image size 0, no data.
 
     Args:
@@ -71,12 +91,13 @@ def training_config(name_or_path: str | Path, format: str = "") -> ConfigDict:
     Raises:
         FileNotFoundError, CheckpointError, ValueError: as `load_prior`.
     """
-    if ":" in format:
+    payload = open_prior(name_or_path, format).payload
+    if not payload:
         return ConfigDict({"data": {"name": "", "image_size": 0, "crop": 0}})
-    return ConfigDict(open_payload(name_or_path, format)["config"])
+    return ConfigDict(payload["config"])
 
 
-def describe(name_or_path: str | Path, format: str = "") -> str:
+def describe(name_or_path: str | Path | Opened, format: str = "") -> str:
     """A prior in one line: its file, number of parameters, whether that is few, noise levels.
 
     Args:
@@ -86,10 +107,9 @@ def describe(name_or_path: str | Path, format: str = "") -> str:
     Raises:
         FileNotFoundError, CheckpointError: as `load_prior`.
     """
-    path = resolve_prior(name_or_path, format)
-    if ":" in format:
+    path, format, payload = open_prior(name_or_path, format)
+    if not payload:
         return f"{path.name}: by {format}"
-    payload = open_payload(path, format)
     millions = sum(weight.numel() for weight in payload["ema"].values()) / 1e6
     size = "a small network of " if millions < FEW_MILLIONS else ""
     sde = create_sde(payload["config"]["sde"]).ve
