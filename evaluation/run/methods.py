@@ -237,6 +237,8 @@ def expected_calls(name: str, num_steps: int, num_samples: int, options: dict) -
     for keyword, beside in repeated.items():
         if keyword in parameters:
             calls = options.get(keyword, parameters[keyword].default) + beside
+    if "order" in parameters:
+        calls *= options.get("order", parameters["order"].default)
     return max(num_steps * calls, 1) * num_samples
 
 

@@ -16,7 +16,8 @@ from evaluation.sample import radial_spectrum, sample, statistics, training_imag
 from evaluation.show.contact_sheet import GAP, contact_sheet, png
 from models import checkpoint
 from operators import BatchGenerator
-from samplers.unconditional import GREY, unconditional
+from samplers.start import GREY
+from samplers.unconditional import unconditional
 from sde import VESDE
 from tests.helpers.tiny_prior import write_prior
 
