@@ -498,7 +498,7 @@ def one_by_one(baseline: Callable, options: dict, on_call: OnCall) -> Reconstruc
 
 def check_options(function: Callable, options: dict) -> None:
     """Raise a ValueError, which lists the known keywords, if `function` lacks one of `options`."""
-    taken = {"rng", "num_steps", "callback", "initial", "after_step"}
+    taken = {"rng", "num_steps", "device", "callback", "initial", "after_step"}
     parameters = inspect.signature(function).parameters.values()
     known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - taken
     unknown = options.keys() - known
