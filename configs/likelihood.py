@@ -11,7 +11,8 @@ def get_config() -> ConfigDict:
     config.prior = "natural_small"  # a shipped prior's name, a checkpoint, or a run's folder
     config.prior_format = ""  # of a prior of another code base (docs/priors.md): edm, ncsnv2, ...
     config.seed = 42  # with an image's key, of its dequantisation, damage and probes
-    config.data = evaluation_config().data  # fields as in configs/evaluate.py
+    config.data = data = evaluation_config().data  # fields as in configs/evaluate.py
+    data.split = "test"  # train, val or test
     config.limit = 6  # number of images, from the first; 0: all
     config.spread = False  # take the first images of as many people as there are
     config.crop = 64  # pixels a side in the middle of each image; 0: all of it

@@ -17,6 +17,7 @@ noise level (`samplers.likelihood`).
 
 import csv
 import statistics
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def likelihood(config: ConfigDict, out: Path, device: str) -> list[dict[str, str
     opened = open_prior(config.prior, config.prior_format)
     known = describe_prior(opened.path, keyword_files(opened.path, config.prior_format))
     prior = load_prior(opened, device, autocast=PRECISIONS[config.precision])
-    print(f"prior: {checkpoint.describe(opened)}")
+    print(f"prior: {checkpoint.describe(opened)}", file=sys.stderr)
     del opened  # frees a second copy of the weights
     dataset = open_slices(config)
     keys = list(dataset.keys)[: config.limit or None]

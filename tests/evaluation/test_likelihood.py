@@ -184,8 +184,11 @@ def test_damage_is_what_it_says_and_of_its_seed():
     ghosts = damaged("ghost", point)[0]
     assert ghosts[:, 32].argsort()[-2:].sort().values.tolist() == [32, 36]
     assert ghosts[:, :32].max() < 1e-5
-    assert torch.equal(damaged("rows").sort(-2).values, image.sort(-2).values)
-    assert not torch.equal(damaged("rows"), image)
+    shuffled = damaged("rows")
+    assert torch.equal(shuffled.sort(-2).values, image.sort(-2).values)
+    moved = (shuffled != image).any(-1).flatten().nonzero().flatten()
+    assert 24 <= moved.min() < moved.max() < 40
+    assert len(moved) > 10
 
 
 def test_images_are_damaged_before_the_crop(config):
@@ -196,10 +199,9 @@ def test_images_are_damaged_before_the_crop(config):
     config.crop, config.levels = 4, 0
     whole = prepare(config, Images(), 0, "a")
     assert torch.equal(whole[0, 0] * 64, torch.arange(18.0, 22.0).double())
-    config.damage = "rows"
-    values = set((prepare(config, Images(), 0, "a")[0, :, 0] * 64).tolist())
-    assert values <= {2.0 + 8 * row for row in range(8)}
-    assert values != {18.0, 26.0, 34.0, 42.0}  # rows from outside the crop
+    config.damage = "ghost"
+    found = prepare(config, Images(), 0, "a")
+    assert (found[0, 0] * 64 - whole[0, 0] * 64).abs().max() > 1  # rows from outside the crop
     check_config(config)
 
 
