@@ -63,9 +63,9 @@ def diffpir(
         strength: lambda; the penalty of the data step is lambda sigma_y^2 / sigma^2.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
-        order: 2 denoises by Heun's step of the probability flow, with two network calls a step
-            but the last (`denoise.aimed_at`), for old noise: without data and with `zeta` 0 the
-            result is Heun's. 1, Euler's, is the paper's.
+        order: 1 takes E[x_0 | x] for x0, as in the paper; 2 the image that Heun's step of the
+            probability flow goes towards (`denoise.aimed_at`), with two network calls a step but
+            the last. Without data and with `zeta` 0 that is Heun's method, and 1 Euler's.
         cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
         callback: called after each step with (step, sigma, x0'); of different levels the largest.
 

@@ -20,6 +20,7 @@ from evaluation.likelihood import (
     summary,
 )
 from evaluation.run.damage import BLUR, DAMAGE, NOISE
+from samplers.likelihood import LogDensity
 from sde import VESDE, Prior
 from tests.helpers.tiny_prior import write_prior
 
@@ -139,6 +140,17 @@ def test_a_complex_prior_sees_real_images_with_the_noise_of_rounding(config):
     imaginary = np.full(144, 0.5 / 256)  # about
     expected = (bits(x.numpy(), 0.0) + bits(imaginary, 0.0)) / 2
     assert float(found["bits_per_dim"]) == pytest.approx(expected, rel=2e-3)
+
+
+def test_the_standard_error_is_over_probes(config, monkeypatch):
+    nats = 16 * math.log(2) * torch.tensor([[1.0, 2.0, 3.0, 6.0]], dtype=torch.float64)
+    said = LogDensity(nats, torch.tensor([0.0]), 7)
+    monkeypatch.setattr("evaluation.likelihood.log_density", lambda *args, **options: said)
+    (found,) = measure(config, gaussian(), torch.zeros(1, 1, 4, 4), ["a"])
+    assert float(found["bits_per_dim"]) == pytest.approx(8 - 3)
+    deviation = np.std([1, 2, 3, 6], ddof=1)
+    assert float(found["standard_error"]) == pytest.approx(deviation / 2, abs=1e-5)
+    assert found["calls"] == "7"
 
 
 def test_an_image_without_a_density_is_named(config):
