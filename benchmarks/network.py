@@ -21,7 +21,7 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import models.checkpoint
+import models.prior_load
 from models.checkpoint import load_prior
 
 SIDE = 256
@@ -37,7 +37,7 @@ def measure(prior: str, device: str, *, low: bool, kept: bool, compiled: bool) -
     """
     dtype = torch.bfloat16 if low else torch.float32
     if not kept:
-        models.checkpoint.keep_freed_memory = lambda: False
+        models.prior_load.keep_freed_memory = lambda: False
     score, _ = load_prior(prior, device, autocast=dtype if low else None, compiled=compiled)
     found = {}
     for batch in BATCHES[device]:

@@ -131,7 +131,7 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.weight = placeholder(float)  # pc: lambda of the data consistency
     sampler.snr = placeholder(float)  # pc: step size of the corrector
     sampler.corrector_steps = placeholder(int)  # pc: Langevin steps per level
-    sampler.predictor = placeholder(str)  # pc: reverse_diffusion, euler_maruyama, none
+    sampler.predictor = placeholder(str)  # pc: reverse_diffusion, euler_maruyama, ancestral, none
     sampler.corrector = placeholder(str)  # pc: langevin, none
     sampler.final = placeholder(str)  # pc: mean, sample or study
     # pc: prior, residual or noise; dps: initial or unit_noise; tv with num_iterations: direct or
@@ -154,6 +154,8 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.step = placeholder(float)  # dps, pula, red_diff: length of the gradient step
     sampler.max_products = placeholder(int)  # mmps: Jacobian products a step, at most
     sampler.step_scale = placeholder(float)  # langevin: eta at sigma_min; None: half sigma_min^2
+    # dds, diffpir, daps: 2 for Heun's step of the probability flow, 1 for Euler's
+    sampler.order = placeholder(int)
     sampler.inner_steps = placeholder(int)  # langevin, pula, split_gibbs, daps: calls per level
     sampler.data_weight = placeholder(float)  # langevin: length of the data step
     sampler.likelihood = placeholder(str)  # langevin: norm_ratio, gaussian

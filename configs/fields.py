@@ -17,6 +17,7 @@ KINDS = {
     "reconstruction": "reconstruct.py",
     "training a U-Net": "unet.py",
     "sampling a prior": "sample.py",
+    "likelihoods": "likelihood.py",
 }
 EXAMPLES = {TRAINING: "configs/demo.py or configs/fastmri_knee.py"}
 COLUMN = 42  # column in which meanings begin

@@ -78,6 +78,7 @@ from evaluation.run.provenance import (
 from evaluation.run.shards import WHOLE, Shard, find_shard
 from evaluation.run.slices import Outcome, describe_error, measurement_hash, run_slices
 from models import checkpoint
+from models.checkpoint import open_prior
 from operators import LinearOperator
 from operators.create import operator_class
 
@@ -144,9 +145,11 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
     with_file = config.copy_and_resolve_references()
     with_file.prior = str(file or "")  # this very file, even if training writes a newer one
     progress = SliceProgress()
-    method = create_reconstructor(with_file, device, progress.call)
-    if file and shard.rank == 0:
-        print(f"prior: {checkpoint.describe(file, config.prior_format)}", file=sys.stderr)
+    opened = open_prior(file, config.prior_format) if file else None
+    method = create_reconstructor(with_file, device, progress.call, opened)
+    if opened and shard.rank == 0:
+        print(f"prior: {checkpoint.describe(opened)}", file=sys.stderr)
+    del opened  # frees a second copy of the weights
     dataset = open_slices(config)
     keys = list(dataset.keys)[: config.limit or None]
     operator = first_operator(config, dataset, len(keys))

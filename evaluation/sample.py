@@ -3,14 +3,21 @@
     python -m evaluation.sample --out=results/samples/natural_small --config.prior=natural_small
     python -m evaluation.sample --out=... --config.prior=... --config.compare=200 \
         --config.data.root=data/photos_cc      beside the images that it was trained on
+    python -m evaluation.sample --config.compare=12 --config.data.name=samples \
+        --config.data.subset=natural           beside embedded photographs
+    python -m evaluation.sample --config.sampler.name=probability_flow --config.num_steps=18
 
 The folder receives `samples.png` (of complex images magnitudes, and below them phases),
-`statistics.csv` (mean, deviation, and kurtosis of the gradients, 3 for a Gaussian),
-`spectrum.csv` (radial power spectrum), `gradients_*.csv` (histograms) and the images,
-`images/*.npy`. Running the same command again continues; a larger `num_images` adds images.
+`statistics.csv` and `.json` (mean, deviation, and kurtosis of the gradients, 3 for a Gaussian),
+`spectrum.csv` (radial power spectrum), `gradients_*.csv` (histograms), `statistics.png` (spectra
+and histograms), and the images, `images/*.npy`. Without --out that is
+results/samples/NAME of the prior. Running the same command again continues; a larger number adds
+images.
 """
 
+import inspect
 import io
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,15 +35,17 @@ from datasets import create_dataset
 from datasets.files import holding, to_csv, write_atomically
 from datasets.identity import check_outside
 from datasets.stream import TrainingStream
-from evaluation.image_statistics import image_statistics, write_csv
+from evaluation.image_statistics import bin_centres, image_statistics, negative_log, write_csv
 from evaluation.run.batching import choose_size, in_batches, unfinished
-from evaluation.run.methods import PRECISIONS, counted
+from evaluation.run.methods import PRECISIONS, check_options, counted
 from evaluation.run.provenance import check_prior, describe_prior, environment
 from evaluation.show.contact_sheet import contact_sheet, png
+from evaluation.show.sample_statistics import draw
+from evaluation.show.style import PNG_DPI, write_figure
 from models import checkpoint
-from models.checkpoint import keyword_files, load_prior, resolve_prior
+from models.checkpoint import keyword_files, load_prior, open_prior, resolve_prior
 from operators.batch import BatchGenerator, derive_seed
-from samplers.unconditional import unconditional
+from samplers.unconditional import UNCONDITIONAL
 from sde import Prior
 
 log = logging.getLogger(__name__)
@@ -46,10 +55,14 @@ MAY_CHANGE = (
     "prior",
     "prior_format",
     "num_images",
+    "num",
     "batch_size",
     "columns",
     "compare",
     "data.root",
+    "data.name",
+    "data.subset",
+    "data.split",
 )
 # arguments of `TrainingStream` and what they are where a checkpoint's config has none
 AUGMENTATION = {
@@ -64,6 +77,7 @@ AUGMENTATION = {
 }
 RINGS = 32  # of the power spectrum, from 0 to 0.5 cycles a pixel
 CHUNK = 16  # training images at a time
+SAMPLER = "ancestral"  # where none is named
 
 
 def sample(config: ConfigDict, out: Path, device: str) -> None:
@@ -80,53 +94,90 @@ def sample(config: ConfigDict, out: Path, device: str) -> None:
         NonFiniteError: some images became NaN or infinite; finished batches are kept.
     """
     check_numbers(config)
+    count = config.num_images if config.num is None else config.num
+    sampler_options(config)  # raises for unfit ones
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     path = resolve_prior(config.prior, config.prior_format)
-    trained = checkpoint.training_config(path, config.prior_format)
+    opened = open_prior(path, config.prior_format)
+    trained = checkpoint.training_config(opened)
     side = config.image_size or trained.data.get("crop") or trained.data.image_size
     if not side:
         raise ValueError("the prior was trained on images of any size; set image_size")
     if config.num_steps < 2:
         raise ValueError(f"expected num_steps of at least 2, got {config.num_steps}")
-    if config.compare and not trained.data.name:
-        raise ValueError("expected compare=0: this prior does not say what it was trained on")
-    if config.compare:
+    if config.compare and not (config.data.name or trained.data.name):
+        raise ValueError(
+            "expected compare=0, or data.name: this prior does not say what it was trained on"
+        )
+    if config.compare and not config.data.name:
         check_outside(out, {**trained.data.to_dict(), "root": config.data.root}, "--out")
     size, known = (
         choose_size(config.batch_size, device),
         describe_prior(path, keyword_files(path, config.prior_format)),
     )
-    training = training_images(trained, config.data.root, config.compare, side, config.seed)
-    prior = load_prior(
-        path, device, format=config.prior_format, autocast=PRECISIONS[config.precision]
-    )
-    print(f"prior: {checkpoint.describe(path, config.prior_format)}")
+    others = "given" if config.data.name else "training"
+    if config.data.name:
+        compared = given_images(config, side)
+    else:
+        compared = training_images(trained, config.data.root, config.compare, side, config.seed)
+    prior = load_prior(opened, device, autocast=PRECISIONS[config.precision])
+    print(f"prior: {checkpoint.describe(opened)}")
+    del opened  # frees a second copy of the weights
     with holding(out):
         configs.check_same(out / "config.json", config, ignore=MAY_CHANGE)
         check_prior(out, known)
         info = {**environment(device), "prior": known}
         write_atomically(out / "config.json", configs.to_json(config))
         write_atomically(out / "info.json", configs.to_json(ConfigDict(info)))
-        draw_missing(config, out / "images", prior, side, size, device)
-        images = torch.stack([read_image(out / "images", n) for n in range(config.num_images)])
-        columns = min(config.columns, config.num_images)
+        draw_missing(config, out / "images", prior, side, size, device, count)
+        images = torch.stack([read_image(out / "images", n) for n in range(count)])
+        columns = min(config.columns, count)
         write_atomically(out / "samples.png", png(contact_sheet(images, columns)))
-        groups = {"samples": images} | ({} if training is None else {"training": training})
+        groups = {"samples": images} | ({} if compared is None else {others: compared})
         write_statistics(out, groups)
 
 
+def sampler_options(config: ConfigDict) -> tuple[str, dict]:
+    """Name of the sampler of a config, and its keywords that are set.
+
+    Raises:
+        ValueError: an unknown name or keyword; the known ones are listed.
+    """
+    options = {k: v for k, v in config.sampler.items() if v is not None}
+    name = options.pop("name", SAMPLER)
+    if name not in UNCONDITIONAL:
+        raise ValueError(f"expected sampler.name out of {', '.join(UNCONDITIONAL)}, got {name!r}")
+    check_options(UNCONDITIONAL[name], options)
+    return name, options
+
+
+def calls_a_level(name: str, options: Mapping) -> int:
+    """Network calls for each level of a sampler, at most."""
+    parameters = inspect.signature(UNCONDITIONAL[name]).parameters
+    if name == "predictor_corrector":
+        return 1 + options.get("corrector_steps", parameters["corrector_steps"].default)
+    return options.get("order", parameters["order"].default) if "order" in parameters else 1
+
+
 def draw_missing(
-    config: ConfigDict, folder: Path, prior: Prior, side: int, size: int, device: str
+    config: ConfigDict,
+    folder: Path,
+    prior: Prior,
+    side: int,
+    size: int,
+    device: str,
+    count: int,
 ) -> None:
     """Draw the images that are not in `folder`, in batches of `size`, and write one file each."""
-    todo = unfinished(range(config.num_images), size, lambda n: read_image(folder, n) is not None)
+    name, options = sampler_options(config)
+    todo = unfinished(range(count), size, lambda n: read_image(folder, n) is not None)
     progress = SliceProgress()
     score = counted(prior.score, progress.call)
 
     def work(batch: list[int]) -> None:
         progress.begin(len(batch))
-        images = unconditional(
+        images = UNCONDITIONAL[name](
             score,
             prior.sde,
             (side, side),
@@ -136,13 +187,15 @@ def draw_missing(
             ),
             num_steps=config.num_steps,
             device=device,
+            **options,
         )
         for n, image in zip(batch, images.cpu().numpy(), strict=True):
             content = io.BytesIO()
             np.save(content, image)
             write_atomically(folder / f"{n:05d}.npy", content.getvalue())
 
-    with progress.start(len(todo), config.num_steps, done=config.num_images - len(todo)):
+    calls = config.num_steps * calls_a_level(name, options)
+    with progress.start(len(todo), calls, done=count - len(todo)):
         for _, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
                 raise outcome
@@ -193,8 +246,37 @@ def training_images(
     return torch.complex(*images.split(1, dim=1)) if images.shape[1] == 2 else images
 
 
+def given_images(config: ConfigDict, side: int) -> Tensor | None:
+    """The middle of the first images of `config.data`: ``(compare, 1, side, side)``.
+
+    None where `config.compare` is 0.
+
+    Raises:
+        DataError: the images are missing or cannot be read.
+        ValueError: there are fewer images, or smaller ones.
+    """
+    if not config.compare:
+        return None
+    data = {k: v for k, v in config.data.items() if v is not None}
+    dataset = create_dataset(data, data.pop("split", "train"))
+    if config.compare > len(dataset):
+        raise ValueError(f"expected compare of at most {len(dataset)}, got {config.compare}")
+    images = []
+    for n in range(config.compare):
+        image = dataset[n].image
+        height, width = image.shape[-2:]
+        if min(height, width) < side:
+            raise ValueError(
+                f"expected images of at least {side} x {side} pixels to compare with, got "
+                f"{height} x {width}; set image_size"
+            )
+        top, left = (height - side) // 2, (width - side) // 2
+        images.append(image[..., top : top + side, left : left + side])
+    return torch.stack(images)
+
+
 def write_statistics(out: Path, groups: Mapping[str, Tensor]) -> None:
-    """Write `statistics.csv`, `spectrum.csv` and `gradients_NAME.csv`.
+    """Write `statistics.csv`, `.json` and `.png`, `spectrum.csv` and `gradients_NAME.csv`.
 
     Args:
         out: the folder.
@@ -202,6 +284,10 @@ def write_statistics(out: Path, groups: Mapping[str, Tensor]) -> None:
     """
     rows = [{"images": name, **statistics(images)} for name, images in groups.items()]
     write_atomically(out / "statistics.csv", to_csv(rows, list(rows[0])))
+    numbers = {
+        row["images"]: {k: json.loads(v) for k, v in row.items() if k != "images"} for row in rows
+    }
+    write_atomically(out / "statistics.json", json.dumps(numbers, indent=2) + "\n")
     spectra = {name: radial_spectrum(images) for name, images in groups.items()}
     middles = (np.arange(RINGS) + 0.5) / (2 * RINGS)
     lines = [
@@ -209,8 +295,15 @@ def write_statistics(out: Path, groups: Mapping[str, Tensor]) -> None:
         for k, f in enumerate(middles)
     ]
     write_atomically(out / "spectrum.csv", to_csv(lines, list(lines[0])))
+    gradients = {}
     for name, images in groups.items():
-        write_csv(out / f"gradients_{name}.csv", image_statistics([images]))
+        found = image_statistics([images])
+        write_csv(out / f"gradients_{name}.csv", found)
+        both = negative_log(found.horizontal + found.vertical)
+        gradients[name] = bin_centres()[1:-1], both
+    kurtosis = {row["images"]: row["gradient_kurtosis"] for row in rows}
+    figure = draw(middles, spectra, gradients, kurtosis)
+    write_figure(figure, out / "statistics.png", dpi=PNG_DPI)
 
 
 def statistics(images: Tensor) -> dict[str, str]:
@@ -259,14 +352,17 @@ def radial_spectrum(images: Tensor) -> np.ndarray:
 
 def main(_) -> None:
     """Run the command line."""
-    out = Path(flags.FLAGS.out)
+    config = flags.FLAGS.config
+    out = Path(flags.FLAGS.out or Path("results") / "samples" / Path(config.prior).stem)
     with configs.clear_errors():
-        if not flags.FLAGS.config.compare:
-            configs.note_idle({"data.root": "compare is 0"})
-        sample(flags.FLAGS.config, out, "cuda" if torch.cuda.is_available() else "cpu")
+        if not config.compare:
+            fields = ("root", "name", "subset", "split")
+            configs.note_idle({f"data.{field}": "compare is 0" for field in fields})
+        sample(config, out, "cuda" if torch.cuda.is_available() else "cpu")
     print(f"results: {out} (look at {out / 'samples.png'})")
 
 
 if __name__ == "__main__":
-    configs.define_flags("configs/sample.py", out="folder of the results")
+    flags.DEFINE_string("out", None, "folder of the results; results/samples/NAME without")
+    configs.define_flags("configs/sample.py")
     configs.run(main)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
-from samplers.denoise import data_step, denoise, first_image, schedule
+from samplers.denoise import aimed_at, data_step, first_image, schedule
 from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
@@ -29,6 +29,7 @@ def daps(
     end_sigma: float | None = None,
     sigma_y: float | Tensor = 0.0,
     inner_steps: int = INNER_STEPS,
+    order: int = 1,
     cg_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -54,7 +55,9 @@ def daps(
         end_sigma: last noise level; None: sigma_min.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
-        inner_steps: Euler steps of the ODE, 1 or more.
+        inner_steps: steps of the ODE, 1 or more.
+        order: of the ODE's solver, 1 (Euler, the paper's) or 2 (Heun, two calls a step but the
+            last, `denoise.aimed_at`).
         cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
         callback: called after each step with (step, sigma, x0); of different levels the largest.
 
@@ -63,7 +66,7 @@ def daps(
 
     Raises:
         ValueError: levels that the network does not know, or fewer than two,
-            or no `inner_steps`.
+            no `inner_steps`, or an unknown `order`.
         NonFiniteError: some images became NaN or infinite; the others are in it.
     """
     if inner_steps < 1:
@@ -77,7 +80,7 @@ def daps(
     for level, peak in zip(levels, levels.amax(1).tolist(), strict=True):
         sigma = level.to(x0.real)  # (B,)
         x = x0 + expand(sigma, x0) * rng.normal_like(x0)
-        clean = probability_flow(score, sde, x, level, num_steps=inner_steps)
+        clean = probability_flow(score, sde, x, level, num_steps=inner_steps, order=order)
         moved = clean + expand(sigma, x) * rng.normal_like(x)
         disturbed = y + expand(noise, y) * rng.normal_like(y) * measured
         x0 = data_step(operator, disturbed, moved, sigma, sigma_y=noise, cg_steps=cg_steps)
@@ -86,21 +89,23 @@ def daps(
 
 
 def probability_flow(
-    score: Score, sde: VESDE, x: Tensor, sigma: Tensor, *, num_steps: int
+    score: Score, sde: VESDE, x: Tensor, sigma: Tensor, *, num_steps: int, order: int = 1
 ) -> Tensor:
-    """Where dx / dsigma = -sigma s(x, sigma) leads from x to sigma 0, by Euler's method.
+    """Where dx / dsigma = -sigma s(x, sigma) leads from x to sigma 0, by Euler's or Heun's method.
 
     Args:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.
         sde: its range of noise levels.
         x: ``(B, *domain_shape)``.
         sigma: ``(B,)`` float64, on the CPU.
-        num_steps: network calls; geometric levels, the last step is to 0.
+        num_steps: of the solver; geometric levels, the last step is to 0.
+        order: 1 for Euler, 2 for Heun.
     """
     last = sigma.clamp(max=sde.sigma_min)  # a start at the smallest level is one step
     fractions = torch.arange(num_steps, dtype=torch.float64)[:, None] / num_steps
     sigmas = (sigma * (last / sigma) ** fractions).to(x.real)  # (num_steps, B)
-    for level, following in zip(sigmas, [*sigmas[1:], torch.zeros_like(sigmas[0])], strict=True):
-        clean = denoise(score, x, level)
-        x = clean + expand(following / level, x) * (x - clean)
-    return x
+    for level, following in zip(sigmas, [*sigmas[1:], None], strict=True):
+        clean = aimed_at(score, x, level, following, order=order)
+        if following is not None:
+            x = clean + expand(following / level, x) * (x - clean)
+    return clean

@@ -77,6 +77,44 @@ def denoise(score: Score, x: Tensor, sigma: Tensor) -> Tensor:
     return x + expand(sigma, x) ** 2 * score(x, sigma)
 
 
+def aimed_at(
+    score: Score,
+    x: Tensor,
+    sigma: Tensor,
+    following: Tensor | None,
+    *,
+    order: int,
+    clean: Tensor | None = None,
+) -> Tensor:
+    """The image that a step of the probability flow from level to level goes towards.
+
+    The step is x' = c + sigma' / sigma (x - c): of order 1, Euler's, c is E[x_0 | x]; of order 2,
+    Heun's, c = x - sigma d with the mean d of the slopes (x - E[x_0 | x]) / sigma at both ends of
+    Euler's step (Karras et al., NeurIPS 2022, algorithm 1, in which the last step, to 0, is
+    Euler's, too).
+
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        x: ``(B, *domain_shape)`` noisy images.
+        sigma: ``(B,)`` noise levels.
+        following: ``(B,)`` next levels sigma', above 0; None for a step to 0.
+        order: 1, or 2 with a second network call.
+        clean: E[x_0 | x] where it is known, which saves the first call.
+
+    Raises:
+        ValueError: another order.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"expected order 1 (Euler) or 2 (Heun), got {order}")
+    clean = denoise(score, x, sigma) if clean is None else clean
+    if order == 1 or following is None:
+        return clean
+    slope = direction(x, clean, sigma)
+    ahead = clean + expand(following, x) * slope
+    second = direction(ahead, denoise(score, ahead, following), following)
+    return x - expand(sigma, x) * (slope + second) / 2
+
+
 def denoise_turned(score: Score, x: Tensor, sigma: Tensor, *, turn: int) -> Tensor:
     """Denoised images as by `denoise`, with x shown to the network in another orientation.
 

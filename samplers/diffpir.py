@@ -8,7 +8,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
 from samplers.dds import START_SIGMA
-from samplers.denoise import data_step, denoise, direction, first_image
+from samplers.denoise import aimed_at, data_step, direction, first_image
 from samplers.levels import noise_levels
 from samplers.watch import Callback, Watch
 from sde import VESDE, Score
@@ -33,6 +33,7 @@ def diffpir(
     end_sigma: float | None = None,
     zeta: float = ZETA,
     strength: float = STRENGTH,
+    order: int = 1,
     sigma_y: float | Tensor = 0.0,
     cg_steps: int | None = None,
     callback: Callback | None = None,
@@ -62,6 +63,9 @@ def diffpir(
         strength: lambda; the penalty of the data step is lambda sigma_y^2 / sigma^2.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
+        order: 1 takes E[x_0 | x] for x0, as in the paper; 2 the image that Heun's step of the
+            probability flow goes towards (`denoise.aimed_at`), with two network calls a step but
+            the last. Without data and with `zeta` 0 that is Heun's method, and 1 Euler's.
         cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
         callback: called after each step with (step, sigma, x0'); of different levels the largest.
 
@@ -69,7 +73,8 @@ def diffpir(
         ``(B, *domain_shape)`` images, x0' of the last level, complex if the operator's are.
 
     Raises:
-        ValueError: levels outside the network's range, too few steps, or a `zeta` outside [0, 1].
+        ValueError: levels outside the network's range, too few steps, a `zeta` outside [0, 1], or
+            an unknown `order`.
         NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
     if not 0 <= zeta <= 1:
@@ -93,7 +98,7 @@ def diffpir(
     for sigma, following, peak in zip(
         sigmas, [*sigmas[1:], None], levels.amax(1).tolist(), strict=True
     ):
-        clean = denoise(score, x, sigma)  # x0
+        clean = aimed_at(score, x, sigma, following, order=order)  # x0
         fitted = data_step(operator, y, clean, sigma, sigma_y=noise_level, cg_steps=cg_steps)
         watch(peak, fitted)  # x0'
         if following is not None:  # noise of the next level, partly the old one

@@ -12,7 +12,7 @@ from samplers.watch import Callback, Watch, empty_images, level
 from sde import VESDE, Score
 
 SNR = 0.16  # signal-to-noise ratio of the Langevin corrector (Song et al. 2021, table 5)
-PREDICTORS = ("reverse_diffusion", "euler_maruyama", "none")
+PREDICTORS = ("reverse_diffusion", "euler_maruyama", "ancestral", "none")
 CORRECTORS = ("langevin", "none")
 FINALS = ("mean", "sample", "study")
 STARTS = ("prior", "residual", "noise")
@@ -74,7 +74,8 @@ def predictor_corrector(
             made fully consistent). 1 replaces measured k-space; 2, the study's of 2026, turns the
             error of real images around at frequencies whose mirror is measured as well, and is the
             largest stable value for a fan beam.
-        predictor: one of `PREDICTORS`.
+        predictor: one of `PREDICTORS`; "ancestral" adds the noise of the exact step back along the
+            ladder (Song et al. 2021, equation 47, appendix F), less than "reverse_diffusion".
         corrector: one of `CORRECTORS`.
         initial: ``(B, *domain_shape)`` images for a warm start (Come-Closer-Diffuse-Faster, Chung
             et al., CVPR 2022), to which noise of the first level is added; needs either
@@ -178,17 +179,19 @@ def _predictor_step(name: str, sde: VESDE, num_steps: int):
     """(step, x, score, rng) -> (mean, sample) of one step of the reverse SDE.
 
     Euler-Maruyama with dt = -1/N uses g(t) at the step's time; reverse diffusion uses the exact
-    variance between two levels (Song et al. 2021, appendices E and F).
+    variance between two levels; ancestral steps have that of the lower level given image and upper
+    level (Song et al. 2021, appendices E and F).
     """
     if name == "euler_maruyama":
         times = sde.sampling_times(num_steps)
         scales = (sde.diffusion(times) / math.sqrt(num_steps)).tolist()
     else:
         scales = sde.increments(num_steps).tolist()
+    noises = sde.ancestral_noise(num_steps).tolist() if name == "ancestral" else scales
 
     def step(i: int, x: Tensor, score: Tensor, rng: BatchGenerator) -> tuple[Tensor, Tensor]:
         mean = x + scales[i] ** 2 * score
-        return mean, mean + scales[i] * rng.normal_like(x)
+        return mean, mean + noises[i] * rng.normal_like(x)
 
     return step
 

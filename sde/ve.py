@@ -68,10 +68,23 @@ class VESDE:
         G = sqrt(sigma_k^2 - sigma_{k-1}^2) with k = floor(t_i (N - 1)) and sigma_{-1} = 0
         (Song et al., equation 46 and appendix F).
         """
+        sigma, previous = self._rungs(num_steps)
+        return torch.sqrt(sigma**2 - previous**2)  # (N,)
+
+    def ancestral_noise(self, num_steps: int) -> Tensor:
+        """Noise of ancestral sampling at step i of N: ``(N,)``, float64; 0 at the last step.
+
+        sigma_{k-1} G_i / sigma_k (Song et al., equation 47), with k and G_i as in `increments`.
+        """
+        sigma, previous = self._rungs(num_steps)
+        return previous / sigma * torch.sqrt(sigma**2 - previous**2)  # (N,)
+
+    def _rungs(self, num_steps: int) -> tuple[Tensor, Tensor]:
+        """sigma_k and sigma_{k-1} of the steps: ``(N,)`` each, with sigma_{-1} = 0."""
         sigma = self.ladder(num_steps)
         previous = torch.cat([sigma.new_zeros(1), sigma[:-1]])
         k = (self.sampling_times(num_steps) * (num_steps - 1)).floor().long()
-        return torch.sqrt(sigma[k] ** 2 - previous[k] ** 2)  # (N,)
+        return sigma[k], previous[k]
 
     @staticmethod
     def _check_steps(num_steps: int) -> None:

@@ -5,6 +5,7 @@ the VE-SDE at other levels (Karras et al. 2022, table 1), which is how all sampl
 remains of them is how often training sees a level, and how the network is scaled (`sde.view`).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,22 @@ class VPSDE:
         """The time at which the noise level is `sigma`: the inverse of `sigma`."""
         total, slope = self.integral_of(WIDTH * sigma), self.beta_max - self.beta_min
         return 2 * total / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * total))
+
+    def ladder(self, num_steps: int) -> Tensor:
+        """The levels of DDPM's chain of N steps, growing, as `sigma` has them: ``(N,)``, float64.
+
+        Of its N betas from beta_min / N to beta_max / N (Song et al., appendix C).
+
+        Raises:
+            ValueError: fewer than two steps, or so few that a beta is not below 1.
+        """
+        if num_steps < 2 or self.beta_max >= num_steps:
+            least = max(2, math.floor(self.beta_max) + 1)
+            raise ValueError(f"expected num_steps of at least {least}, got {num_steps}")
+        ends = self.beta_min / num_steps, self.beta_max / num_steps
+        betas = torch.linspace(*ends, num_steps, dtype=torch.float64)
+        squares = torch.cumprod(1 - betas, 0)
+        return torch.sqrt((1 - squares) / squares) / WIDTH  # (N,)
 
     @property
     def ve(self) -> VESDE:

@@ -16,6 +16,8 @@ COMMANDS = {
     "tables": "evaluation.tables",
     "figures": "evaluation.figures",
     "report": "evaluation.report",
+    "sample": "evaluation.sample",
+    "likelihood": "evaluation.likelihood",
     "image-statistics": "evaluation.image_statistics",
     "check": "datasets.check",
     "checkpoint": "models.checkpoint",

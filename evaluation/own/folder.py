@@ -49,7 +49,7 @@ from evaluation.run.batching import check_alike, choose_size, in_batches, unfini
 from evaluation.run.methods import PRECISIONS, expected_calls
 from evaluation.run.slices import describe_error
 from models import checkpoint
-from models.checkpoint import keyword_files, load_prior, resolve_prior
+from models.checkpoint import keyword_files, load_prior, open_prior, resolve_prior
 from operators.create import default_of
 from sde import Prior
 
@@ -96,12 +96,16 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     settings.last_level = "held_out" if held_out else "noise"
     by_points = noise_by_held_out(config.noise_level, opened, sampling)
     settings.noise_level = "held_out" if by_points else "estimated"
-    prior = read_prior(settings, device)
+    opened_prior = open_prior(settings.prior, settings.prior_format)
+    prior = load_prior(
+        opened_prior, device, autocast=PRECISIONS[config.precision], compiled=config.compile
+    )
     check_prior(prior, opened)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)
-    print(f"prior: {checkpoint.describe(settings.prior, settings.prior_format)}")
+    print(f"prior: {checkpoint.describe(opened_prior)}")
+    del opened_prior  # frees a second copy of the weights
     with holding(out):
         configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
         return _reconstruct_missing(config, out, device, opened, settings, sampling, prior)
@@ -236,26 +240,6 @@ def read_sampling(config: ConfigDict, device: str) -> Sampling:
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     return sampling
-
-
-def read_prior(config: ConfigDict, device: str) -> Prior:
-    """Prior of a config.
-
-    Args:
-        config: config with the fields of configs/reconstruct.py.
-        device: device of the network.
-
-    Raises:
-        CheckpointError, FileNotFoundError: see `models.checkpoint.load_prior`.
-    """
-    autocast = PRECISIONS[config.precision]
-    return load_prior(
-        config.prior,
-        device,
-        format=config.prior_format,
-        autocast=autocast,
-        compiled=config.compile,
-    )
 
 
 def _part(parts: Path, item: int) -> Path:

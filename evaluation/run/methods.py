@@ -18,7 +18,7 @@ from evaluation.baselines import BASELINES, direct
 from evaluation.run.batching import choose_size
 from evaluation.run.calibrated import KINDS, calibrated_scale
 from evaluation.run.protocols import has_one_seed, is_averaged, with_protocol
-from models.checkpoint import keyword_files, load_prior, resolve_prior, shipped_priors
+from models.checkpoint import Opened, keyword_files, load_prior, resolve_prior, shipped_priors
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
 from operators.inverse_problem import InverseProblem
@@ -103,7 +103,10 @@ def prior_keyword_files(config: ConfigDict) -> list[Path]:
 
 
 def create_reconstructor(
-    config: ConfigDict, device: str, on_call: OnCall = lambda samples: None
+    config: ConfigDict,
+    device: str,
+    on_call: OnCall = lambda samples: None,
+    opened: Opened | None = None,
 ) -> Reconstructor:
     """Reconstruction function of the baseline or sampler in `config.sampler`.
 
@@ -112,6 +115,7 @@ def create_reconstructor(
         device: device of the networks.
         on_call: called at each call of the network with the number of samples of each slice that it
             is for, or by a baseline after each slice with 1.
+        opened: the prior of `config.prior`, if its file was read already.
 
     Returns:
         A function ``(problem, keys) -> Reconstruction``. A sampler that uses the noise level gets
@@ -144,7 +148,7 @@ def create_reconstructor(
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
     score, sde = load_prior(
-        path,
+        opened or path,
         device,
         format=config.get("prior_format", ""),
         autocast=PRECISIONS[config.precision],
@@ -233,6 +237,8 @@ def expected_calls(name: str, num_steps: int, num_samples: int, options: dict) -
     for keyword, beside in repeated.items():
         if keyword in parameters:
             calls = options.get(keyword, parameters[keyword].default) + beside
+    if "order" in parameters:
+        calls *= options.get("order", parameters["order"].default)
     return max(num_steps * calls, 1) * num_samples
 
 
@@ -492,7 +498,7 @@ def one_by_one(baseline: Callable, options: dict, on_call: OnCall) -> Reconstruc
 
 def check_options(function: Callable, options: dict) -> None:
     """Raise a ValueError, which lists the known keywords, if `function` lacks one of `options`."""
-    taken = {"rng", "num_steps", "callback", "initial", "after_step"}
+    taken = {"rng", "num_steps", "device", "callback", "initial", "after_step"}
     parameters = inspect.signature(function).parameters.values()
     known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - taken
     unknown = options.keys() - known

@@ -128,6 +128,8 @@ def test_without_a_network_slices_are_counted(moves):
         ("predictor_corrector", {"corrector_steps": 2}, 3 * 7 * 3),
         ("annealed_langevin", {}, 3 * 7 * 3),
         ("pnp", {}, 7 * 3),
+        ("dds", {"order": 2}, 2 * 7 * 3),
+        ("daps", {"order": 2}, 2 * 5 * 7 * 3),
         ("tv", {}, 0),
     ],
 )

@@ -1,6 +1,7 @@
 """Images of a prior without a measurement: the sampler, the picture, the command, statistics."""
 
 import csv
+import json
 import math
 from itertools import pairwise
 
@@ -12,11 +13,21 @@ from PIL import Image
 import train
 from configs import ConfigError, load_config
 from configs.sample import get_config
-from evaluation.sample import radial_spectrum, sample, statistics, training_images
+from datasets import create_dataset
+from evaluation.sample import (
+    calls_a_level,
+    given_images,
+    radial_spectrum,
+    read_image,
+    sample,
+    statistics,
+    training_images,
+)
 from evaluation.show.contact_sheet import GAP, contact_sheet, png
 from models import checkpoint
 from operators import BatchGenerator
-from samplers.unconditional import GREY, unconditional
+from samplers.start import GREY
+from samplers.unconditional import UNCONDITIONAL, unconditional
 from sde import VESDE
 from tests.helpers.tiny_prior import write_prior
 
@@ -146,9 +157,57 @@ def test_the_command_leaves_images_picture_and_statistics(config, tmp_path):
     found = rows(tmp_path / "statistics.csv")
     assert [(row["images"], row["count"]) for row in found] == [("samples", "3"), ("training", "5")]
     assert rows(tmp_path / "spectrum.csv")[0].keys() == {"cycles_per_pixel", "samples", "training"}
-    assert {"gradients_samples.csv", "gradients_training.csv"} <= {
-        p.name for p in tmp_path.iterdir()
-    }
+    files = {p.name for p in tmp_path.iterdir()}
+    assert {"gradients_samples.csv", "gradients_training.csv"} <= files
+    numbers = json.loads((tmp_path / "statistics.json").read_text())
+    assert list(numbers) == ["samples", "training"]
+    kurtosis = float(found[0]["gradient_kurtosis"])
+    assert numbers["samples"]["gradient_kurtosis"] == kurtosis
+    assert np.asarray(Image.open(tmp_path / "statistics.png")).std() > 0  # something was drawn
+
+
+def test_samples_beside_given_photographs(config, tmp_path):
+    config.num, config.compare = 2, 3
+    config.data.name, config.data.subset = "samples", "natural"
+    sample(config, tmp_path, "cpu")
+    found = rows(tmp_path / "statistics.csv")
+    assert [(row["images"], row["count"]) for row in found] == [("samples", "2"), ("given", "3")]
+    photo = create_dataset({"name": "samples", "subset": "natural"}, "train")[1].image
+    top, left = ((side - 16) // 2 for side in photo.shape[-2:])
+    middle = photo[..., top : top + 16, left : left + 16]
+    assert torch.equal(given_images(config, 16)[1], middle)
+    config.compare = 13
+    with pytest.raises(ValueError, match="compare of at most 12, got 13"):
+        sample(config, tmp_path / "other", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "calls"),
+    [
+        ("probability_flow", {"s_churn": 4.0}, 8),
+        ("predictor_corrector", {"predictor": "ancestral"}, 8),
+        ("ancestral_vp", {}, 4),
+    ],
+)
+def test_other_samplers_are_named_with_their_keywords(config, tmp_path, name, options, calls):
+    config.sampler.name = name
+    config.sampler.update(options)
+    config.num_images, config.num_steps = 1, 30 if name == "ancestral_vp" else 4
+    sample(config, tmp_path / name, "cpu")
+    assert torch.isfinite(read_image(tmp_path / name / "images", 0)).all()
+    assert calls_a_level(name, options) == calls // 4
+    config.sampler = get_config().sampler
+    with pytest.raises(ConfigError, match=rf"sampler.name: '{name}' there, None now"):
+        sample(config, tmp_path / name, "cpu")
+
+
+def test_unknown_samplers_and_keywords_are_answered_with_the_known_ones(config, tmp_path):
+    config.sampler.name = "ddim"
+    with pytest.raises(ValueError, match=r"sampler.name out of ancestral, .*, got 'ddim'"):
+        sample(config, tmp_path, "cpu")
+    config.sampler.name, config.sampler.rho = "ancestral_vp", 5.0
+    with pytest.raises(ValueError, match=r"has no sampler.rho; it has: beta_max, beta_min"):
+        sample(config, tmp_path, "cpu")
 
 
 def test_it_continues_and_adds_the_same_images(config, tmp_path, monkeypatch):
@@ -161,7 +220,7 @@ def test_it_continues_and_adds_the_same_images(config, tmp_path, monkeypatch):
     for n in range(3):
         whole, part = (tmp_path / f / "images" / f"{n:05d}.npy" for f in ("whole", "parts"))
         assert whole.read_bytes() == part.read_bytes()
-    monkeypatch.setattr("evaluation.sample.unconditional", None)  # nothing is left to draw
+    monkeypatch.setitem(UNCONDITIONAL, "ancestral", lambda: None)  # nothing is left to draw
     sample(config, tmp_path / "parts", "cpu")
     config.seed += 1
     with pytest.raises(ConfigError, match="seed: 42 there, 43 now"):

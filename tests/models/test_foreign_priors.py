@@ -17,7 +17,7 @@ from evaluation import sample as sampling
 from evaluation.own.folder import reconstruct_file
 from evaluation.results.folder import read_rows
 from models import checkpoint
-from models.foreign import build, prior
+from models.foreign import build, files, prior
 from models.foreign.precondition import EDMPrecond, VEPrecond, VPPrecond
 from models.original import original_names
 from operators.batch import expand
@@ -517,3 +517,21 @@ def test_a_unet_of_diffusers_trained_for_a_minute_is_worth_it(tmp_path):
         assert run.returncode == 0, run.stderr
         psnr[name] = psnr_of(tmp_path / name)
     assert psnr["pnp"] > psnr["zero_filled"] + 0.5, psnr
+
+
+def test_a_file_that_was_opened_is_not_read_again(tmp_path, monkeypatch):
+    path, reads = tmp_path / "theirs.pth", []
+    expected = prior("edm", build("edm", *write(path, "edm")))
+    read = files.read_file
+    monkeypatch.setattr(files, "read_file", lambda *args: reads.append(args) or read(*args))
+    opened = checkpoint.open_prior(path, "edm")
+    assert checkpoint.training_config(opened).sde.sigma_max == expected.sde.sigma_max
+    assert checkpoint.describe(opened).startswith("theirs.pth: ")
+    score, sde = checkpoint.load_prior(opened, "cpu")
+    assert (sde.sigma_max, score.joint) == (expected.sde.sigma_max, expected.score.joint)
+    assert len(reads) == 1
+    config = load_config("configs/sample.py")  # of a command that needs all three
+    config.prior, config.prior_format, config.image_size = str(path), "edm", 16
+    config.num_images, config.num_steps = 1, 2
+    sampling.sample(config, tmp_path / "out", "cpu")
+    assert len(reads) == 2
