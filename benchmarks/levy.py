@@ -45,7 +45,7 @@ LOW = 5  # frequencies that are always seen
 KINDS = ("gauss", "laplace", "bernoulli-laplace", "student-3")
 COUNT = 19  # samples a signal: of 20 ranks two are outside a region of 90 %
 OUTSIDE = 2
-CHUNK = 500  # samples drawn together
+CHUNK = 4000  # samples drawn together
 BURN_IN, SWEEPS = 300, 1500  # of the Gibbs sampler
 RUNS = {  # sampler: keywords, levels
     "mmps": ({"tolerance": 0.05}, 24),
