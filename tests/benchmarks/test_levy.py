@@ -39,12 +39,13 @@ def test_exact_samples_pass_and_others_do_not(operator):
     assert away["gap"] < -1
 
 
-def test_gibbs_has_the_posterior_mean_and_variance():
+def test_gibbs_has_the_posterior_mean_and_variance(monkeypatch):
+    monkeypatch.setattr(levy, "BURN_IN", 5)  # none is needed for Gaussian increments
     cell = make_cell("gauss", "fourier", 8, seed=0)
     mean, covariance = exact(cell)
-    found, samples = gibbs(cell, 1, sweeps=400)
+    found, samples = gibbs(cell, 1, sweeps=100)
     spread = covariance.diagonal().sqrt()
-    assert ((found - mean).abs() / spread).max() < 0.3  # 5 standard errors of 400
+    assert ((found - mean).abs() / spread).max() < 0.5  # 5 standard errors of 100
     variance = (samples - mean).square().mean((0, 1)) / spread**2
     assert variance.mean() == pytest.approx(1, abs=0.25)
 

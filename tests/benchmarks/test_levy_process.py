@@ -24,7 +24,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @functools.cache
 def prior_draws(kind):
-    return INCREMENTS[kind].draw((500_000, 3), generator(1)).cumsum(-1)
+    return INCREMENTS[kind].draw((300_000, 3), generator(1)).cumsum(-1)
 
 
 def weighted(kind, matrix, y, noise):
@@ -32,7 +32,7 @@ def weighted(kind, matrix, y, noise):
     x = prior_draws(kind)
     logs = -((x @ matrix.T - y) ** 2).sum(-1) / (2 * noise**2)
     weights = torch.softmax(logs, dim=0)
-    assert 1 / (weights**2).sum() > 2000  # effective number
+    assert 1 / (weights**2).sum() > 1000  # effective number
     mean = weights @ x
     away = x - mean
     return mean, (weights[:, None] * away).T @ away, weights @ (x[:, 0] == 0).double()
@@ -58,7 +58,7 @@ def test_denoised_mean_and_its_derivative(kind, sigma):
     y = torch.tensor([0.6, 0.9, 0.7], dtype=torch.float64)
     eye = torch.eye(3, dtype=torch.float64)
     mean, covariance, _ = weighted(kind, eye, y, sigma)
-    options = {"burn_in": 20, "sweeps": 100}
+    options = {"burn_in": 20, "sweeps": 60}
     found = denoise(
         INCREMENTS[kind],
         y.expand(200, 3),
@@ -80,9 +80,9 @@ def test_both_samplers_agree_on_noisy_signals(kind):
     y = x + 0.2 * torch.randn(x.shape, generator=generator(4), dtype=x.dtype)
     eye = torch.eye(6, dtype=torch.float64)
     chain = posterior_chain(INCREMENTS[kind], eye, y.expand(200, 6), 0.2, generator())
-    drawn = torch.stack([next(chain) for _ in range(120)])[20:].flatten(0, 1)
+    drawn = torch.stack([next(chain) for _ in range(100)])[20:].flatten(0, 1)
     noise = torch.full((200,), 0.2, dtype=torch.float64)
-    found = denoise(INCREMENTS[kind], y.expand(200, 6), noise, generator(1), sweeps=60)
+    found = denoise(INCREMENTS[kind], y.expand(200, 6), noise, generator(1), sweeps=50)
     spread = drawn.std(0)
     assert ((found.mean.mean(1) - drawn.mean(0)).abs() < 0.1 * spread).all()
     jacobian = torch.stack([found.jacobian(e[:, None].expand(6, 200)).mean(1) for e in eye])
