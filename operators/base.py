@@ -27,15 +27,17 @@ class LinearOperator:
             that the operator was built for (with a mask or coil maps for each).
         direct_name: name of the image that `direct` returns, for tables and figures.
         integrates_rays: whether y are integrals along rays, which detectors count photons of.
+        fast_normal: whether `normal` takes less time than `forward` and `adjoint`.
 
     The other methods have defaults that are valid for any operator. A subclass overrides those it
-    can answer better: `direct`, `direct_error`, `noise`, `gram_inverse`, `slow_phase`, `sampled`,
-    `measured`, `measure_finely`, `acceleration`, `facts`. It also overrides `create` and `describe`
-    if the command lines are to simulate measurements with it.
+    can answer better: `direct`, `direct_error`, `noise`, `gram_inverse`, `normal_inverse`,
+    `slow_phase`, `sampled`, `measured`, `measure_finely`, `acceleration`, `facts`. It also
+    overrides `create` and `describe` if the command lines are to simulate measurements with it.
     """
 
     direct_name = "adjoint"
     integrates_rays = False
+    fast_normal = False
 
     def __init__(
         self,
@@ -297,6 +299,18 @@ class LinearOperator:
         Returns:
             A Hermitian, positive definite map on measurements ``(B, *range_shape)``; None if
             nothing better than the identity is known, as for MRI.
+        """
+        return None
+
+    def normal_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Approximation of (A^H A + regularization)^-1, the preconditioner of conjugate gradients.
+
+        Args:
+            regularization: ``(1,)`` or ``(B,)``, 0 or more.
+
+        Returns:
+            A Hermitian, positive definite map on images ``(B, *domain_shape)``; None if nothing
+            better than the identity is known, as for Cartesian MRI.
         """
         return None
 

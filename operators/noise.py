@@ -67,6 +67,30 @@ def level_by_groups(samples: Tensor, groups: list[Tensor]) -> Tensor:
     return torch.stack([_quietest(sample.abs(), groups) for sample in samples])
 
 
+def line_noise(samples: Tensor) -> Tensor | None:
+    """Standard deviation of noise from the quietest frequencies along lines of any trajectory.
+
+    A line that is sampled more densely than the image needs has frequencies where there is no
+    image; along a spoke they are the places beside it. A window keeps the ends of a line, of which
+    one may be the peak of k-space, from leaking there.
+
+    Args:
+        samples: complex ``(B, C, L, N)``.
+
+    Returns:
+        ``(B,)`` that of the real and of the imaginary part; None for lines that are too short.
+    """
+    lines, count = samples.shape[-2:]
+    groups = _joined_places(count, lines)
+    if count < LEAST or not groups:
+        return None
+    window = torch.hann_window(count, periodic=False, dtype=samples.real.dtype)
+    window = (window / window.square().mean().sqrt()).to(samples.device)
+    places = ifftc(samples * window, dim=3).movedim(3, 2)  # (B, C, N, L)
+    groups = [group.to(samples.device) for group in groups]
+    return torch.stack([_quietest(sample.abs().flatten(1), groups) for sample in places])
+
+
 def _sample_noise(kspace: Tensor) -> Tensor:
     """Noise of the k-space ``(C, H, W)`` of one sample."""
     measured = (kspace != 0).any(0)  # (H, W)

@@ -1,14 +1,17 @@
 """MRI along any trajectory through k-space, of one or several coils."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.fourier import fft2c
 from operators.multicoil import check_maps
-from operators.noise import level_by_groups
+from operators.noise import level_by_groups, line_noise
 from operators.nufft import Nufft, toeplitz, toeplitz_spectrum
 from operators.simulation import birdcage_maps
 from operators.trajectories import KINDS, radial, spiral
@@ -18,6 +21,10 @@ PHASE_WIDTH = 32  # grid cells of k-space that tell the slowly varying phase
 BLOB = 1 / 12  # standard deviation of a smooth image, in its sides
 TINY = 1e-6  # smallest divisor of the iteration
 GROUP = 256  # positions whose noise is looked at together
+GAP = math.sqrt(0.5)  # cells from a grid point to the nearest position, where k-space is covered
+FLOOR = 1e-3  # smallest eigenvalue of the preconditioner, relative to the largest
+JOINED = 0.02  # standard deviation of the shifts that the preconditioner knows, in sides
+MARGIN = 4  # cells around the calibration square whose positions are gridded, too
 
 
 class NonCartesianMRI(LinearOperator):
@@ -43,6 +50,7 @@ class NonCartesianMRI(LinearOperator):
     """
 
     direct_name = "gridded"
+    fast_normal = True
 
     def __init__(self, trajectory: Tensor, sens_maps: Tensor):
         trajectory = torch.as_tensor(trajectory)
@@ -65,6 +73,7 @@ class NonCartesianMRI(LinearOperator):
         self.nufft = Nufft(self.trajectory.flatten(0, 1), shape)
         self._spectrum: Tensor | None = None
         self._density: Tensor | None = None
+        self._circulant: Tensor | None = None
 
     @classmethod
     def create(
@@ -141,7 +150,8 @@ class NonCartesianMRI(LinearOperator):
     def noise(self, y: Tensor) -> Tensor:
         """Standard deviation of the noise of the real and of the imaginary part: ``(B,)``.
 
-        From the magnitudes at the outermost positions, see `operators.noise`.
+        The lower of two: from the magnitudes at the outermost positions (see `operators.noise`),
+        and from the frequencies along the lines that the image leaves free (`line_noise`).
 
         Args:
             y: complex ``(B, C, L, N)``.
@@ -151,7 +161,48 @@ class NonCartesianMRI(LinearOperator):
         groups = list(order.split(GROUP))
         if len(groups) > 1 and len(groups[-1]) < GROUP:
             groups.pop()
-        return level_by_groups(y.flatten(2), [g.to(y.device) for g in groups])
+        outermost = level_by_groups(y.flatten(2), [g.to(y.device) for g in groups])
+        along = line_noise(y)
+        return outermost if along is None else torch.minimum(outermost, along)
+
+    def calibration(self, y: Tensor) -> Tensor:
+        """Centre of each coil's k-space on the grid, for coil maps: complex ``(B, C, H, W)``.
+
+        It is gridded with `density`, as far as positions lie densely (`calibration_width`), and 0
+        elsewhere.
+
+        Args:
+            y: complex ``(B, C, L, N)``.
+        """
+        height, width = self.domain_shape[1:]
+        side = self.calibration_width
+        far = side / math.sqrt(2) + MARGIN  # cells
+        cells = (self.trajectory * torch.tensor([height, width])).norm(dim=-1)  # (L, N)
+        weights = self.density * (cells <= far)
+        coils = self.nufft.adjoint((y * weights.to(y.real)).flatten(-2))  # (B, C, H, W)
+        kspace = fft2c(coils)
+        centre = torch.zeros_like(kspace)
+        rows, columns = (
+            slice(n // 2 - side // 2, n // 2 - side // 2 + side) for n in kspace.shape[-2:]
+        )
+        centre[..., rows, columns] = kspace[..., rows, columns]
+        return centre
+
+    @property
+    def calibration_width(self) -> int:
+        """Side of the largest central square of the grid whose points have a position nearby."""
+        shape = torch.tensor(self.domain_shape[1:])
+        tree = KDTree((self.trajectory.flatten(0, 1) * shape).numpy())
+        most = min(self.domain_shape[1:])
+        axis = torch.arange(-(most // 2), most - most // 2)
+        points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).flatten(0, 1)
+        distance, _ = tree.query(points.numpy(), distance_upper_bound=GAP * (1 + 1e-6))
+        free = torch.from_numpy(~np.isfinite(distance))
+        if not free.any():
+            return most
+        # the square of side w holds -(w // 2) to w - w // 2 - 1
+        needed = torch.where(points < 0, -2 * points, 2 * points + 1).amax(1)
+        return max(int(needed[free].min()) - 1, 0)
 
     def slow_phase(self, y: Tensor) -> Tensor:
         """Slowly varying phase of the image, from the positions around the centre of k-space.
@@ -168,6 +219,15 @@ class NonCartesianMRI(LinearOperator):
         image = self._direct(y * window.to(y.real))
         size = image.abs()
         return torch.where(size > 0, image / torch.where(size > 0, size, 1.0), 0.0)
+
+    def with_maps(self, sens_maps: Tensor) -> "NonCartesianMRI":
+        """The operator with other coil maps, complex ``(B, C, H, W)``, one set a sample."""
+        changed = object.__new__(type(self))
+        changed.__dict__.update(vars(self))
+        changed.sens_maps, _ = check_maps(sens_maps, self.domain_shape[1:], "C, H, W")
+        changed.batch_size = len(sens_maps)
+        changed.range_shape = (sens_maps.shape[1], *self.range_shape[1:])
+        return changed
 
     def times(self, factor: Tensor) -> "NonCartesianMRI":
         """The operator of images that are first multiplied by `factor`, ``(B, 1, H, W)``."""
@@ -199,6 +259,38 @@ class NonCartesianMRI(LinearOperator):
         moved.trajectory = self.trajectory  # stays where positions are needed
         return moved
 
+    @property
+    def circulant(self) -> Tensor:
+        """Spectrum of the periodic convolution nearest to F^H F: ``(H, W)`` float64, not centred.
+
+        By T. Chan's rule, which weights a shift by the part of the image that has it; smoothed over
+        the grid cells that coils join.
+        """
+        if self._circulant is None:
+            height, width = self.domain_shape[1:]
+            if self._spectrum is None:
+                self._spectrum = toeplitz_spectrum(self.nufft)
+            shifts = torch.fft.ifft2(self._spectrum)  # (2 H, 2 W), shift 0 first
+            for axis, n in ((0, height), (1, width)):
+                place = torch.arange(2 * n, dtype=torch.float64)
+                part = 1 - torch.minimum(place, 2 * n - place) / n
+                part = part[:, None] if axis == 0 else part
+                shifts = shifts * part
+                shifts = shifts.narrow(axis, 0, n) + shifts.narrow(axis, n, n)
+            near = [_near(n) for n in (height, width)]
+            spectrum = torch.fft.fft2(shifts * near[0][:, None] * near[1]).real
+            self._circulant = spectrum.clamp(min=FLOOR * float(spectrum.max()))
+        return self._circulant
+
+    def normal_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor]:
+        """Inverse of `circulant` plus `regularization`, see `LinearOperator.normal_inverse`."""
+        factors = 1 / (self.circulant + regularization.double().cpu().reshape(-1, 1, 1, 1))
+
+        def solve(x: Tensor) -> Tensor:
+            return torch.fft.ifft2(torch.fft.fft2(x) * factors.to(x.real))
+
+        return solve
+
     def _forward(self, x: Tensor) -> Tensor:
         y = self.nufft.forward(self.sens_maps.to(x.dtype) * x)  # (B, C, M)
         return y.unflatten(-1, self.range_shape[1:])
@@ -223,6 +315,13 @@ class NonCartesianMRI(LinearOperator):
         taken.sens_maps = self.sens_maps[indices]
         taken.batch_size = len(indices)
         return taken
+
+
+def _near(length: int) -> Tensor:
+    """Weights of shifts ``(length,)``, from 1 without a shift; not centred."""
+    place = torch.arange(length, dtype=torch.float64)
+    shift = torch.minimum(place, length - place) / length
+    return torch.exp(-(shift**2) / (2 * JOINED**2))
 
 
 def _blob(shape: tuple[int, int]) -> Tensor:

@@ -28,6 +28,7 @@ def conjugate_gradient(
     x0: Tensor | None = None,
     max_iterations: int = 100,
     tolerance: float = 1e-6,
+    precondition: Callable[[Tensor], Tensor] | None = None,
 ) -> Solution:
     """Conjugate gradients for N x = rhs, on each sample of a batch independently.
 
@@ -43,6 +44,7 @@ def conjugate_gradient(
         max_iterations: maximum number of products with N, 0 or more.
         tolerance: relative residual at which a sample stops; at least `FLOOR` machine epsilons,
             as smaller residuals are rounding errors, which grow if N is semi-definite.
+        precondition: r -> about N^-1 r, Hermitian and positive definite on each sample; None: r.
 
     Returns:
         The solution, iterations, relative residual and convergence of each sample. Running out
@@ -58,8 +60,10 @@ def conjugate_gradient(
     tolerance = max(tolerance, FLOOR * epsilon)
     x = torch.zeros_like(rhs) if x0 is None else x0
     residual = rhs if x0 is None else rhs - normal(x0)
-    direction = residual
+    solved = residual if precondition is None else precondition(residual)
+    direction = solved
     square = dot(residual, residual)  # (B,)
+    energy = square if precondition is None else dot(residual, solved)
     scale = norm(rhs)
     scale = torch.where(scale > 0, scale, 1.0)
     iterations = torch.zeros(rhs.shape[0], dtype=torch.int64, device=rhs.device)
@@ -75,13 +79,17 @@ def conjugate_gradient(
         size = dot(direction, direction)
         largest = torch.maximum(largest, frozen_ratio(curvature, size, active))
         active = active & (curvature > FLOOR * epsilon * largest * size)
-        step = frozen_ratio(square, curvature, active)
+        step = frozen_ratio(energy, curvature, active)
         x = frozen_update(x, step, direction, active)
         residual = frozen_update(residual, -step, product, active)
-        previous, square = square, torch.where(active, dot(residual, residual), square)
-        direction = frozen_update(
-            residual, frozen_ratio(square, previous, active), direction, active
-        )
+        square = torch.where(active, dot(residual, residual), square)
+        previous = energy
+        if precondition is None:
+            solved, energy = residual, square
+        else:
+            solved = precondition(residual)
+            energy = torch.where(active, dot(residual, solved), energy)
+        direction = frozen_update(solved, frozen_ratio(energy, previous, active), direction, active)
         iterations = iterations + active
         active = active & (square.sqrt() > tolerance * scale)
     relative = square.sqrt() / scale
@@ -125,15 +133,19 @@ def solve_normal_equations(
         ValueError: a wrong shape, or a negative regularization, `max_iterations` or `tolerance`.
         TypeError: `y` or `x0` is real but should be complex, or the other way round.
     """
-    if x0 is not None:
-        y = y - operator.forward(x0)
-    rhs = operator.adjoint(y)
+    if x0 is None:
+        rhs = operator.adjoint(y)
+    elif operator.fast_normal:
+        rhs = operator.adjoint(y) - operator.normal(x0)
+    else:
+        rhs = operator.adjoint(y - operator.forward(x0))
     weight = expand(regularization_weight(regularization, rhs), rhs)  # (B or 1, 1, ...)
     solution = conjugate_gradient(
         lambda x: operator.normal(x) + weight * x,
         rhs,
         max_iterations=max_iterations,
         tolerance=tolerance,
+        precondition=operator.normal_inverse(weight.reshape(-1)),
     )
     return solution if x0 is None else solution._replace(x=x0 + solution.x)
 
@@ -193,8 +205,11 @@ def power_method(
     eigenvalue = norm(x)  # (B,)
     for _ in range(num_iterations):
         x = x / expand(eigenvalue.clamp(min=torch.finfo(dtype).tiny), x)
-        y = operator.forward(x)
-        x = operator.adjoint(y if metric is None else metric(y))
+        if metric is None and operator.fast_normal:
+            x = operator.normal(x)
+        else:
+            y = operator.forward(x)
+            x = operator.adjoint(y if metric is None else metric(y))
         eigenvalue = norm(x)
     return eigenvalue.sqrt()
 

@@ -24,9 +24,10 @@ class Objective(NamedTuple):
     """Objective F(x) = 1/2 |A x - y|^2 + R(x) + G(x) on ``(B, ...)``, with a metric P for steps.
 
     Attributes:
-        forward: x -> A x.
-        adjoint: r -> A^H r.
-        y: the measurement.
+        forward: x -> A x, or A^H A x (see `data_terms`).
+        adjoint: r -> A^H r, or r.
+        y: the measurement, or A^H y.
+        energy: (x, forward(x)) -> |A x|^2, ``(B,)``.
         smooth: z -> the gradient of R at z, and a function d -> ``(B,)`` that is an upper bound of
             2 [R(z + d) - R(z) - <grad R(z), d>].
         prox: (v, step ``(B,)``) -> argmin_x G(x) + |x - v|_P^2 / (2 step).
@@ -37,6 +38,7 @@ class Objective(NamedTuple):
     forward: Callable[[Tensor], Tensor]
     adjoint: Callable[[Tensor], Tensor]
     y: Tensor
+    energy: Callable[[Tensor, Tensor], Tensor]
     smooth: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
     prox: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[Tensor], Tensor]
@@ -187,12 +189,45 @@ def _descend(
     while True:
         d = objective.prox(z - expand(step, z) * direction, step) - z
         Ad, Pd = objective.forward(d), objective.metric(d)
-        bound = dot(Ad, Ad) + curvature(d)  # (B,)
+        bound = objective.energy(d, Ad) + curvature(d)  # (B,)
         size = dot(d, Pd)
         too_long = active & (step * bound > size * (1 + SLACK))
         if not too_long.any():
             return d, Ad, Pd, step
         step = torch.where(too_long, size / bound.clamp(min=_tiny(bound)), step)
+
+
+def data_terms(
+    operator: LinearOperator,
+    y: Tensor,
+    *,
+    synthesis: Callable[[Tensor], Tensor] = lambda x: x,
+    analysis: Callable[[Tensor], Tensor] = lambda x: x,
+) -> dict:
+    """The fields of `Objective` that belong to 1/2 |A S x - y|^2.
+
+    Where A^H A is faster than A and A^H, they are those of 1/2 <S x, A^H A S x> - <S x, A^H y>,
+    which differs by a constant.
+
+    Args:
+        operator: A.
+        y: ``(B, *range_shape)`` measurement.
+        synthesis: S.
+        analysis: S^H.
+    """
+    if operator.fast_normal:
+        return {
+            "forward": lambda x: analysis(operator.normal(synthesis(x))),
+            "adjoint": lambda r: r,
+            "y": analysis(operator.adjoint(y)),
+            "energy": lambda x, Nx: dot(x, Nx).clamp(min=0),
+        }
+    return {
+        "forward": lambda x: operator.forward(synthesis(x)),
+        "adjoint": lambda r: analysis(operator.adjoint(r)),
+        "y": y,
+        "energy": lambda x, Ax: dot(Ax, Ax),
+    }
 
 
 def squared_norm(operator: LinearOperator, y: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from evaluation.baselines.accelerated import (
     Minimum,
     Objective,
+    data_terms,
     fitted,
     minimise,
     minimise_from_above,
@@ -20,8 +21,11 @@ from operators.batch import expand
 from operators.fourier import fft2, ifft2
 
 # Fraction of the penalty's largest curvature, weight / smoothing, in the metric, and smallest
-# eigenvalue of the metric relative to |A|^2. Both change only the speed of convergence.
+# eigenvalue of the metric relative to |A|^2. They change only the speed of convergence.
 FLAT_PART = 0.3
+# likewise along trajectories, whose |A|^2 is that of the densely covered centre of k-space: weights
+# are larger in the rest, and edges are what converges last
+FLAT_PART_ALONG = 0.1
 FLOOR = 1e-3
 FIRST_WEIGHT = 3e-4  # smaller weights are reached by continuation from about this one
 
@@ -141,7 +145,8 @@ def tv_objective(
     spectrum = _spectrum(operator.without_weights(y)[0], y)  # (1 or B, 1, H, W)
     floor = FLOOR * spectrum.amax(dim=(1, 2, 3), keepdim=True)
     laplacian = _laplacian(operator.domain_shape[-2:], spectrum)  # (H, W)
-    flat = expand(weight, spectrum) * FLAT_PART / smoothing
+    part = FLAT_PART_ALONG if operator.fast_normal else FLAT_PART
+    flat = expand(weight, spectrum) * part / smoothing
     # if the response to a point is tiny or zero, the penalty sets the scale
     floor = torch.maximum(floor, FLOOR * flat)
     eigenvalues = spectrum.clamp(min=0) + floor + flat * laplacian  # (B, 1, H, W)
@@ -160,9 +165,7 @@ def tv_objective(
         return expand(weight, z) * gradient_adjoint(gradient(z) / size), curvature
 
     return Objective(
-        forward=operator.forward,
-        adjoint=operator.adjoint,
-        y=y,
+        **data_terms(operator, y),
         smooth=smooth,
         prox=lambda v, step: v,
         metric=lambda d: filtered(d, eigenvalues),

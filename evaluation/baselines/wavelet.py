@@ -7,6 +7,7 @@ from torch import Tensor
 from evaluation.baselines.accelerated import (
     Minimum,
     Objective,
+    data_terms,
     fitted,
     minimise_from_above,
     squared_norm,
@@ -82,9 +83,7 @@ def wavelet_minimum(
     def objective(stage: float) -> Objective:
         threshold = expand(stage * scale, eigenvalues) / eigenvalues
         return Objective(
-            forward=lambda c: operator.forward(frame.synthesis(c)),
-            adjoint=lambda r: frame.analysis(operator.adjoint(r)),
-            y=y,
+            **data_terms(operator, y, synthesis=frame.synthesis, analysis=frame.analysis),
             smooth=lambda z: (torch.zeros_like(z), lambda d: torch.zeros_like(scale)),
             prox=lambda v, step: soft_threshold(v, expand(step, v) * threshold),
             metric=lambda d: eigenvalues * d,
