@@ -131,6 +131,8 @@ def reconstruct(
     mask: ArrayLike | Tensor | None = None,
     maps: ArrayLike | Tensor | None = None,
     angles: ArrayLike | Tensor | None = None,
+    trajectory: ArrayLike | Tensor | None = None,
+    image_size: tuple[int, int] | int | None = None,
     operator: LinearOperator | None = None,
     sigma_y: float | None = None,
     prior: str | Path | Prior | None = None,
@@ -154,6 +156,9 @@ def reconstruct(
       are always coils (slices of one coil: ``kspace[:, None]``). The origin is at
       ``(H // 2, W // 2)``, the image the centred orthonormal inverse DFT. The images are complex,
       ``(H, W)`` or ``(slices, H, W)``.
+    - **k-space along a** `trajectory`, complex: ``(lines, positions)``, ``(coils, lines,
+      positions)`` or ``(slices, coils, lines, positions)``. The images are complex, of
+      `image_size`.
     - **a sinogram**, real, with its `angles`: ``(views, bins)`` or ``(slices, views, bins)`` line
       integrals of a parallel beam. The images are ``(bins, bins)``, attenuation a bin.
     - **y with its `operator`**: of its `range_shape`, or several of them ``(n, *range_shape)``. The
@@ -170,6 +175,12 @@ def reconstruct(
             scale. None: where there are several coils, estimated from the fully measured centre of
             k-space (ESPIRiT).
         angles: sinogram: degrees of the views ``(views,)``, directions as in `operators.ct`.
+        trajectory: positions of k-space, complex ``(lines, positions)`` or real ``(lines,
+            positions, 2)``, along rows and columns of the image: in cycles per pixel (up to 0.5),
+            radians per pixel (up to pi) or cycles per field of view (up to half of `image_size`).
+        image_size: with a trajectory: rows and columns of the image in pixels, or one number for
+            both; None: of the maps, or twice the extent of a trajectory in cycles per field of
+            view.
         operator: measurement model of any other `measurement`, such as `operators.FanBeamCT`,
             `operators.FunctionOperator` or a `LinearOperator` of your own; it gets tensors on
             `device`. (For MRI better give k-space, mask and maps: the slowly varying phase of the
@@ -224,7 +235,15 @@ def reconstruct(
     check_part(validate, choose, sampling)
     check_way(last_level)
     check_noise_way(noise_level)
-    opened, axes = open_array(measurement, mask=mask, maps=maps, angles=angles, operator=operator)
+    opened, axes = open_array(
+        measurement,
+        mask=mask,
+        maps=maps,
+        angles=angles,
+        trajectory=trajectory,
+        image_size=image_size,
+        operator=operator,
+    )
     unknown = operator is not None and operator[0].noise(opened.y[:1]) is None
     if unknown and sigma_y is None and sampling.uses_noise:
         opened.notes.append(

@@ -44,10 +44,14 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.slices = ""  # central:N, first:N, range:A:B; "": all
-    data.first_axis = ""  # of 3-D k-space: slices or coils; "": slices in HDF5, coils in npy, npz
+    # of 3-D k-space: slices or coils; "": slices in HDF5, coils in others. Of 3-D sinograms: slices
+    # or views; "": slices
+    data.first_axis = ""
     data.image_size = ""  # "N" or "HEIGHT,WIDTH" in pixels; "": as in the file, or all
+    # k-space: .npy or BART file of the trajectory that it is along; "": the file's, or none
+    data.trajectory = ""
     data.mask = ""  # k-space: .npy of the sampling mask; "": the file's mask, or from its zeros
-    data.sens_maps = ""  # k-space: .npy of coil maps; "": the file's, or ESPIRiT's
+    data.sens_maps = ""  # k-space: .npy or BART file of coil maps; "": the file's, or ESPIRiT's
     # k-space: estimated maps at each pixel, 1 or 2; None: 2 where the field of view is smaller than
     # the object, so that two points of it lie in one pixel
     data.map_sets = placeholder(int)

@@ -106,8 +106,12 @@ def _stand_in(path: Path) -> str:
     return ""
 
 
-def require(module: str) -> ModuleType:
+def require(module: str, extra: str = "io") -> ModuleType:
     """Import an optional dependency.
+
+    Args:
+        module: its name.
+        extra: extra of pyproject.toml that it is in.
 
     Raises:
         DataError: the module is not installed; the message says how to install it.
@@ -115,7 +119,8 @@ def require(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        make = "'make venv', or " if extra == "io" else ""
         raise DataError(
             f"these files are read with {module.split('.')[0]}, which is not installed; run "
-            "'make venv', or pip install '.[io]' in the checkout (the extra 'io')"
+            f"{make}pip install '.[{extra}]' in the checkout (the extra '{extra}')"
         ) from error

@@ -1,4 +1,4 @@
-"""Raw MRI data in the ISMRMRD (MRD) format: Cartesian slices as k-space on a grid.
+"""Raw MRI data in the ISMRMRD (MRD) format: slices, on a grid or along trajectories.
 
 A file holds a group (`dataset`; converters also write `dataset_1`, ... for the measurements of one
 raw file, adjustments first). The group has `xml`, a description of the measurement, and `data` with
@@ -58,6 +58,8 @@ class Raw(NamedTuple):
         notes: remarks on anything unusual.
         whitening: complex64 ``(coils, coils)`` that the coils were multiplied by, because the file
             has samples of their noise; None: as measured.
+        trajectory: ``(lines, positions, 2)`` in the file's unit, with which k-space is ``(slices,
+            coils, lines, positions)``; None: on a grid.
     """
 
     kspace: np.ndarray
@@ -65,6 +67,7 @@ class Raw(NamedTuple):
     spacing: float | None
     notes: list[str]
     whitening: np.ndarray | None = None
+    trajectory: np.ndarray | None = None
 
 
 def find_groups(file: h5py.File) -> list[str]:
@@ -116,7 +119,7 @@ def parse_header(path: Path, text: bytes | str) -> Encoding:
         )
 
 
-def read_ismrmrd(file: h5py.File, path: Path) -> Raw:
+def read_ismrmrd(file: h5py.File, path: Path, given: np.ndarray | None = None) -> Raw:
     """All slices of the last measurement in a file that has imaging readouts.
 
     Repeated lines are averaged. The readout runs along the first image axis, as in fastMRI files.
@@ -127,28 +130,34 @@ def read_ismrmrd(file: h5py.File, path: Path) -> Raw:
     Args:
         file: the open file.
         path: its path, for errors.
+        given: trajectory to use instead of that of the readouts, ``(lines, positions, 2)`` or
+            another form of `datasets.trajectory.read_trajectory`; None: that of the readouts, where
+            the header says that k-space is not Cartesian.
 
     Raises:
-        DataError: the measurement is not Cartesian slices of one image each.
+        DataError: the measurement is not slices of one image each, or not Cartesian and without a
+            trajectory.
     """
     group, encoding, notes = _choose_group(file, path)
-    if encoding.trajectory.lower() != "cartesian":
-        raise DataError(
-            f"{path}: expected Cartesian k-space, got trajectory '{encoding.trajectory}'; grid it, "
-            "and save it as 'kspace' (see docs/reconstruct.md)"
-        )
+    along = encoding.trajectory.lower() != "cartesian" or given is not None
     every = group["data"][()]
     records = every[_is_imaging(every["head"], encoding)]
     head = records["head"]
     _check_counters(head, path)
-    encoding, more = _as_sampled(head, encoding)
     order, spacing, moved = _order_slices(head, path)
-    kspace, strays = _fill_grid(records, encoding, order, path)
+    trajectory, more = given, []
+    if along:
+        kspace, trajectory = _fill_lines(records, order, path, encoding, given)
+        strays = []
+    else:
+        encoding, more = _as_sampled(head, encoding)
+        kspace, strays = _fill_grid(records, encoding, order, path)
     with reading(path, "noise readouts that fit their coils"):
         whitening, about_noise = _whitening(every, coils=kspace.shape[1])
     if whitening is not None:
         kspace = np.einsum("dc,scxy->sdxy", whitening, kspace)
-    return Raw(kspace, encoding, spacing, notes + more + moved + strays + about_noise, whitening)
+    remarks = notes + more + moved + strays + about_noise
+    return Raw(kspace, encoding, spacing, remarks, whitening, trajectory)
 
 
 def _whitening(records: np.ndarray, coils: int) -> tuple[np.ndarray | None, list[str]]:
@@ -327,6 +336,57 @@ def _fill_grid(
                 kspace[z, :, x + first : x + last, y] += values[:, first:last]
                 count[z, 0, x + first : x + last, y] += 1
     return kspace / np.maximum(count, 1), notes
+
+
+def _fill_lines(
+    records: np.ndarray,
+    order: dict[int, int],
+    path: Path,
+    encoding: Encoding,
+    given: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """K-space ``(slices, coils, lines, positions)`` as measured, and its trajectory."""
+    head = records["head"]
+    coils, places = int(head["active_channels"][0]), int(head["trajectory_dimensions"][0])
+    if given is None and (places not in (2, 3) or (head["trajectory_dimensions"] != places).any()):
+        raise DataError(
+            f"{path}: expected a trajectory (kx, ky) with each readout, as the header says "
+            f"'{encoding.trajectory}', got {sorted(set(head['trajectory_dimensions'].tolist()))} "
+            "coordinates; give it with data.trajectory"
+        )
+    per_slice: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {z: [] for z in order.values()}
+    with reading(path, "readouts that are as long as their headers say"):
+        for record in records:
+            line = record["head"]
+            values = _samples(record, coils)  # (C, n)
+            here = np.zeros((values.shape[1], 2))
+            if given is None:
+                here = np.asarray(record["traj"], dtype=np.float64).reshape(-1, places)
+                stop = len(here) - int(line["discard_post"])
+                here = here[int(line["discard_pre"]) : stop]
+                if here[:, 2:].any():
+                    raise DataError(
+                        f"{path}: expected a trajectory in a plane, got a third coordinate that is "
+                        "not 0; transform stacks of slices along it first"
+                    )
+            per_slice[order[int(line["idx"]["slice"])]].append((here[:, :2], values))
+    lengths = {values.shape[1] for lines in per_slice.values() for _, values in lines}
+    counts = {len(lines) for lines in per_slice.values()}
+    if len(lengths) > 1 or len(counts) > 1:
+        raise DataError(
+            f"{path}: expected as many readouts of one length in each slice, got {sorted(counts)} "
+            f"readouts of {sorted(lengths)} samples; save one of them as 'kspace'"
+        )
+    trajectories = [np.stack([here for here, _ in lines]) for lines in per_slice.values()]
+    if any(np.abs(other - trajectories[0]).max() > 0 for other in trajectories[1:]):
+        raise DataError(
+            f"{path}: expected the same trajectory in each slice, got several; save one slice as "
+            "'kspace' and 'trajectory'"
+        )
+    kspace = np.stack(
+        [np.stack([values for _, values in lines], axis=1) for lines in per_slice.values()]
+    )  # (S, C, L, N)
+    return kspace, trajectories[0] if given is None else given
 
 
 def _check_lines(rows: np.ndarray, height: int, path: Path) -> list[str]:

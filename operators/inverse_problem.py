@@ -16,6 +16,7 @@ from operators.espirit import acs_width
 from operators.fourier import fft2c, ifft2c
 from operators.kspace_peak import centre_peak, find_peak
 from operators.multicoil import MultiCoilMRI, rss
+from operators.non_cartesian import NonCartesianMRI
 from operators.soft_sense import SoftSenseMRI
 from operators.whitened import whiten
 
@@ -156,6 +157,46 @@ def mri_problem(
     noise = noise.clamp(min=MAP_ERROR) if estimated_maps else noise
     return InverseProblem(
         operator, y, operator.direct(y), scale, torch.zeros_like(scale), noise, factor
+    )
+
+
+def trajectory_problem(
+    operator: NonCartesianMRI,
+    kspace: Tensor,
+    sens_maps: Tensor,
+    *,
+    noise: Tensor | None = None,
+    estimated_maps: bool = False,
+) -> InverseProblem:
+    """Inverse problem of k-space along a trajectory, otherwise like `mri_problem`.
+
+    Args:
+        operator: of the trajectory, with any maps.
+        kspace: complex ``(B, C, L, N)``.
+        sens_maps: complex ``(B, C, H, W)`` of any scale.
+        noise: ``(B,)`` as in `mri_problem`.
+        estimated_maps: as in `mri_problem`; the same part of the peak.
+    """
+    size = rss(sens_maps)  # (B, 1, H, W)
+    seen = size > TINY * size.amax((1, 2, 3), keepdim=True)
+    maps = torch.where(seen, sens_maps / torch.where(seen, size, 1.0), 0.0)
+    operator = operator.with_maps(maps)
+    factor = operator.slow_phase(kspace) * seen  # (B, 1, H, W)
+    operator = operator.times(factor)
+    noise = operator.noise(kspace) if noise is None else noise
+    direct = operator.direct(kspace)
+    scale = peak(direct)
+    unit = torch.where(scale > 0, scale, 1.0)
+    noise = noise / unit
+    noise = noise.clamp(min=MAP_ERROR) if estimated_maps else noise
+    return InverseProblem(
+        operator,
+        kspace / expand(unit, kspace),
+        direct / expand(unit, direct),
+        scale,
+        torch.zeros_like(scale),
+        noise,
+        factor,
     )
 
 

@@ -22,7 +22,7 @@ from datasets.hdf5 import get_array, open_hdf5
 from datasets.identity import check_files, check_outside
 from datasets.image_folder import read_grey
 from datasets.image_series import open_images
-from datasets.measured import open_measured
+from datasets.measured import open_measurement
 from datasets.prepare import prepare_dataset
 from datasets.volume import open_volume
 from evaluation.evaluate import check_settings, evaluate
@@ -241,7 +241,7 @@ def test_small_hdf5_files_cannot_claim_gigabytes(tmp_path):
         file["kspace"] = np.ones((2, 8, 8), np.complex64)
         file.create_dataset("mask", shape=(16000, 16000), dtype="u1", chunks=(1000, 1000))
     with pytest.raises(DataError, match=r"'mask'.*claims 256000000 bytes"):
-        open_measured(path)
+        open_measurement(path)
 
 
 def test_a_small_ismrmrd_file_cannot_claim_gigabytes(tmp_path):
@@ -250,7 +250,7 @@ def test_a_small_ismrmrd_file_cannot_claim_gigabytes(tmp_path):
         text = file["dataset/xml"][0].decode()
         file["dataset/xml"][0] = re.sub("<([xy])>8<", r"<\1>60000<", text, count=2)
     with pytest.raises(DataError, match="claims 57600000000 bytes in a file of"):
-        open_measured(path)
+        open_measurement(path)
 
 
 def test_arrays_that_are_not_asked_for_stay_unread(tmp_path):
@@ -259,7 +259,7 @@ def test_arrays_that_are_not_asked_for_stay_unread(tmp_path):
     content = bytearray((tmp_path / "a.npz").read_bytes())
     content[-5000] ^= 1  # in the other array
     (tmp_path / "a.npz").write_bytes(content)
-    assert np.array_equal(open_measured(tmp_path / "a.npz").read(0), kspace)
+    assert np.array_equal(open_measurement(tmp_path / "a.npz").read(0), kspace)
 
 
 def pointing_files(folder):
@@ -284,7 +284,7 @@ def pointing_files(folder):
 def test_hdf5_files_that_point_at_others_are_refused(tmp_path):
     for path in pointing_files(tmp_path):
         with pytest.raises(DataError, match=r"in the file itself.*points at other files"):
-            open_measured(path)
+            open_measurement(path)
     with h5py.File(tmp_path / "soft.h5", "w") as file:  # into itself is fine
         file["deep/kspace"] = np.ones((2, 8, 8), np.complex64)
         file["kspace"] = h5py.SoftLink("/deep/kspace")

@@ -8,12 +8,13 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from datasets.image_series import is_image_path
-from datasets.measured import KSPACE, open_measured
+from datasets.measured import KSPACE, open_measurement
 from datasets.sample import DataError
-from evaluation.own.base import Input, digest
+from evaluation.own.base import Input, choose_shape, digest, read_positions
 from evaluation.own.images import open_image_series
 from evaluation.own.kspace import open_kspace
 from evaluation.own.sinogram import open_sinogram
+from evaluation.own.trajectory import open_trajectory
 
 __all__ = ["Input", "digest", "open_input"]
 
@@ -33,5 +34,17 @@ def open_input(path: Path, config: ConfigDict) -> Input:
         raise DataError(f"{path}: no such file or folder; check --input")
     if is_image_path(path):
         return open_image_series(path, config)
-    measured = open_measured(path, first_axis=config.data.first_axis)
-    return (open_kspace if measured.kind == KSPACE else open_sinogram)(measured, config)
+    measured = open_measurement(path, **_how(config))
+    if measured.kind != KSPACE:
+        return open_sinogram(measured, config)
+    return (open_kspace if measured.trajectory is None else open_trajectory)(measured, config)
+
+
+def _how(config: ConfigDict) -> dict:
+    """Keywords of `open_measurement` that the config has."""
+    size = config.data.image_size
+    return {
+        "first_axis": config.data.first_axis,
+        "trajectory": read_positions(config.data.trajectory) if config.data.trajectory else None,
+        "matrix": choose_shape(size, None, ()) if size else None,
+    }

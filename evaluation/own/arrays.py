@@ -15,6 +15,7 @@ from datasets.sample import DataError
 from evaluation.own.base import Input
 from evaluation.own.kspace import open_kspace
 from evaluation.own.sinogram import open_sinogram
+from evaluation.own.trajectory import open_trajectory
 from operators import LinearOperator
 from operators.batch import dot, expand
 from operators.inverse_problem import InverseProblem, fitted_problem
@@ -67,6 +68,8 @@ def open_array(
     mask: ArrayLike | Tensor | None,
     maps: ArrayLike | Tensor | None,
     angles: ArrayLike | Tensor | None,
+    trajectory: ArrayLike | Tensor | None,
+    image_size: tuple[int, int] | int | None,
     operator: LinearOperator | None,
 ) -> tuple[Input, Axes]:
     """Arrays as a checked input, and the axes that its images should have.
@@ -77,14 +80,18 @@ def open_array(
         mask: mask of k-space, nonzero where measured; None to find it from the zeros.
         maps: coil maps of k-space; None to estimate them.
         angles: angles of the views of a sinogram in degrees.
+        trajectory: of k-space that is not on a grid.
+        image_size: pixels of the image of such k-space.
         operator: operator of any other measurement.
 
     Raises:
         DataError, ValueError, TypeError: the arguments do not fit together.
     """
-    given = {"mask": mask, "maps": maps, "angles": angles}
+    given = {"mask": mask, "maps": maps, "angles": angles, "trajectory": trajectory}
     arrays = {name: as_numpy(value, name) for name, value in given.items() if value is not None}
     data = as_numpy(measurement, "measurement")
+    if image_size is not None and trajectory is None:
+        raise ValueError("expected image_size with a trajectory, got it without")
     if operator is not None:
         if not isinstance(operator, LinearOperator):
             raise TypeError(
@@ -105,6 +112,8 @@ def open_array(
                 f"expected a sinogram with angles= alone, got {others} of k-space, too"
             )
         return _of_sinogram(data, arrays["angles"])
+    if "trajectory" in arrays:
+        return _of_trajectory(data, arrays, image_size)
     return _of_kspace(data, arrays)
 
 
@@ -144,6 +153,20 @@ def _of_kspace(data: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[Input, 
     extras = {{"maps": "sens_maps"}.get(name, name): array for name, array in arrays.items()}
     opened = open_kspace(measured_array(KSPACE, data, extras), get_config())
     return opened, Axes(slices=data.ndim == 4)
+
+
+def _of_trajectory(
+    data: np.ndarray, arrays: dict[str, np.ndarray], image_size: tuple[int, int] | int | None
+) -> tuple[Input, Axes]:
+    if "mask" in arrays:
+        raise ValueError("expected k-space with a trajectory without a mask; leave the mask out")
+    config, matrix = get_config(), None
+    if image_size is not None:
+        matrix = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+        config.data.image_size = ",".join(map(str, matrix))
+    extras = {"sens_maps": arrays["maps"]} if "maps" in arrays else {}
+    measured = measured_array(KSPACE, data, extras, trajectory=arrays["trajectory"], matrix=matrix)
+    return open_trajectory(measured, config), Axes(slices=data.ndim == 4)
 
 
 def _of_sinogram(data: np.ndarray, angles: np.ndarray) -> tuple[Input, Axes]:

@@ -11,21 +11,25 @@ from torch import Tensor
 
 import configs
 from configs.reconstruct import get_config
+from datasets import bart
 from datasets.bad_input import reading
 from datasets.image_series import ImageSeries
 from evaluation.own.holdout import HoldOut
 from operators.inverse_problem import InverseProblem
 
 OF_A_MASK = ("operator.acceleration", "operator.center_fraction")
+ALONG = "k-space along a trajectory"
+OF_KSPACE = ("k-space", ALONG)
 # fields that only some inputs read
 ONLY = {
-    "validate": ("k-space", "a sinogram"),
-    "choose": ("k-space", "a sinogram"),
-    "data.first_axis": ("k-space",),
+    "validate": (*OF_KSPACE, "a sinogram"),
+    "choose": (*OF_KSPACE, "a sinogram"),
+    "data.first_axis": (*OF_KSPACE, "a sinogram"),
+    "data.trajectory": (ALONG,),
     "data.mask": ("k-space",),
-    "data.sens_maps": ("k-space",),
+    "data.sens_maps": OF_KSPACE,
     "data.map_sets": ("k-space",),
-    "data.image_size": ("k-space", "a sinogram"),
+    "data.image_size": (*OF_KSPACE, "a sinogram"),
     "data.angles": ("a sinogram",),
     "data.axis": ("images",),
     "data.window": ("images",),
@@ -49,7 +53,7 @@ class Input:
     """A user's measurement or images, opened and checked; the base of each kind of input.
 
     Attributes:
-        kind: "k-space", "a sinogram", "images" or "measurements".
+        kind: "k-space", "k-space along a trajectory", "a sinogram", "images" or "measurements".
         numbers: numbers of the chosen slices in the file.
         keys: names of the chosen slices.
         unit: unit of the reconstruction, in words.
@@ -193,6 +197,28 @@ def centre(values: Tensor, shape: tuple[int, int]) -> Tensor:
         if wanted < size:
             values = values.narrow(axis, (size - wanted) // 2, wanted)
     return values
+
+
+def read_maps(path: str) -> np.ndarray:
+    """Coil maps ``(..., C, H, W)`` of an .npy file, or of a BART file.
+
+    Raises:
+        DataError: see `load_array` and `datasets.bart.maps_from_bart`.
+    """
+    if Path(path).suffix in bart.SUFFIXES:
+        return bart.maps_from_bart(Path(path), bart.read_cfl(Path(path)))
+    return load_array(path, "data.sens_maps")
+
+
+def read_positions(path: str) -> np.ndarray:
+    """Trajectory of an .npy file, or of a BART file, see `datasets.trajectory`.
+
+    Raises:
+        DataError: see `load_array` and `datasets.bart.trajectory_from_bart`.
+    """
+    if Path(path).suffix in bart.SUFFIXES:
+        return bart.trajectory_from_bart(Path(path), bart.read_cfl(Path(path)))
+    return load_array(path, "data.trajectory")
 
 
 def load_array(path: str, what: str) -> np.ndarray:

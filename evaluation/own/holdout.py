@@ -1,5 +1,6 @@
 """Hold-out: a part of a measurement is left out and predicted, a check without a true image."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,9 @@ from operators.base import LinearOperator
 from operators.batch import dot, expand
 from operators.inverse_problem import InverseProblem
 
+LEAST_LINES = 10  # with fewer lines, pieces of them are left out
+PIECE = 4.0  # grid cells
+
 
 class HoldOut(NamedTuple):
     """Inverse problem of a slice without a part of its measurement, and that part.
@@ -19,7 +23,7 @@ class HoldOut(NamedTuple):
         operator: operator of the part that is left out, for images of `problem`.
         y: ``(1, *range_shape)`` the part that is left out, in the unit of `problem`.
         count: number of real numbers in it; a complex sample is two.
-        what: kind of the part: "lines", "points" or "views".
+        what: kind of the part: "lines", "points", "positions" or "views".
     """
 
     problem: InverseProblem
@@ -79,7 +83,7 @@ def hold_out(
         operator: operator of the part that is left out.
         measured: ``(1, *range_shape)`` the part that is left out, in the unit of the measurement.
         count: number of real numbers in it.
-        what: kind of the part: "lines", "points" or "views".
+        what: kind of the part: "lines", "points", "positions" or "views".
         noise: ``(1, *range_shape)`` standard deviation of each number of `measured`, in its unit,
             by which the error is weighted; None if it is that of `problem`.
     """
@@ -138,6 +142,46 @@ def choose_positions(
         f"expected measured k-space outside its central {width} x {width} to leave some out, got "
         "none; set validate to 0"
     )
+
+
+def choose_along(
+    cells: Tensor, part: float, width: int, generator: torch.Generator
+) -> tuple[Tensor, str]:
+    """Positions of a trajectory to leave out, none of them near the centre of k-space.
+
+    Whole lines beyond the centre are left out if there are many of them, otherwise pieces that are
+    `PIECE` grid cells long, as neighbours along a line are alike.
+
+    Args:
+        cells: ``(L, N, 2)`` trajectory in grid cells.
+        part: fraction of the lines or positions to leave out; at least one line or piece is.
+        width: diameter of the disc that is kept, for coil maps, phase and scale.
+        generator: a CPU generator.
+
+    Returns:
+        The positions, bool ``(L, N)``, and "lines" or "positions".
+
+    Raises:
+        ValueError: no position lies outside the centre.
+    """
+    far = cells.norm(dim=-1) >= width / 2  # (L, N)
+    lines, count = far.shape
+    if lines >= LEAST_LINES:
+        length, what = count, "lines"
+    else:
+        step = float(cells.diff(dim=1).norm(dim=-1).median()) if count > 1 else PIECE
+        length, what = min(count, max(1, math.ceil(PIECE / max(step, 1e-6)))), "positions"
+    piece = torch.arange(count) // length
+    numbers = piece + (int(piece[-1]) + 1) * torch.arange(lines)[:, None]  # (L, N)
+    candidates = numbers[far].unique()
+    if not len(candidates):
+        raise ValueError(
+            f"expected measured k-space outside its central {width} cells to leave some out, got "
+            "none; set validate to 0"
+        )
+    most = min(max(1, round(part * int(numbers.max() + 1))), max(1, len(candidates) - 1))
+    chosen = candidates[torch.randperm(len(candidates), generator=generator)[:most]]
+    return far & torch.isin(numbers, chosen), what
 
 
 def choose_views(

@@ -24,6 +24,7 @@ from evaluation.own.base import (
     choose_shape,
     hash_masks,
     load_array,
+    read_maps,
 )
 from evaluation.own.holdout import HoldOut, choose_positions, hold_out
 from evaluation.run.coil_maps import calibration_width, estimate_maps, for_calibration
@@ -210,9 +211,9 @@ def open_kspace(measured: Measured, config: ConfigDict) -> KspaceInput:
     opened.masks = _check_slices(opened, mask, drawn=bool(config.operator.mask))
     maps = measured.extras.get("sens_maps")
     if config.data.sens_maps:
-        maps = load_array(config.data.sens_maps, "data.sens_maps")
+        maps = read_maps(config.data.sens_maps)
     if maps is not None:
-        opened.sens_maps = _check_maps(maps, (measured.shape[0], coils, *shape))
+        opened.sens_maps = check_maps(maps, (measured.shape[0], coils, *shape))
         if measured.whitening is not None:  # given maps are of the measured coils
             mix = torch.from_numpy(measured.whitening)
             opened.sens_maps = torch.einsum("dc,schw->sdhw", mix, opened.sens_maps)
@@ -474,7 +475,16 @@ def _check_fit(mask: Tensor, there: Tensor, fit: float) -> None:
     )
 
 
-def _check_maps(maps: np.ndarray, shape: tuple[int, int, int, int]) -> Tensor:
+def check_maps(maps: np.ndarray, shape: tuple[int, int, int, int]) -> Tensor:
+    """Given coil maps as complex64 ``(S, C, H, W)``, S slices or 1.
+
+    Args:
+        maps: ``(C, H, W)`` or ``(S, C, H, W)``.
+        shape: (S, C, H, W) that they should have.
+
+    Raises:
+        DataError: another shape, real maps, zeros, NaN or infinity.
+    """
     maps = maps if maps.ndim == 4 else maps[None]
     if maps.dtype.kind != "c" or maps.shape[1:] != shape[1:] or maps.shape[0] not in (1, shape[0]):
         last = maps.shape[1:] == (*shape[2:], shape[1])

@@ -50,7 +50,7 @@ def by_held_out(way: str, opened: Input, sampling: Sampling, choices: Mapping) -
         idle = f"it is for {POINT}, the sampler is {sampling.sampler}"
     elif "end_sigma" in sampling.options or "end_sigma" in choices:
         idle = "end_sigma is given"
-    elif opened.kind not in ("k-space", "a sinogram"):
+    elif opened.kind not in ("k-space", "k-space along a trajectory", "a sinogram"):
         idle = f"nothing can be left out of {opened.kind}"
     if way == "held_out" and idle:
         raise ValueError(f"last_level=held_out has no effect: {idle}")

@@ -10,6 +10,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
+from configs.reconstruct import get_config
 from datasets.measured import Measured
 from datasets.sample import DataError
 from datasets.slices import choose_slices
@@ -112,6 +113,7 @@ def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
         DataError, ValueError: unfit data, or a field that sinograms do not have.
     """
     check_fields(config, "a sinogram")
+    config = _with_geometry(config, measured)
     if config.operator.geometry == "parallel":
         idle = [f"operator.{name}" for name in ("source_distance", "detector_distance", "detector")]
         reason = "the beam is parallel; set operator.geometry=fan"
@@ -134,6 +136,7 @@ def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
     shift = config.operator.centre_offset
     shift = _find_shift(opened, geometry, total) if shift is None else shift
     opened.operator = _large_enough(opened, geometry, total, shift)
+    opened.notes = [*measured.notes, *opened.notes]
     opened.facts |= {
         "geometry": config.operator.geometry,
         "views": len(geometry.angles),
@@ -144,6 +147,16 @@ def open_sinogram(measured: Measured, config: ConfigDict) -> SinogramInput:
         "grid": list(opened.operator.size),
     }
     return opened
+
+
+def _with_geometry(config: ConfigDict, measured: Measured) -> ConfigDict:
+    """A copy of the config in which what it leaves open of the geometry is that of the file."""
+    filled, neutral = config.copy_and_resolve_references(), get_config().operator
+    other = config.operator.geometry not in (neutral.geometry, measured.geometry.get("geometry"))
+    for name, value in ({} if other else measured.geometry).items():
+        if config.operator[name] == neutral[name]:
+            filled.operator[name] = value
+    return filled
 
 
 def _look_at(

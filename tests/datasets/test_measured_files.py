@@ -12,7 +12,7 @@ import pytest
 from datasets.dicom import read_dicom
 from datasets.export import write_dicom, write_nifti, write_plain_nifti
 from datasets.image_series import open_images
-from datasets.measured import KSPACE, SINOGRAM, open_measured
+from datasets.measured import KSPACE, SINOGRAM, open_measurement
 from datasets.sample import DataError
 from datasets.volume import open_volume
 from tests.helpers.data_writers import head, write_series
@@ -37,18 +37,18 @@ def test_numpy_layouts(tmp_path):
         ("both", kspace, "", (2, 3, 8, 6)),
     ):
         np.save(tmp_path / f"{name}.npy", array)
-        opened = open_measured(tmp_path / f"{name}.npy", first_axis=axis)
+        opened = open_measurement(tmp_path / f"{name}.npy", first_axis=axis)
         assert (opened.kind, opened.shape) == (KSPACE, shape)
         stacked = np.stack([opened.read(i) for i in range(shape[0])])
         np.testing.assert_array_equal(stacked, array.reshape(shape))
     np.savez(tmp_path / "s.npz", sinogram=np.ones((5, 7)), angles=np.arange(5))
-    opened = open_measured(tmp_path / "s.npz")
+    opened = open_measurement(tmp_path / "s.npz")
     assert (opened.kind, opened.shape) == (SINOGRAM, (1, 5, 7))
     assert opened.read(0).dtype == np.float32
     assert list(opened.extras) == ["angles"]
     with h5py.File(tmp_path / "k.h5", "w") as file:
         file["kspace"], file["mask"] = kspace[0], np.ones(6)
-    opened = open_measured(tmp_path / "k.h5")
+    opened = open_measurement(tmp_path / "k.h5")
     assert opened.shape == (3, 1, 8, 6)  # as in fastMRI's single-coil files
     np.testing.assert_array_equal(opened.read(1)[0], kspace[0, 1])
 
@@ -79,14 +79,14 @@ def test_unfit_measurements(tmp_path, name, content, message):
     else:
         np.save(path, content, allow_pickle=True)
     with pytest.raises(DataError, match=message):
-        open_measured(path)
+        open_measurement(path)
 
 
 def test_nan_is_named(tmp_path):
     kspace = random_complex(2, 1, 4, 4)
     kspace[1, 0, 2, 2] = np.nan
     np.save(tmp_path / "k.npy", kspace)
-    opened = open_measured(tmp_path / "k.npy")
+    opened = open_measurement(tmp_path / "k.npy")
     opened.read(0)
     with pytest.raises(DataError, match=r"k.npy:1: expected finite values, got 1 NaN"):
         opened.read(1)
@@ -95,7 +95,7 @@ def test_nan_is_named(tmp_path):
 def test_ismrmrd_is_put_on_its_grid(tmp_path):
     kspace = random_complex(2, 3, 16, 10)
     mask = lines(10, 3, 4)
-    opened = open_measured(write_ismrmrd(tmp_path / "raw.h5", kspace, mask))
+    opened = open_measurement(write_ismrmrd(tmp_path / "raw.h5", kspace, mask))
     assert opened.shape == kspace.shape
     for z in range(2):
         np.testing.assert_allclose(opened.read(z), kspace[z] * mask, atol=1e-5)
@@ -110,13 +110,13 @@ def test_ismrmrd_calibration_of_another_scan_is_left_out(tmp_path):
     for mode, there in (("separate", False), ("embedded", True)):
         path = tmp_path / f"{mode}.mrd"
         write_ismrmrd(path, kspace, mask, calibration=mode, flags=["calibration"])
-        assert open_measured(path).read(0)[..., last].any() == there
+        assert open_measurement(path).read(0)[..., last].any() == there
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trajectory": "radial"}, "expected Cartesian k-space, got trajectory 'radial'"),
+        ({"trajectory": "radial"}, "expected a trajectory .kx, ky. with each readout.*'radial'"),
         ({"flags": ["reverse"]}, "reversed readouts"),
         ({"kspace_encode_step_2": 3}, "2 values of 'kspace_encode_step_2'"),
         ({"contrast": 1}, "2 values of 'contrast'"),
@@ -126,7 +126,7 @@ def test_ismrmrd_calibration_of_another_scan_is_left_out(tmp_path):
 def test_ismrmrd_that_is_no_stack_of_slices(tmp_path, options, message):
     path = write_ismrmrd(tmp_path / "raw.h5", random_complex(1, 1, 8, 6), np.ones(6), **options)
     with pytest.raises(DataError, match=message):
-        open_measured(path)
+        open_measurement(path)
 
 
 # ------------------------------------------------------------------------------ NIfTI and DICOM

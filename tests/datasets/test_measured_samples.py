@@ -8,7 +8,7 @@ from skimage.transform import resize
 
 from configs import load_config
 from datasets.embedded import SAMPLES
-from datasets.measured import open_measured
+from datasets.measured import open_measurement
 from evaluation.own import open_input
 from operators.fourier import ifft2c
 from tests.conftest import ROOT
@@ -23,7 +23,7 @@ def opened(name, **fields):
 
 
 def test_embedded_kspace_is_what_was_measured():
-    measured = open_measured(SAMPLES / "measured/brain_8coil.h5")
+    measured = open_measurement(SAMPLES / "measured/brain_8coil.h5")
     assert (measured.kind, measured.shape) == ("kspace", (1, 8, 230, 180))
     kspace = measured.read(0)
     assert np.all((kspace != 0) == (kspace != 0)[0])
@@ -35,7 +35,7 @@ def test_embedded_kspace_is_what_was_measured():
 @pytest.mark.parametrize("name", ["solid_disc", "ta", "tb", "tc", "td"])
 def test_embedded_sinograms_are_what_was_measured(name):
     path = SAMPLES / f"measured/htc2022_{name}.h5"
-    measured = open_measured(path)
+    measured = open_measurement(path)
     assert (measured.kind, measured.shape) == ("sinogram", (1, 720, 560))
     np.testing.assert_allclose(measured.extras["angles"], np.arange(720) / 2, atol=1e-6)
     sinogram = measured.read(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs import load_config
-from datasets.measured import open_measured
+from datasets.measured import open_measurement
 from evaluation.own.kspace import open_kspace
 from operators.fourier import ifft2c
 from operators.prewhiten import noise_covariance, prewhiten, whitening_matrix
@@ -80,11 +80,11 @@ def test_a_file_with_a_noise_scan_has_white_coils(tmp_path):
     scan = (mixing() @ noise(COILS, 500, seed=2)).numpy()
     clean = noise(1, COILS, 16, 12, seed=3).numpy().astype(np.complex64)
     path = write_ismrmrd(tmp_path / "a.h5", clean, np.ones(12))
-    few = open_measured(path)
+    few = open_measurement(path)
     assert few.whitening is None
     np.testing.assert_allclose(few.read(0), clean[0], atol=1e-5)
     add_noise_scan(path, scan)
-    measured = open_measured(path)
+    measured = open_measurement(path)
     assert any("whitened by 500 samples" in note for note in measured.notes)
     covariance = noise_covariance(torch.from_numpy(scan))
     level = np.exp(np.log(np.linalg.eigvalsh(covariance.numpy())).mean() / 2)
@@ -94,7 +94,7 @@ def test_a_file_with_a_noise_scan_has_white_coils(tmp_path):
         measured.whitening, level * whitening_matrix(covariance).numpy(), atol=1e-5
     )
     add_noise_scan(path, np.concatenate([scan[:2], 0 * scan[2:]]))  # a dead coil
-    dead = open_measured(path)
+    dead = open_measurement(path)
     assert dead.whitening is None
     assert any("noise readouts are not used" in note for note in dead.notes)
 
@@ -111,7 +111,7 @@ def test_given_maps_are_of_the_coils_as_measured(tmp_path):
     np.save(tmp_path / "maps.npy", maps.astype(np.complex64))
     config = load_config(f"{ROOT}/configs/reconstruct.py")
     config.data.sens_maps = str(tmp_path / "maps.npy")
-    opened = open_kspace(open_measured(path), config)
+    opened = open_kspace(open_measurement(path), config)
     kspace = torch.from_numpy(opened.measured.read(0))
     seen = opened.sens_maps[0] * torch.from_numpy(image)
     torch.testing.assert_close(ifft2c(kspace), seen.to(kspace), rtol=1e-3, atol=1e-3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs import load_config
-from datasets.measured import KSPACE, open_measured
+from datasets.measured import KSPACE, open_measurement
 from datasets.sample import DataError
 from evaluation.own import open_input
 from operators.inverse_problem import mri_problem
@@ -140,7 +140,7 @@ def test_coils_after_rows_and_columns_are_moved(tmp_path, suffix, slices):
     else:
         with h5py.File(path, "w") as file:
             file["kspace"] = last
-    measured = open_measured(path)
+    measured = open_measurement(path)
     assert measured.shape == (slices or 1, *shape)
     np.testing.assert_array_equal(measured.read(0), kspace[0] if slices else kspace)
     assert any("4 coils" in note for note in measured.notes)
@@ -152,7 +152,7 @@ def test_many_coils_and_few_columns_are_no_coils_last(tmp_path, shape):
     kspace = kspace_of(coil_images(shape[1], shape[2:]))
     kspace[::2] = 0
     np.save(tmp_path / "k.npy", np.stack([kspace] * shape[0]))
-    measured = open_measured(tmp_path / "k.npy")
+    measured = open_measurement(tmp_path / "k.npy")
     assert measured.shape == shape
     assert not measured.notes
 
@@ -161,14 +161,14 @@ def test_the_name_tells_kspace_not_the_type(tmp_path):
     kspace = kspace_of(complex_image())
     np.savez(tmp_path / "a.npz", kspace=np.stack([kspace.real, kspace.imag]))
     with pytest.raises(DataError, match=r"complex k-space.*float32.*axis 0.*1j \* imaginary"):
-        open_measured(tmp_path / "a.npz")
+        open_measurement(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", sinogram=kspace)
     with pytest.raises(DataError, match="sinogram complex64"):
-        open_measured(tmp_path / "b.npz")
+        open_measurement(tmp_path / "b.npz")
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file["kspace"], file["sinogram"] = kspace, kspace.real
     with pytest.raises(DataError, match="got both"):
-        open_measured(tmp_path / "c.h5")
+        open_measurement(tmp_path / "c.h5")
 
 
 @pytest.mark.parametrize("suffix", [".dat", "", ".h5"])
@@ -180,7 +180,7 @@ def test_the_content_tells_the_format(tmp_path, suffix):
     np.savez(tmp_path / "z.npz", kspace=kspace)
     for name in ("h", "n.npy", "z.npz"):
         path = (tmp_path / name).rename(tmp_path / f"scan{suffix}")
-        assert open_measured(path).kind == KSPACE
+        assert open_measurement(path).kind == KSPACE
 
 
 def test_a_mask_with_its_origin_in_the_corner_is_refused(tmp_path):
@@ -287,7 +287,7 @@ def test_oversampling_that_the_header_does_not_count(tmp_path):
         text = file["dataset/xml"][0].decode()
         text = text.replace("<x>64</x>", "<x>32</x>").replace("<x>128.0</x>", "<x>64.0</x>")
         file["dataset/xml"][0] = text
-    measured = open_measured(path)
+    measured = open_measurement(path)
     assert measured.shape == (1, 1, 64, 24)
     assert measured.image_shape == (32, 24)
     assert measured.voxel_size[:2] == (2.0, 2.0)
@@ -308,7 +308,7 @@ def test_the_last_measurement_with_images_is_read(tmp_path):
         records = file["dataset_11/data"][()]
         records["head"]["flags"] = 1 << 18
         file["dataset_11/data"][...] = records
-    measured = open_measured(tmp_path / "c.h5")
+    measured = open_measurement(tmp_path / "c.h5")
     assert measured.shape == (1, 1, 16, 12)
     assert "read is 'dataset_10'" in measured.notes[0]
 
@@ -321,7 +321,7 @@ def test_slices_lie_where_their_readouts_say(tmp_path):
     place = np.zeros((len(counter), 3))
     place[:, 2] = np.array([0.0, 14.0, 7.0])[counter]  # interleaved
     edit(path, position=place)
-    measured = open_measured(path)
+    measured = open_measurement(path)
     assert measured.voxel_size[2] == pytest.approx(7.0)  # not the thickness, 5
     assert "order of their positions" in measured.notes[0]
     for z, n in enumerate((0, 2, 1)):
@@ -329,13 +329,13 @@ def test_slices_lie_where_their_readouts_say(tmp_path):
     edit(path, position=np.where(counter[:, None] == 0, 0.0, place[:, ::-1]))
     edit(path, slice_dir=np.eye(3)[counter])
     with pytest.raises(DataError, match="several orientations"):
-        open_measured(path)
+        open_measurement(path)
 
 
 def test_few_lines_beyond_the_matrix_are_left_out(tmp_path):
     kspace = kspace_of(complex_image((16, 32)))[None, None]
     path = write_ismrmrd(tmp_path / "a.h5", kspace, np.ones(32), kspace_encode_step_1=33)
-    measured = open_measured(path)
+    measured = open_measurement(path)
     assert measured.shape == (1, 1, 16, 32)
     assert "1 lines beyond" in measured.notes[0]
     assert not measured.read(0)[..., -1].any()
@@ -349,6 +349,6 @@ def test_headers_without_namespace_or_content(tmp_path):
     for header, shape in ((b"", None), (b"<h", None), (bare.encode(), (16, 24))):
         with h5py.File(tmp_path / "k.h5", "w") as file:
             file["kspace"], file["ismrmrd_header"] = kspace, header
-        measured = open_measured(tmp_path / "k.h5")
+        measured = open_measurement(tmp_path / "k.h5")
         assert measured.image_shape == shape
         assert bool(measured.notes) == (shape is None)
