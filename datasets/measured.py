@@ -306,8 +306,13 @@ def _open_bart(how: _How) -> Measured:
 def _open_tiff(how: _How) -> Measured:
     import tifffile  # of scikit-image
 
-    with reading(how.path, "an intact TIFF file of one stack"):
-        data = tifffile.imread(how.path)
+    with reading(how.path, "an intact TIFF file of one stack"), tifffile.TiffFile(how.path) as file:
+        size = how.path.stat().st_size
+        for page in file.pages:  # what is missing would be read as zeros
+            ends = [a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+            if max(ends, default=size) > size:
+                raise ValueError(f"{size} bytes where {max(ends)} are needed")
+        data = file.asarray()
     return _of_arrays(how, SINOGRAM, data, {})
 
 

@@ -118,12 +118,14 @@ HEAD = np.dtype(
 
 
 def write_ismrmrd(
-    path, kspace, mask, *, trajectory="cartesian", calibration="embedded", flags=(), **counters
+    path, kspace, mask, *, trajectory="cartesian", calibration="embedded", flags=(), places=None,
+    **counters
 ):  # fmt: skip
     """Slices (S, C, X, Y) as a scanner sends them: readout by readout, with a noise scan first.
 
     The first sample of each readout is discarded, and the first line comes twice. mask: (Y,).
-    flags: names for the last line. counters: of the last line.
+    flags: names for the last line. counters: of the last line. places: (Y, X, 2) trajectory; lines
+    are then taken once.
     """
     count, coils, x, y = kspace.shape
     assert HEAD.itemsize == 340
@@ -135,7 +137,8 @@ def write_ismrmrd(
         ]
     )
     measured = np.flatnonzero(mask)
-    order = [(z, line) for z in range(count) for line in (measured[0], *measured)]
+    twice = () if places is not None else (measured[0],)
+    order = [(z, line) for z in range(count) for line in (*twice, *measured)]
     records = np.zeros(len(order) + 1, dtype=record)
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(2 * coils * 7).astype(np.float32)
@@ -149,12 +152,16 @@ def write_ismrmrd(
         head["discard_pre"], head["center_sample"] = 1, x // 2 + 1
         head["idx"]["slice"], head["idx"]["kspace_encode_step_1"] = z, line
         # the two takes of the first line differ; their mean is right
-        wobble = 0.5 if line == measured[0] else 0.0
+        wobble = 0.5 if line in twice else 0.0
         values = kspace[z, :, :, line] * (1 + (-wobble if (z, line) in seen else wobble))
         seen.add((z, line))
         values = np.concatenate([np.full((coils, 1), 9e9), values], axis=1).astype(np.complex64)
         records[i]["data"] = np.ascontiguousarray(values).view(np.float32).ravel()
         records[i]["traj"] = np.zeros(0, np.float32)
+        if places is not None:
+            head["trajectory_dimensions"] = 2
+            here = np.concatenate([np.full((1, 2), 7.0), places[line]])
+            records[i]["traj"] = here.astype(np.float32).ravel()
     for name in flags:
         records[-1]["head"]["flags"] |= 1 << (FLAG[name] - 1)
     for name, value in counters.items():

@@ -9,10 +9,12 @@ import pytest
 import sigpy
 import torch
 
-from operators import BatchGenerator, MultiCoilMRI, NonCartesianMRI
+from operators import BatchGenerator, MultiCoilMRI, NonCartesianMRI, non_cartesian
 from operators.fourier import fft2c
+from operators.noise import line_noise
 from operators.nufft import Nufft, toeplitz, toeplitz_spectrum
 from operators.simulation import birdcage_maps, smooth_phase
+from operators.solvers import solve_normal_equations
 from operators.trajectories import GOLDEN, radial, spiral
 
 SHAPES = [(8, 10), (7, 9), (5, 8)]
@@ -190,3 +192,57 @@ def test_fft_of_the_origin():
         Nufft(positions(), (6, 8)).forward(x), torch.full((50,), 48**-0.5 + 0j).to(x)
     )
     torch.testing.assert_close(fft2c(x), torch.full((6, 8), 48**-0.5 + 0j).to(x))
+
+
+def test_the_preconditioner_is_that_of_chan_where_coils_join_nothing(monkeypatch):
+    """The mean of F^H F along its periodic diagonals, over shifts, as an explicit matrix."""
+    monkeypatch.setattr(non_cartesian, "JOINED", 1e6)
+    monkeypatch.setattr(non_cartesian, "FLOOR", 0.0)
+    shape, k = (4, 6), positions(40)
+    operator = NonCartesianMRI(k[None], torch.ones(1, *shape, dtype=torch.complex128))
+    basis = torch.eye(24, dtype=torch.complex128).reshape(24, 1, *shape)
+    matrix = operator.normal(basis).reshape(24, *shape)  # column by column
+    columns = [
+        matrix[p].roll((-(p // 6), -(p % 6)), (0, 1)) for p in range(24)
+    ]  # shifts from each pixel
+    expected = torch.fft.fft2(torch.stack(columns).mean(0)).real
+    torch.testing.assert_close(operator.circulant, expected)
+    x = random(2, 1, *shape)
+    solved = operator.normal_inverse(torch.tensor([0.5, 2.0]))(x)
+    back = torch.fft.ifft2(torch.fft.fft2(solved) * operator.circulant)
+    torch.testing.assert_close(back + torch.tensor([0.5, 2.0]).reshape(2, 1, 1, 1) * solved, x)
+
+
+def test_preconditioned_data_steps_are_exact_and_need_fewer_iterations(monkeypatch):
+    operator = NonCartesianMRI(radial(60, 64), birdcage_maps(4, (32, 32)))
+    y, x0 = random(2, 4, 60, 64), random(2, 1, 32, 32, seed=5)
+    options = {"regularization": 0.1, "x0": x0, "max_iterations": 300, "tolerance": 1e-6}
+    found = solve_normal_equations(operator, y, **options)
+    monkeypatch.setattr(NonCartesianMRI, "normal_inverse", lambda *_: None)
+    monkeypatch.setattr(NonCartesianMRI, "fast_normal", False)
+    plain = solve_normal_equations(operator, y, **options)
+    assert found.converged.all()
+    torch.testing.assert_close(found.x, plain.x, rtol=0, atol=1e-4)
+    assert (found.iterations < 0.8 * plain.iterations).all()
+
+
+def test_the_calibration_width_is_that_of_nyquist():
+    maps = birdcage_maps(2, (64, 64))
+    widths = [NonCartesianMRI(radial(s, 128), maps).calibration_width for s in (20, 40, 400)]
+    # in the corner of the square, half the distance of spokes is the root of 1/2
+    expected = [2 * s / math.pi for s in (20, 40)]
+    np.testing.assert_allclose(widths[:2], expected, rtol=0.1)
+    assert widths[2] < 64  # the corners of the grid are outside the disc
+
+
+def test_noise_beside_the_image_along_the_lines():
+    """An image with sharp edges, which reach the outermost positions."""
+    x = torch.zeros(1, 1, 64, 64, dtype=torch.complex64)
+    x[..., 20:44, 24:40] = 1
+    for trajectory in (radial(60, 128), spiral(8, 8192, turns=8)):
+        operator = NonCartesianMRI(trajectory, birdcage_maps(4, (64, 64)))
+        y = operator.forward(x)
+        assert operator.noise(y) < 2e-3
+        noisy = y + 0.01 * BatchGenerator([0]).normal_like(y)
+        np.testing.assert_allclose(operator.noise(noisy), 0.01, rtol=0.05)
+        assert line_noise(y[..., :20]) is None
