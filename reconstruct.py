@@ -2,8 +2,8 @@
 
 From Python, arrays in and arrays out:
 
-    from reconstruct import reconstruct
-    result = reconstruct(kspace, mask=mask)
+    from reconstruct import open_measurement, reconstruct
+    result = reconstruct(kspace, mask=mask)  # or reconstruct(open_measurement("scan.h5"))
     result.image, result.std, result.sigma_y
 
 From the command line, files in and a folder of files out:
@@ -32,6 +32,7 @@ from torch import Tensor
 import configs
 from configs.ranges import check_numbers
 from configs.reconstruct import default_prior
+from datasets.measured import Measured, open_measurement
 from evaluation.own.arrays import open_array
 from evaluation.own.base import Input
 from evaluation.own.engine import (
@@ -62,7 +63,7 @@ from operators import LinearOperator
 from samplers.posterior import magnitude
 from sde import Prior
 
-__all__ = ["Prior", "Result", "load_prior", "reconstruct"]
+__all__ = ["Prior", "Result", "load_prior", "open_measurement", "reconstruct"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,7 +127,7 @@ class Result:
 
 
 def reconstruct(
-    measurement: ArrayLike | Tensor,
+    measurement: ArrayLike | Tensor | Measured,
     *,
     mask: ArrayLike | Tensor | None = None,
     maps: ArrayLike | Tensor | None = None,
@@ -161,6 +162,8 @@ def reconstruct(
       `image_size`.
     - **a sinogram**, real, with its `angles`: ``(views, bins)`` or ``(slices, views, bins)`` line
       integrals of a parallel beam. The images are ``(bins, bins)``, attenuation a bin.
+    - **a file** that `open_measurement` has opened, of k-space or sinograms of any kind that it
+      reads. The images are those of all of its slices, ``(slices, H, W)``.
     - **y with its `operator`**: of its `range_shape`, or several of them ``(n, *range_shape)``. The
       images have its `domain_shape`, or ``(n, *domain_shape)``. A first axis of length 1, a
       channel, may be left out; the images are without it, too.
@@ -168,7 +171,7 @@ def reconstruct(
     Any unit will do: images come out in that of the measurement.
 
     Args:
-        measurement: NumPy array, tensor, or nested lists; read, never written to.
+        measurement: NumPy array, tensor, nested lists, or an opened file; read, never written to.
         mask: k-space: where it was measured, bool ``(H, W)`` or ``(slices, H, W)``, or its columns
             ``(W,)``. None: positions that are exactly 0 in all coils were not measured.
         maps: k-space: complex coil maps ``(coils, H, W)`` or ``(slices, coils, H, W)``, of any
@@ -178,9 +181,9 @@ def reconstruct(
         trajectory: positions of k-space, complex ``(lines, positions)`` or real ``(lines,
             positions, 2)``, along rows and columns of the image: in cycles per pixel (up to 0.5),
             radians per pixel (up to pi) or cycles per field of view (up to half of `image_size`).
-        image_size: with a trajectory: rows and columns of the image in pixels, or one number for
-            both; None: of the maps, or twice the extent of a trajectory in cycles per field of
-            view.
+        image_size: with a trajectory, or of a file: rows and columns of the image in pixels, or one
+            number for both; None: of the file or the maps, or twice the extent of a trajectory in
+            cycles per field of view.
         operator: measurement model of any other `measurement`, such as `operators.FanBeamCT`,
             `operators.FunctionOperator` or a `LinearOperator` of your own; it gets tensors on
             `device`. (For MRI better give k-space, mask and maps: the slowly varying phase of the
@@ -353,7 +356,7 @@ def _open_prior(
     prior: str | Path | Prior,
     device: str | torch.device | None,
     precision: str,
-    measurement: ArrayLike | Tensor,
+    measurement: ArrayLike | Tensor | Measured,
 ) -> tuple[Prior, torch.device]:
     """The prior, and the device that its network is on."""
     if precision not in PRECISIONS:

@@ -86,6 +86,20 @@ if Finder not in sys.meta_path:
 for _name in ("operators", "samplers"):
     importlib.import_module(f"{__name__}.{_name}")
 
-from score_priors.reconstruct import Prior, Result, load_prior, reconstruct  # noqa: E402
+from score_priors.reconstruct import (  # noqa: E402
+    Prior,
+    Result,
+    load_prior,
+    open_measurement,
+    reconstruct,
+)
 
-__all__ = ["Prior", "Result", "load_prior", "operators", "reconstruct", "samplers"]
+__all__ = [
+    "Prior",
+    "Result",
+    "load_prior",
+    "open_measurement",
+    "operators",
+    "reconstruct",
+    "samplers",
+]

@@ -1,7 +1,7 @@
 """Arrays as the input of `reconstruct`: k-space, sinograms, or measurements of any operator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from configs.reconstruct import get_config
-from datasets.measured import KSPACE, SINOGRAM, measured_array
+from datasets.measured import KSPACE, SINOGRAM, Measured, measured_array
 from datasets.sample import DataError
 from evaluation.own.base import Input
 from evaluation.own.kspace import open_kspace
@@ -63,7 +63,7 @@ class OperatorInput(Input):
 
 
 def open_array(
-    measurement: ArrayLike | Tensor,
+    measurement: ArrayLike | Tensor | Measured,
     *,
     mask: ArrayLike | Tensor | None,
     maps: ArrayLike | Tensor | None,
@@ -76,7 +76,8 @@ def open_array(
 
     Args:
         measurement: complex k-space ``(H, W)``, ``(C, H, W)`` or ``(S, C, H, W)``; a real sinogram
-            ``(views, bins)`` or ``(S, views, bins)``; or a measurement of `operator`.
+            ``(views, bins)`` or ``(S, views, bins)``; a measurement of `operator`; or an opened
+            file.
         mask: mask of k-space, nonzero where measured; None to find it from the zeros.
         maps: coil maps of k-space; None to estimate them.
         angles: angles of the views of a sinogram in degrees.
@@ -89,8 +90,12 @@ def open_array(
     """
     given = {"mask": mask, "maps": maps, "angles": angles, "trajectory": trajectory}
     arrays = {name: as_numpy(value, name) for name, value in given.items() if value is not None}
+    if isinstance(measurement, Measured):
+        if operator is not None:
+            raise ValueError("expected an opened file without operator=; give its array")
+        return _of_file(measurement, arrays, image_size)
     data = as_numpy(measurement, "measurement")
-    if image_size is not None and trajectory is None:
+    if image_size is not None and trajectory is None:  # of arrays on a grid it is their own
         raise ValueError("expected image_size with a trajectory, got it without")
     if operator is not None:
         if not isinstance(operator, LinearOperator):
@@ -115,6 +120,33 @@ def open_array(
     if "trajectory" in arrays:
         return _of_trajectory(data, arrays, image_size)
     return _of_kspace(data, arrays)
+
+
+def _of_file(
+    measured: Measured, arrays: dict[str, np.ndarray], image_size: tuple[int, int] | int | None
+) -> tuple[Input, Axes]:
+    """Input of an opened file, with the arrays that are given in place of its own."""
+    if "trajectory" in arrays:
+        raise ValueError("expected trajectory= of open_measurement for an opened file")
+    config = get_config()
+    if image_size is not None:
+        config.data.image_size = ",".join(map(str, _pair(image_size)))
+    given = {{"maps": "sens_maps"}.get(name, name): array for name, array in arrays.items()}
+    unfit = given.keys() & ({"angles"} if measured.kind == KSPACE else {"mask", "sens_maps"})
+    if unfit:
+        raise ValueError(f"expected arrays that belong to a {measured.kind}, got {sorted(unfit)}")
+    measured = replace(measured, extras=measured.extras | given)
+    if measured.kind == SINOGRAM:
+        opened: Input = open_sinogram(measured, config)
+    else:
+        along = measured.trajectory is not None
+        opened = (open_trajectory if along else open_kspace)(measured, config)
+    return opened, Axes(slices=True)
+
+
+def _pair(size: tuple[int, int] | int) -> tuple[int, int]:
+    """Rows and columns of an image size that may be one number for both."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def as_numpy(values: ArrayLike | Tensor, name: str) -> np.ndarray:
@@ -162,7 +194,7 @@ def _of_trajectory(
         raise ValueError("expected k-space with a trajectory without a mask; leave the mask out")
     config, matrix = get_config(), None
     if image_size is not None:
-        matrix = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+        matrix = _pair(image_size)
         config.data.image_size = ",".join(map(str, matrix))
     extras = {"sens_maps": arrays["maps"]} if "maps" in arrays else {}
     measured = measured_array(KSPACE, data, extras, trajectory=arrays["trajectory"], matrix=matrix)

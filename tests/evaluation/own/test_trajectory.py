@@ -6,6 +6,7 @@ import torch
 
 from configs.reconstruct import get_config
 from datasets import bart
+from datasets.measured import open_measurement
 from datasets.sample import DataError
 from evaluation.own import open_input
 from evaluation.own.holdout import choose_along
@@ -15,7 +16,7 @@ from operators.batch import expand
 from operators.simulation import birdcage_maps
 from operators.trajectories import radial, spiral
 from reconstruct import Prior, reconstruct
-from tests.helpers.reconstruct_inputs import image, phase
+from tests.helpers.reconstruct_inputs import image, kspace_of, phase
 
 SIDE, UNIT = 32, 3e4
 SPOKES = radial(60, 64)
@@ -155,6 +156,26 @@ def test_bart_files_through_the_command(tmp_path):
     found = problem.restore(problem.direct)[0, 0].numpy()
     assert error(found, truth) < 0.1
     assert len(opened.others) == 2
+
+
+def test_an_opened_file_is_reconstructed_whole(tmp_path):
+    truth, maps = np.stack([smooth(0), smooth(1)]), birdcage_maps(4, (SIDE, SIDE)).numpy()
+    np.savez(tmp_path / "a.npz", kspace=measure(truth), trajectory=SPOKES)
+    opened = open_measurement(tmp_path / "a.npz")
+    result = reconstruct(opened, maps=maps, image_size=SIDE, sigma_y=0, **FEW)
+    assert result.image.shape == (2, SIDE, SIDE)
+    assert error(result.image, truth) < 0.02
+    assert "sens_maps" not in opened.extras  # what was given has not changed it
+    np.savez(tmp_path / "g.npz", kspace=kspace_of(maps * truth[:, None]))
+    result = reconstruct(open_measurement(tmp_path / "g.npz"), maps=maps, sigma_y=0, **FEW)
+    assert error(result.image, truth) < 0.02
+    np.savez(tmp_path / "s.npz", sinogram=np.ones((12, 16)), angles=np.arange(12) * 15.0)
+    real = Prior.from_denoiser(shrink, sigma_min=0.01, sigma_max=2.0)
+    opened = open_measurement(tmp_path / "s.npz")
+    result = reconstruct(opened, prior=real, num_steps=4, sigma_y=0.1, last_level="noise")
+    assert result.image.shape == (1, 16, 16)
+    with pytest.raises(ValueError, match=r"belong to a sinogram, got \['mask'\]"):
+        reconstruct(opened, mask=np.ones(16), **FEW)
 
 
 def test_what_does_not_fit_is_told(tmp_path):
