@@ -71,9 +71,7 @@ class NonCartesianMRI(LinearOperator):
         self.trajectory = trajectory.double()  # (L, N, 2)
         self.sens_maps = sens_maps  # (1 or B, C, H, W)
         self.nufft = Nufft(self.trajectory.flatten(0, 1), shape)
-        self._spectrum: Tensor | None = None
-        self._density: Tensor | None = None
-        self._circulant: Tensor | None = None
+        self._known: dict[str, Tensor] = {}  # of the trajectory, shared with copies of other maps
 
     @classmethod
     def create(
@@ -133,7 +131,7 @@ class NonCartesianMRI(LinearOperator):
         (1999) 179-186, w / (K w), with the kernel sinc^2 of a cell's width; scaled so that a smooth
         image keeps its intensity.
         """
-        if self._density is None:
+        if "density" not in self._known:
             shape = self.domain_shape[1:]
             large = Nufft(self.nufft.positions, (2 * shape[0], 2 * shape[1]))
             triangle = _triangle(2 * shape[0])[:, None] * _triangle(2 * shape[1])  # (2 H, 2 W)
@@ -144,8 +142,9 @@ class NonCartesianMRI(LinearOperator):
             blob = _blob(shape)
             seen = self.nufft.forward(blob.to(torch.complex128))  # (M,)
             scale = blob.square().sum() / (weights * seen.abs().square()).sum()
-            self._density = (scale * weights).reshape(self.trajectory.shape[:2]).float()
-        return self._density
+            weights = (scale * weights).reshape(self.trajectory.shape[:2])
+            self._known["density"] = weights.float()
+        return self._known["density"]
 
     def noise(self, y: Tensor) -> Tensor:
         """Standard deviation of the noise of the real and of the imaginary part: ``(B,)``.
@@ -266,10 +265,8 @@ class NonCartesianMRI(LinearOperator):
         By T. Chan's rule, which weights a shift by the part of the image that has it; smoothed over
         the grid cells that coils join.
         """
-        if self._circulant is None:
+        if "circulant" not in self._known:
             height, width = self.domain_shape[1:]
-            if self._spectrum is None:
-                self._spectrum = toeplitz_spectrum(self.nufft)
             shifts = torch.fft.ifft2(self._spectrum)  # (2 H, 2 W), shift 0 first
             for axis, n in ((0, height), (1, width)):
                 place = torch.arange(2 * n, dtype=torch.float64)
@@ -279,8 +276,15 @@ class NonCartesianMRI(LinearOperator):
                 shifts = shifts.narrow(axis, 0, n) + shifts.narrow(axis, n, n)
             near = [_near(n) for n in (height, width)]
             spectrum = torch.fft.fft2(shifts * near[0][:, None] * near[1]).real
-            self._circulant = spectrum.clamp(min=FLOOR * float(spectrum.max()))
-        return self._circulant
+            self._known["circulant"] = spectrum.clamp(min=FLOOR * float(spectrum.max()))
+        return self._known["circulant"]
+
+    @property
+    def _spectrum(self) -> Tensor:
+        """Of F^H F on twice the grid, see `toeplitz_spectrum`: ``(2 H, 2 W)``."""
+        if "spectrum" not in self._known:
+            self._known["spectrum"] = toeplitz_spectrum(self.nufft)
+        return self._known["spectrum"]
 
     def normal_inverse(self, regularization: Tensor) -> Callable[[Tensor], Tensor]:
         """Inverse of `circulant` plus `regularization`, see `LinearOperator.normal_inverse`."""
@@ -300,8 +304,6 @@ class NonCartesianMRI(LinearOperator):
         return (self.sens_maps.to(y.dtype).conj() * images).sum(1, keepdim=True)
 
     def _normal(self, x: Tensor) -> Tensor:
-        if self._spectrum is None:
-            self._spectrum = toeplitz_spectrum(self.nufft)
         maps = self.sens_maps.to(x.dtype)
         images = toeplitz(maps * x, self._spectrum.to(x.real))  # (B, C, H, W)
         return (maps.conj() * images).sum(1, keepdim=True)
