@@ -27,22 +27,22 @@ class Objective(NamedTuple):
         forward: x -> A x, or A^H A x (see `data_terms`).
         adjoint: r -> A^H r, or r.
         y: the measurement, or A^H y.
-        energy: (x, forward(x)) -> |A x|^2, ``(B,)``.
         smooth: z -> the gradient of R at z, and a function d -> ``(B,)`` that is an upper bound of
             2 [R(z + d) - R(z) - <grad R(z), d>].
         prox: (v, step ``(B,)``) -> argmin_x G(x) + |x - v|_P^2 / (2 step).
         metric: d -> P d, positive definite.
         inverse_metric: g -> P^-1 g.
+        energy: (x, forward(x)) -> |A x|^2, ``(B,)``.
     """
 
     forward: Callable[[Tensor], Tensor]
     adjoint: Callable[[Tensor], Tensor]
     y: Tensor
-    energy: Callable[[Tensor, Tensor], Tensor]
     smooth: Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
     prox: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[Tensor], Tensor]
     inverse_metric: Callable[[Tensor], Tensor]
+    energy: Callable[[Tensor, Tensor], Tensor] = lambda x, Ax: dot(Ax, Ax)
 
 
 class Minimum(NamedTuple):
@@ -226,7 +226,6 @@ def data_terms(
         "forward": lambda x: operator.forward(synthesis(x)),
         "adjoint": lambda r: analysis(operator.adjoint(r)),
         "y": y,
-        "energy": lambda x, Ax: dot(Ax, Ax),
     }
 
 

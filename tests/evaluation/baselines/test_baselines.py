@@ -26,6 +26,7 @@ from operators import (
     Inpainting,
     LinearOperator,
     MultiCoilMRI,
+    NonCartesianMRI,
     ParallelBeamCT,
     SingleCoilMRI,
     Whitened,
@@ -33,6 +34,8 @@ from operators import (
 from operators.batch import dot
 from operators.ct import few_view_angles
 from operators.masks import make_mask
+from operators.simulation import birdcage_maps
+from operators.trajectories import radial
 from tests.conftest import ROOT
 from tests.helpers.scaled_operator import ScaledOperator
 
@@ -462,3 +465,19 @@ def test_cg_sense_of_one_coil_is_zero_filling():
     torch.testing.assert_close(
         cg_sense(operator, y, weight=0.25), operator.adjoint(y) / 1.25, rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("baseline", ["tv", "l1_wavelet", "cg_sense"])
+def test_along_a_trajectory_the_minimum_is_that_of_the_operator(baseline, monkeypatch):
+    """Iterations with A^H A end where those with A and A^H do."""
+    operator = NonCartesianMRI(radial(12, 24), birdcage_maps(2, (12, 12)))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.zeros(1, 1, 12, 12, dtype=torch.complex128)
+    x[:, :, 4:9, 5:10] = 1 + 0.3j
+    y = operator.forward(x)
+    y = y + 0.01 * torch.randn(y.shape, generator=generator, dtype=y.dtype)
+    options = {"weight": 1e-3, "tolerance": 1e-6, "max_iterations": 500}
+    fast = BASELINES[baseline](operator, y, **options)
+    monkeypatch.setattr(NonCartesianMRI, "fast_normal", False)
+    slow = BASELINES[baseline](operator, y, **options)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-3)

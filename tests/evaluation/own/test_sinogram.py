@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 from configs.reconstruct import get_config
 from datasets import DataError
@@ -277,3 +278,28 @@ def test_radians_are_noticed_with_few_views(tmp_path, views):
     y, angles = parallel(views)
     assert any("radians" in note for note in opened(tmp_path, y, np.deg2rad(angles)).notes)
     assert not any("radians" in note for note in opened(tmp_path, y, angles).notes)
+
+
+def test_the_geometry_of_a_file_is_used_where_flags_leave_it_open(tmp_path):
+    angles = np.arange(0, 360, 12.0)
+    parameters = {
+        "distanceSourceOrigin": 9.0,
+        "distanceSourceDetector": 13.0,
+        "distanceUnit": "cm",
+        "angles": angles,
+        "pixelSize": 0.2,
+    }
+    sinogram = np.outer(np.ones(30), np.hanning(40))
+    savemat(tmp_path / "a.mat", {"CtData": {"sinogram": sinogram, "parameters": parameters}})
+    config = get_config()
+    config.data.image_size = "16"
+    opened = open_input(tmp_path / "a.mat", config)
+    assert (opened.facts["geometry"], opened.facts["views"]) == ("fan", 30)
+    assert opened.pixel_size == pytest.approx(2.0 * 9 / 13)  # of the detector, at the axis
+    assert opened.operator.source_distance == pytest.approx(90 / opened.pixel_size)
+    assert "fan beam, source 90 mm" in opened.notes[0]
+    config.operator.pixel_size = 1.5
+    config.operator.source_distance = 100.0
+    opened = open_input(tmp_path / "a.mat", config)
+    assert opened.operator.source_distance == pytest.approx(100 / 1.5)
+    assert config.operator.geometry == "parallel"  # the caller's is as it was
