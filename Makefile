@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv test demo lint format clean
+DOCS := $(VENV)/.docs-installed
+
+.PHONY: help venv test demo docs lint format clean
 
 help:
 	@echo "make venv   install the pinned dependencies into $(VENV); enter it: source $(BIN)/activate"
 	@echo "make test   lint and run all tests"
 	@echo "make demo   train a toy, reconstruct brain MRI and head CT with the shipped prior"
+	@echo "make docs   build the documentation as a site: docs/_build/html/index.html"
 	@echo "make format rewrite the sources in the project's style"
 	@echo "make clean  remove $(VENV), caches and the demo's results"
 
@@ -38,5 +41,14 @@ format: $(STAMP)
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash training_scripts/demo.sh $(DEMO_ARGS)
 
+# Sphinx and its like come on top of the environment, for those who build the site.
+$(DOCS): $(STAMP)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,io,docs]"
+	@rm -rf build *.egg-info
+	@touch $@
+
+docs: $(DOCS)
+	$(BIN)/python docs/build.py
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info runs/demo* results/demo*
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info runs/demo* results/demo* docs/_build
