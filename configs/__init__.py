@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -27,6 +28,11 @@ HELP = {"--help", "-help", "-h", "--helpshort"}
 
 class ConfigError(ValueError):
     """An invalid config, such as an unknown field, or one that differs from a folder's."""
+
+
+def project_version(root: Path = fields.FOLDER.parent) -> str:
+    """Version of the project, that of `pyproject.toml` in its checkout."""
+    return tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
 
 
 def find_config(spec: str) -> str:
@@ -66,7 +72,8 @@ def load_config(spec: str) -> ConfigDict:
 def define_flags(default: str | None, *, reads: str = "", **folders: str) -> None:
     """Define ``--config`` with a flag for every field, and required flags for folders.
 
-    Call it after defining a command's other flags: for ``--help`` it prints all flags and exits.
+    Call it after defining a command's other flags: for ``--help`` it prints all flags and exits,
+    for ``--version`` the project's version.
 
     Args:
         default: config file used without ``--config``, with all fields that the command reads;
@@ -80,6 +87,9 @@ def define_flags(default: str | None, *, reads: str = "", **folders: str) -> Non
     for name, text in folders.items():
         flags.DEFINE_string(name, None, text)
     with quiet_pipe(), clear_errors():
+        if "--version" in sys.argv[1:]:
+            print(f"score-priors {project_version()}")
+            sys.exit()
         spec = config_spec(sys.argv[1:]) or default
         if not HELP.isdisjoint(sys.argv[1:]):
             print(help_text(spec, kind, required=[*folders]))

@@ -184,7 +184,7 @@ def save(path: Path, images: list[Tensor], vertical: bool = False) -> None:
         figure, axes = plt.subplots(1, len(images), figsize=size, gridspec_kw=ratios)
     figure.subplots_adjust(0, 0, 1, 1, 0.02, 0.02)
     for axis, image in zip(axes, images, strict=True):
-        axis.imshow(image[0, 0].abs(), cmap="gray", vmin=0, vmax=1, aspect="auto")
+        axis.imshow(image[0, 0].abs().numpy(), cmap="gray", vmin=0, vmax=1, aspect="auto")
         axis.axis("off")
     figure.savefig(path, dpi=142)
     plt.close(figure)

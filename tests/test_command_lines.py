@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,18 @@ def test_help_and_wrong_arguments_of_a_command_with_a_config():
     done = command("-m", "datasets.check", "--config=configs/demo.py", "a.h5")
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: unexpected argument 'a.h5'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train.py"], ["reconstruct.py"], ["-m", "evaluation.evaluate"]],
+    ids=lambda arguments: arguments[-1],
+)
+def test_version_needs_no_other_flag(arguments):
+    done = command(*arguments, "--version")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (done.stdout, done.stderr) == (f"score-priors {project['version']}\n", "")
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("module", PLAIN)

@@ -7,6 +7,7 @@ import runpy
 import sys
 
 from score_priors import ROOT
+from score_priors.configs import project_version
 
 COMMANDS = {
     "reconstruct": "reconstruct",
@@ -31,6 +32,9 @@ def main() -> None:
         text = f"usage: score-priors {'|'.join(COMMANDS)} ...\n(score-priors COMMAND --help)"
         if name in ("-h", "--help"):
             print(text)
+            return
+        if name == "--version":
+            print(f"score-priors {project_version()}")
             return
         raise SystemExit(f"error: unknown command {name!r}\n{text}")
     del sys.argv[1]

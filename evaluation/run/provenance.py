@@ -5,14 +5,13 @@ import platform
 import resource
 import subprocess
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from configs import ConfigError
+from configs import ConfigError, project_version
 from evaluation.results.files import read_json
 from operators import LinearOperator
 
@@ -27,7 +26,7 @@ def code_version(root: Path = ROOT) -> dict[str, str | bool]:
         "version"; in a git checkout also "commit" (40 hex digits) and "dirty" (whether tracked
         files differ from the commit).
     """
-    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    version = project_version(root)
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = _git(root, "rev-parse", "HEAD")
     # a copy without its own history may be inside another repository

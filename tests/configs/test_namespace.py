@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -129,6 +130,8 @@ def test_commands_run_from_anywhere(elsewhere, tmp_path):
     done = elsewhere("-m", "score_priors", "train", "--help")
     assert "Fit a score network" in done.stdout
     assert "--workdir" in done.stdout
+    done = elsewhere("-m", "score_priors", "--version")
+    assert re.fullmatch(r"score-priors \d+\.\d+\.\d+\n", done.stdout), done.stderr
     done = elsewhere("-m", "score_priors", "unknown")
     assert done.returncode == 1
     assert done.stderr.startswith("error: unknown command 'unknown'\nusage: score-priors ")
@@ -163,6 +166,8 @@ def test_pip_installs_score_priors_and_no_other_name(tmp_path):
         texts = {Path(name).name: archive.read(name).decode() for name in archive.namelist()}
     finder = next(text for name, text in texts.items() if name.endswith("_finder.py"))
     assert f"{{'score_priors': '{checkout / 'configs' / 'namespace'}'}}" in finder
+    assert tool["package-data"]["score_priors"] == ["py.typed"]  # types are for type checkers, too
+    assert (ROOT / tool["package-dir"]["score_priors"] / "py.typed").is_file()
     paths = [text for name, text in texts.items() if name.endswith(".pth")]
     assert len(paths) == 1
     assert paths[0].startswith("import __editable__")  # the finder, and no folder
