@@ -42,6 +42,7 @@ nb_execution_timeout = 1800  # seconds a cell: ends a hang
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of the machine that builds
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -55,7 +56,7 @@ viewcode_line_numbers = True
 
 html_theme = "furo"
 html_title = "score-priors"
-html_static_path = [str(ROOT / "docs" / "site.css")]
+html_static_path = [str(ROOT / "docs" / name) for name in ("site.css", "math.woff", "math.txt")]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
@@ -68,6 +69,8 @@ pygments_dark_style = "monokai"
 
 def _write(display: str, node: nodes.Node, body: list[str]) -> None:
     formula = convert(node.astext(), display=display)
+    if "\\" in formula:
+        raise ValueError(f"a command that latex2mathml does not know: {node.astext()}")
     body.append(formula if display == "inline" else f'<div class="formula">{formula}</div>')
     raise nodes.SkipNode
 

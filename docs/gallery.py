@@ -74,7 +74,8 @@ def page(parts: dict[str, tuple[str, list[str]]]) -> str:
     text = "# Gallery\n\nDrawn by `docs/gallery.py` when this site was built.\n"
     for title, (words, figures) in parts.items():
         cards = "\n".join(figures)
-        text += f"\n## {title}\n\n{words}\n\n````{{container}} gallery\n{cards}````\n"
+        kind = "gallery wide" if title == "Operators" else "gallery"
+        text += f"\n## {title}\n\n{words}\n\n````{{container}} {kind}\n{cards}````\n"
     return text
 
 
