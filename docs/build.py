@@ -182,24 +182,32 @@ class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.links: list[str] = []
+        self.loads: list[str] = []  # what the page itself needs
         self.anchors: set[str] = set()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Collect what a tag links to, and its anchor."""
         values = dict(attrs)
-        self.links += [values[name] for name in ("href", "src") if values.get(name)]
+        links = [values[name] for name in ("href", "src") if values.get(name)]
+        self.links += links
+        self.loads += [link for link in links if tag != "a"]
         self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
 
 
 def broken_links(html: Path) -> list[str]:
-    """Links within the site to files or anchors that are not there, each with its page."""
+    """Links within the site to files or anchors that are not there, each with its page.
+
+    So is what a page loads from elsewhere: the site works without a network.
+    """
     pages = {path.resolve(): Page(path.read_text()) for path in html.rglob("*.html")}
     broken = []
     for path, page in pages.items():
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
+                if link in page.loads and parts.scheme != "data":
+                    broken.append(f"{path.relative_to(html)}: {link}, which is not of this site")
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             anchor = unquote(parts.fragment)

@@ -40,14 +40,13 @@ def text_of(name: str) -> str:
 
 
 def python_blocks(name: str) -> list[str]:
-    found = []
-    for language, text in blocks(text_of(name)):
-        if language == "python" and (name, text.split(" #")[0].strip()) not in NOT_RUN:
-            is_reasoned = any(name == d and text.startswith(begin) for d, begin in NOT_RUN)
-            found += [] if is_reasoned else [text]
-        elif text.startswith(">>>"):
-            found.append(text)
-    return found
+    """Blocks that are run here, in their order."""
+    left_out = tuple(begin for document, begin in NOT_RUN if document == name)
+    return [
+        text
+        for language, text in blocks(text_of(name))
+        if text.startswith(">>>") or (language == "python" and not text.startswith(left_out))
+    ]
 
 
 @each_document
