@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
     """Draw all pictures into `folder` and write the page."""
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    mr = open_samples("test", subset="brain", image_size=SIZE, fit="resize")[8].image[None]
+    mr = open_samples("test", subset="brain", image_size=SIZE, fit="resize")[24].image[None]
     ct = open_samples("test", subset="ct", image_size=SIZE)[0].image[None]
     parts = {
         "Masks": (
