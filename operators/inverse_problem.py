@@ -154,7 +154,7 @@ def mri_problem(
     unit = torch.where(scale > 0, scale, 1.0)
     y = kspace / expand(unit, kspace)
     noise = operator.noise(y) if noise is None else noise / unit
-    noise = noise.clamp(min=MAP_ERROR) if estimated_maps else noise
+    noise = _with_error_of_maps(noise, estimated_maps)
     return InverseProblem(
         operator, y, operator.direct(y), scale, torch.zeros_like(scale), noise, factor
     )
@@ -188,7 +188,7 @@ def trajectory_problem(
     scale = peak(direct)
     unit = torch.where(scale > 0, scale, 1.0)
     noise = noise / unit
-    noise = noise.clamp(min=MAP_ERROR) if estimated_maps else noise
+    noise = _with_error_of_maps(noise, estimated_maps)
     return InverseProblem(
         operator,
         kspace / expand(unit, kspace),
@@ -198,6 +198,10 @@ def trajectory_problem(
         noise,
         factor,
     )
+
+
+def _with_error_of_maps(noise: Tensor, estimated_maps: bool) -> Tensor:
+    return noise.clamp(min=MAP_ERROR) if estimated_maps else noise
 
 
 def scaled_problem(

@@ -1,5 +1,7 @@
 """Which shipped prior reconstruct.py takes where none is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ def asked(monkeypatch):
     names = []
 
     def load(name, *_, **__):
-        names.append(name)
+        names.append(Path(getattr(name, "path", name)).stem)
         return Prior(shrink, VESDE(0.01, 1.0))
 
     monkeypatch.setattr("reconstruct.load_prior", load)

@@ -10,6 +10,7 @@ from torch import Tensor
 from evaluation.baselines.direct import direct
 from models import checkpoint as checkpoints
 from models.checkpoint import CheckpointError
+from models.plain import read_plain
 from models.unet import UNet, unet_from_state_dict
 from operators import LinearOperator
 from operators.batch import expand
@@ -98,7 +99,7 @@ def load_unet(name: str | Path) -> tuple[UNet, dict]:
 @lru_cache(maxsize=1)
 def _load(path: Path, _changed: int) -> tuple[UNet, dict]:
     """The last U-Net is cached, so that the batches of one evaluation share it."""
-    payload = checkpoints.read_plain(path, "cpu")  # also reads other formats
+    payload = read_plain(path, "cpu")  # also reads other formats
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path}: expected a state dict, got {type(payload).__name__}")
     ours = payload.get("format") == checkpoints.FORMAT

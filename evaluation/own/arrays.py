@@ -68,9 +68,9 @@ def open_array(
     mask: ArrayLike | Tensor | None,
     maps: ArrayLike | Tensor | None,
     angles: ArrayLike | Tensor | None,
-    trajectory: ArrayLike | Tensor | None,
-    image_size: tuple[int, int] | int | None,
     operator: LinearOperator | None,
+    trajectory: ArrayLike | Tensor | None = None,
+    image_size: tuple[int, int] | int | None = None,
 ) -> tuple[Input, Axes]:
     """Arrays as a checked input, and the axes that its images should have.
 
@@ -81,9 +81,9 @@ def open_array(
         mask: mask of k-space, nonzero where measured; None to find it from the zeros.
         maps: coil maps of k-space; None to estimate them.
         angles: angles of the views of a sinogram in degrees.
+        operator: operator of any other measurement.
         trajectory: of k-space that is not on a grid.
         image_size: pixels of the image of such k-space.
-        operator: operator of any other measurement.
 
     Raises:
         DataError, ValueError, TypeError: the arguments do not fit together.
