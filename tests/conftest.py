@@ -43,6 +43,15 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def one_thread():
+    """For tiny networks and images, which are slower on two, and for processes that are forked."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """A function that loads ``shared/reference/NAME.npz`` as a dict of arrays."""

@@ -48,13 +48,7 @@ TINY = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def command(workdir: Path, *more: str, launcher: tuple[str, ...] = ()) -> list[str]:

@@ -13,14 +13,7 @@ from operators.batch import derive_seed
 from sde import VESDE, score_matching_loss, validation_loss
 from train import train
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

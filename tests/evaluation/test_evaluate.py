@@ -23,13 +23,7 @@ from tests.helpers.tiny_prior import write_prior
 TIMING = ("seconds", "memory_mib")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny images are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

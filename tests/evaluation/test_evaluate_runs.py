@@ -39,13 +39,7 @@ CT = {"operator.name": "ct", "operator.num_views": 7, "sampler.name": "fbp"}
 MRI = {"operator.mask_per_slice": True, "sampler.name": "zero_filled"}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As in the processes that are forked here; tiny images are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

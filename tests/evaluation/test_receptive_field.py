@@ -21,13 +21,7 @@ from tests.helpers.tiny_prior import write_prior
 KERNEL = torch.tensor([[0.0, 1, 0], [2, 8, 3], [0, 4, 0]])[None, None]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def linear_score(x, sigma):

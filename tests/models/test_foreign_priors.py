@@ -28,13 +28,7 @@ from tests.models.test_foreign import TINY_DDPMPP, NCSNpp, tiny
 MINUTE = 400  # training steps
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images(channels=1, sides=(16, 16)):

@@ -11,13 +11,7 @@ from models.receptive_field import field_of, theoretical_field
 FIELDS = {"1_small": 25, "1": 49, "1_large": 49, "2": 146, "3": 340, "4_small": 728}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Plain(nn.Module):

@@ -26,13 +26,7 @@ COUNTS = {
 ACTIVE = (4_552_065, 9_464_193, 14_522_625, 20_303_745)  # structured, by depth
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def count(parameters) -> int:

@@ -25,13 +25,7 @@ SIZE = SIDE**2
 SDE = VESDE(0.01, 60.0)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny images are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _prior():

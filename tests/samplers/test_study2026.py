@@ -42,13 +42,7 @@ EDITION = {"mri": STUDY_2026, "ct": STUDY_2026_CT, "fan": STUDY_2026}
 EARLIER = {"mri": STUDY, "ct": STUDY_CT, "fan": STUDY}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def dense(function, shape):

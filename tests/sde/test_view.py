@@ -23,13 +23,7 @@ BETAS = np.linspace(1e-4, 0.02, 1000)
 CUMPROD = np.cumprod(1 - BETAS)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Exact(nn.Module):

@@ -28,14 +28,7 @@ from models import checkpoint
 from samplers import SAMPLERS
 from tests.helpers.tiny_prior import write_prior
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny networks are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def config_of(**fields):
