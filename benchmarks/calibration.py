@@ -11,6 +11,7 @@ import csv
 import inspect
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -397,12 +398,12 @@ RUNS = {
 KEYS = ("sampler", "budget", "operator", "noise", "separation", "count", "seed")
 
 
-def rows_done(path: Path) -> set[tuple]:
+def rows_done(path: Path, keys: Sequence[str] = KEYS) -> set[tuple]:
     """The rows that a table has, by what makes them: nothing where there is no table."""
     if not path.exists():
         return set()
     with path.open(newline="") as file:
-        return {tuple(row.get(key, "") for key in KEYS) for row in csv.DictReader(file)}
+        return {tuple(row.get(key, "") for key in keys) for row in csv.DictReader(file)}
 
 
 def append(path: Path, row: dict) -> None:

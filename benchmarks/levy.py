@@ -20,7 +20,6 @@ The command goes on where it stopped; ``--print`` shows the table. Gibbs samples
 """
 
 import argparse
-import csv
 import math
 import time
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.calibration import Calls, append, markdown, with_noise
+from benchmarks.calibration import Calls, append, markdown, rows_done, with_noise
 from benchmarks.levy_process import INCREMENTS, Increments, increments_of, posterior_chain, score_of
 from operators import BatchGenerator, FunctionOperator, LinearOperator
 from samplers import SAMPLERS
@@ -223,19 +222,12 @@ def run(
         for operator in operators:
             for name in samplers:
                 values = (name, kind, operator, signals, COUNT, seed)
-                if tuple(map(str, values)) in _done(path):
+                if tuple(map(str, values)) in rows_done(path, KEYS):
                     continue
                 row = dict(zip(KEYS, values, strict=True))
                 row |= make_row(name, kind, operator, signals=signals, out=out, seed=seed)
                 append(path, row)
                 print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
-
-
-def _done(path: Path) -> set[tuple]:
-    if not path.exists():
-        return set()
-    with path.open(newline="") as file:
-        return {tuple(row[key] for key in KEYS) for row in csv.DictReader(file)}
 
 
 COLUMNS = {
@@ -264,8 +256,12 @@ def main() -> None:
     samplers = [s.strip() for s in given.samplers.split(";") if s.strip()] or ["gibbs", *RUNS]
     kinds, operators = given.increments.split(","), given.operators.split(",")
     unknown = {*samplers} - {"gibbs", *RUNS} | {*kinds} - {*INCREMENTS}
-    if unknown | ({*operators} - {*OPERATORS}):
-        parser.error(f"unknown: {', '.join(sorted(unknown | ({*operators} - {*OPERATORS})))}")
+    unknown |= {*operators} - {*OPERATORS}
+    if unknown:
+        parser.error(
+            f"unknown: {', '.join(sorted(unknown))}; samplers: {'; '.join(['gibbs', *RUNS])}; "
+            f"increments: {','.join(INCREMENTS)}; operators: {','.join(OPERATORS)}"
+        )
     if not given.print:
         run(
             given.out,

@@ -1,7 +1,7 @@
 """The interface of all kinds of input of `reconstruct`, and checks that they share."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -205,9 +205,7 @@ def read_maps(path: str) -> np.ndarray:
     Raises:
         DataError: see `load_array` and `datasets.bart.maps_from_bart`.
     """
-    if Path(path).suffix in bart.SUFFIXES:
-        return bart.maps_from_bart(Path(path), bart.read_cfl(Path(path)))
-    return load_array(path, "data.sens_maps")
+    return _array_or_bart(path, "data.sens_maps", bart.maps_from_bart)
 
 
 def read_positions(path: str) -> np.ndarray:
@@ -216,9 +214,13 @@ def read_positions(path: str) -> np.ndarray:
     Raises:
         DataError: see `load_array` and `datasets.bart.trajectory_from_bart`.
     """
+    return _array_or_bart(path, "data.trajectory", bart.trajectory_from_bart)
+
+
+def _array_or_bart(path: str, what: str, from_bart: Callable[..., np.ndarray]) -> np.ndarray:
     if Path(path).suffix in bart.SUFFIXES:
-        return bart.trajectory_from_bart(Path(path), bart.read_cfl(Path(path)))
-    return load_array(path, "data.trajectory")
+        return from_bart(Path(path), bart.read_cfl(Path(path)))
+    return load_array(path, what)
 
 
 def load_array(path: str, what: str) -> np.ndarray:
