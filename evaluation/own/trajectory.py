@@ -169,12 +169,13 @@ def _image_shape(text: str, measured: Measured, maps) -> tuple[int, int]:
     known = of_maps or measured.image_shape
     if not text and known is None:
         steps = torch.from_numpy(measured.trajectory).diff(dim=1).norm(dim=-1)
-        step = float(steps.median())
-        size = math.ceil(1 / step / ROUND) * ROUND if step > 0 else 256
+        step, hint = float(steps.median()), ""
+        if step > 0:
+            size = math.ceil(1 / step / ROUND) * ROUND
+            hint = f"; steps along a line of {step:.3g} allow one of up to {size} pixels"
         raise ValueError(
             f"{measured.path}: expected data.image_size, rows and columns in pixels, as positions "
-            "in cycles per pixel do not tell the field of view; steps along a line of "
-            f"{step:.3g} allow one of up to {size} pixels"
+            f"in cycles per pixel do not tell the field of view{hint}"
         )
     return choose_shape(text, None, known) if text else known
 
