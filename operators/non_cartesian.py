@@ -190,6 +190,11 @@ class NonCartesianMRI(LinearOperator):
     @property
     def calibration_width(self) -> int:
         """Side of the largest central square of the grid whose points have a position nearby."""
+        if "width" not in self._known:
+            self._known["width"] = torch.tensor(self._find_width())
+        return int(self._known["width"])
+
+    def _find_width(self) -> int:
         shape = torch.tensor(self.domain_shape[1:])
         tree = KDTree((self.trajectory.flatten(0, 1) * shape).numpy())
         most = min(self.domain_shape[1:])
