@@ -107,10 +107,21 @@ def test_the_gridded_image_keeps_the_intensity():
     """Of a smooth image exactly; of sharp ones as far as the trajectory covers k-space."""
     axis = torch.linspace(-1, 1, 64)
     x = torch.exp(-(axis[:, None] ** 2 + axis**2) / 0.1).to(torch.complex64)[None, None]
-    for trajectory in (radial(100, 128), radial(40, 128, golden=True), spiral(16, 1600, turns=8)):
+    golden, few = radial(40, 128, golden=True), radial(12, 128)
+    for trajectory in (radial(100, 128), golden, few, spiral(16, 1600, turns=8)):
         operator = NonCartesianMRI(trajectory, birdcage_maps(4, (64, 64)))
         assert (operator.direct(operator.forward(x)) - x).abs().max() < 0.01
         assert operator.density.min() >= 0
+
+
+def test_positions_that_are_measured_again_do_not_change_the_gridded_image():
+    x = torch.ones(1, 1, 32, 32, dtype=torch.complex64)
+    once, maps = radial(8, 64), birdcage_maps(4, (32, 32))
+    images = [
+        operator.direct(operator.forward(x))
+        for operator in (NonCartesianMRI(once, maps), NonCartesianMRI(once.repeat(3, 1, 1), maps))
+    ]
+    torch.testing.assert_close(*images, rtol=0, atol=1e-4)
 
 
 def test_the_density_makes_gridding_an_inverse_where_k_space_is_covered():
@@ -153,6 +164,8 @@ def test_trajectories():
     assert spokes.shape == (4, 8, 2)
     torch.testing.assert_close(spokes[0, :, 1], (torch.arange(8) - 4) / 8, check_dtype=False)
     assert torch.equal(spokes[:, 4], torch.zeros(4, 2, dtype=torch.float64))
+    angles = torch.atan2(*spokes[:, -1].T)
+    torch.testing.assert_close(angles.diff(), torch.full((3,), math.pi / 4).double())
     angles = torch.atan2(*radial(3, 8, golden=True)[:, -1].T)
     torch.testing.assert_close(
         (angles[1:] - angles[:-1]) % math.pi, torch.full((2,), GOLDEN % math.pi).double()
@@ -164,6 +177,9 @@ def test_trajectories():
     far = (arms[0].diff(dim=0).norm(dim=-1))[50:]
     assert far.max() < 1.3 * far.min()  # nearly equal steps along the curve
     torch.testing.assert_close(arms[1, -1].norm(), torch.tensor(0.5).double())
+    dense = spiral(1, 2000, turns=0.25, power=2)[0]
+    share = torch.atan2(*dense.T) / (math.pi / 2)  # of the turn
+    torch.testing.assert_close(dense.norm(dim=1), share**2 / 2)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +249,14 @@ def test_the_calibration_width_is_that_of_nyquist():
     expected = [2 * s / math.pi for s in (20, 40)]
     np.testing.assert_allclose(widths[:2], expected, rtol=0.1)
     assert widths[2] < 64  # the corners of the grid are outside the disc
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 10])
+def test_the_calibration_width_of_a_square_of_the_grid_is_its_side(side):
+    axis = (torch.arange(side) - side // 2) / 16
+    square = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+    operator = NonCartesianMRI(square.double(), birdcage_maps(2, (16, 16)))
+    assert operator.calibration_width == side
 
 
 def test_noise_beside_the_image_along_the_lines():
