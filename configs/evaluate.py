@@ -143,6 +143,7 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.eta = placeholder(float)  # dds: fraction of new noise
     sampler.ancestral = placeholder(bool)  # dds: new noise of the exact step back, instead of eta
     sampler.old_noise = placeholder(str)  # dds, eta < 1: network (the paper's) or data; None: both
+    sampler.point_steps = placeholder(int)  # warm_dds: calls of the point estimate it starts from
     sampler.zeta = placeholder(float)  # diffpir: fraction of new noise
     sampler.momentum = placeholder(float)  # pnp: extrapolation, the same in all steps
     sampler.turns = placeholder(bool)  # pnp: alternate between eight orientations

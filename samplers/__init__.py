@@ -24,6 +24,7 @@ from samplers.progress import Progress
 from samplers.pula import pula
 from samplers.red_diff import red_diff
 from samplers.split_gibbs import split_gibbs
+from samplers.warm_dds import warm_dds
 from samplers.watch import NonFiniteError
 
 SAMPLERS = {
@@ -40,6 +41,7 @@ SAMPLERS = {
     "split_gibbs": split_gibbs,
     "daps": daps,
     "red_diff": red_diff,
+    "warm_dds": warm_dds,
 }
 
 
@@ -55,6 +57,8 @@ NUM_STEPS = _from_files("NUM_STEPS", 500)
 POINT_ESTIMATES = tuple(
     name for name, is_one in _from_files("POINT_ESTIMATE", False).items() if is_one
 )
+# samples of a measurement share their first image, `warm_dds.point_estimate`
+FROM_POINT = tuple(name for name, shared in _from_files("FROM_POINT", False).items() if shared)
 # what was found of a sampler's samples where the posterior is known; empty where nothing speaks
 # against calling them samples of the posterior
 SPREAD = _from_files("SPREAD", "its spread was not measured")
@@ -82,6 +86,7 @@ PRESETS = {
 
 __all__ = [
     "COILS_APART",
+    "FROM_POINT",
     "NUM_STEPS",
     "POINT_ESTIMATES",
     "PRESETS",
@@ -110,4 +115,5 @@ __all__ = [
     "split_gibbs",
     "spread",
     "ssos",
+    "warm_dds",
 ]

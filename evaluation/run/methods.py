@@ -23,6 +23,7 @@ from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
 from operators.inverse_problem import InverseProblem
 from samplers import (
+    FROM_POINT,
     POINT_ESTIMATES,
     SAMPLERS,
     NonFiniteError,
@@ -31,6 +32,7 @@ from samplers import (
     posterior_moments,
 )
 from samplers.posterior import magnitude
+from samplers.warm_dds import point_estimate
 from samplers.watch import empty_images
 from sde import VESDE, Score
 
@@ -239,7 +241,8 @@ def expected_calls(name: str, num_steps: int, num_samples: int, options: dict) -
             calls = options.get(keyword, parameters[keyword].default) + beside
     if "order" in parameters:
         calls *= options.get("order", parameters["order"].default)
-    return max(num_steps * calls, 1) * num_samples
+    shared = options.get("point_steps", parameters["point_steps"].default) if shares(name) else 0
+    return max(num_steps * calls, 1) * num_samples + shared
 
 
 def draw_samples(
@@ -352,6 +355,10 @@ def sample_source(
 
     def draw(numbers: Sequence[int]) -> Tensor:
         times = len(numbers)
+        if shares(name) and "initial" not in given:
+            once = counted(score, lambda: on_call(1))
+            given["initial"] = _shared_image(once, sde, operator, y, options)
+            given.pop("point_steps", None)
         all_keys = [*keys] * times
         seeds = [
             seed + n if one_seed else derive_seed(seed, "sampler", key, n)
@@ -378,6 +385,18 @@ def sample_source(
             return nothing if error.images is None else error.images
 
     return in_groups(draw, num_samples, together), failures
+
+
+def _shared_image(
+    score: Score, sde: VESDE, operator: LinearOperator, y: Tensor, options: dict
+) -> Tensor:
+    """`point_estimate`; of slices in which it fails not finite, which their samples then report."""
+    used = {name: options[name] for name in ("point_steps", "sigma_y") if name in options}
+    try:
+        return point_estimate(score, sde, operator, y, **used)
+    except NonFiniteError as error:
+        nothing = torch.full_like(empty_images(operator, y), torch.nan)
+        return nothing if error.images is None else error.images
 
 
 def repeat(value: object, times: int) -> object:
@@ -420,7 +439,12 @@ def starts_warm(name: str, options: dict) -> bool:
     """Whether a sampler with the keywords `options` starts from the direct reconstruction."""
     # the predictor-corrector starts from the prior unless a start level is given
     cold = name == "predictor_corrector" and not {"start_level", "start_sigma"} & options.keys()
-    return takes(name, "initial") and not cold
+    return takes(name, "initial") and not cold and not shares(name)
+
+
+def shares(name: str) -> bool:
+    """Whether samples of a measurement share a first image, which `sample_source` makes once."""
+    return name in FROM_POINT
 
 
 def uses_noise(name: str, options: dict) -> bool:

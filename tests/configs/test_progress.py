@@ -130,6 +130,7 @@ def test_without_a_network_slices_are_counted(moves):
         ("pnp", {}, 7 * 3),
         ("dds", {"order": 2}, 2 * 7 * 3),
         ("daps", {"order": 2}, 2 * 5 * 7 * 3),
+        ("warm_dds", {}, 50 + 7 * 3),
         ("tv", {}, 0),
     ],
 )

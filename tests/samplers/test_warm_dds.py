@@ -1,0 +1,98 @@
+"""Samples around the point estimate: its parts, what samples share, and their spread."""
+
+import pytest
+import torch
+
+from benchmarks import calibration
+from evaluation.run.methods import expected_calls, sample_source
+from operators import BatchGenerator
+from samplers import dds, pnp, warm_dds
+from samplers.levels import error_level
+from tests.samplers import test_formulas as box
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SEEDS, KEYS = [3, 7], ["a", "b"]
+
+
+def arguments(score=box.torch_score):
+    y, _ = box.measurement()
+    return score, box.SDE, box.OPERATOR, y
+
+
+@pytest.mark.parametrize("sigma_y", [0.0, 0.2])
+def test_it_is_dds_from_the_plug_and_play_image(sigma_y):
+    score, sde, operator, y = arguments()
+    direct = operator.direct(y)
+    point = pnp(score, sde, operator, y, num_steps=6, initial=direct, sigma_y=sigma_y)
+    level = 1.5 * error_level(score, sde, operator, y, direct)
+    expected = dds(
+        score,
+        sde,
+        operator,
+        y,
+        rng=BatchGenerator(SEEDS),
+        num_steps=5,
+        initial=point,
+        start_sigma=level,
+        ancestral=True,
+        old_noise="data",
+        sigma_y=sigma_y,
+    )
+    found = warm_dds(
+        *arguments(), rng=BatchGenerator(SEEDS), num_steps=5, point_steps=6, sigma_y=sigma_y
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def source(score, together, **options):
+    calls = []
+    draw, failures = sample_source(
+        "warm_dds",
+        *arguments(score),
+        num_steps=5,
+        num_samples=4,
+        seed=1,
+        keys=KEYS,
+        initial=None,
+        options={"point_steps": 6, "sigma_y": 0.2, **options},
+        together=together,
+        on_call=calls.append,
+    )
+    return torch.stack([draw(n) for n in range(4)]), failures, sum(calls)
+
+
+def test_the_point_estimate_is_made_once_for_all_samples():
+    few, failures, calls = source(box.torch_score, 3)
+    assert not failures
+    assert calls == 6 + 4 * 5 == expected_calls("warm_dds", 5, 4, {"point_steps": 6})
+    alone, _, _ = source(box.torch_score, 1)
+    torch.testing.assert_close(few, alone)
+    assert (few[0] - few[1]).abs().max() > 1e-3
+    own, _, calls = source(box.torch_score, 4, initial=torch.zeros_like(few[0]))
+    assert calls == 4 * 5
+    assert (own - few).abs().max() > 1e-3
+
+
+def test_a_slice_whose_point_estimate_fails_leaves_the_others():
+    whole, _, _ = source(box.torch_score, 4)
+
+    def faulty(x, sigma):
+        """NaN for every second image, which is the second slice's."""
+        out = box.torch_score(x, sigma).clone()
+        out[1::2] = torch.nan
+        return out
+
+    found, failures, _ = source(faulty, 4)
+    assert list(failures) == ["b"]
+    torch.testing.assert_close(found[:, 0], whole[:, 0])
+
+
+@pytest.mark.parametrize(("noise", "low", "high"), [(0.0, 0.62, 0.8), (0.1, 0.66, 0.85)])
+def test_its_spread_is_wider_than_that_of_dds(noise, low, high):
+    """The variance of a Gaussian posterior by which much is left open: dds has half of it."""
+    rows = [
+        calibration.gaussian_row(name, {}, 20, "mri", noise, 400, 0) for name in ("warm_dds", "dds")
+    ]
+    assert low < rows[0]["all_variance_ratio"] < high
+    assert rows[1]["all_variance_ratio"] < 0.56
+    assert rows[0]["all_mean_error"] < 0.2
