@@ -451,7 +451,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("results/coverage"))
     parser.add_argument("--kinds", default="", help=f"of {', '.join(KINDS)}; all: ''")
-    parser.add_argument("--sampler", default="dds")
+    parser.add_argument("--sampler", default="warm_dds")
     parser.add_argument("--num_steps", type=int, default=20)
     parser.add_argument("--options", default="{}", help="the sampler's keywords as JSON")
     parser.add_argument("--samples", type=int, default=16)
