@@ -129,8 +129,8 @@ def lung(path: Path) -> Iterator[Picture]:
 def chest(people: Iterable[Path], view: str, most: int | None = None) -> Iterator[Picture]:
     """The first `most` slices of a view of some people."""
     for folder in people:
-        for path in sorted(folder.glob(f"{view}_*.dcm"))[:most]:
-            yield f"{folder.name}_{path.stem}", square(np.clip(read_dicom(path), *AIR_TO_BONE))
+        for i, path in enumerate(sorted(folder.glob(f"{view}_*.dcm"))[:most]):
+            yield f"{folder.name}_{view}{i}", square(np.clip(read_dicom(path), *AIR_TO_BONE))
 
 
 def photograph(path: Path) -> Picture:
