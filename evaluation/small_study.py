@@ -115,6 +115,7 @@ def work(cells: Sequence[Cell], arguments: Namespace) -> dict[str, str]:
     all others.
     """
     failed: dict[str, str] = {}
+    bad: set[str] = set()  # trainings that failed
     while True:
         done = finished(arguments)
         left = [c for c in cells if c.key not in done and "/".join(c.key) not in failed]
@@ -129,7 +130,7 @@ def work(cells: Sequence[Cell], arguments: Namespace) -> dict[str, str]:
                 if cell.key in finished(arguments):
                     continue
                 check_time(arguments)
-                error = finish(cell, arguments, failed)
+                error = finish(cell, arguments, bad)
                 if error:
                     failed["/".join(cell.key)] = error
         if not worked:  # others have all that is left
@@ -159,13 +160,16 @@ def check_time(arguments: Namespace) -> None:
         raise OutOfTimeError
 
 
-def finish(cell: Cell, arguments: Namespace, failed: dict[str, str]) -> str:
-    """Train what a cell needs, reconstruct it, write its rows; returns what went wrong, or ""."""
+def finish(cell: Cell, arguments: Namespace, bad: set[str]) -> str:
+    """Train what a cell needs, reconstruct it, write its rows; returns what went wrong, or "".
+
+    A training that fails is added to `bad`, and not tried again.
+    """
     run = cell.network.run if cell.network else ""
     try:
+        if run in bad:
+            return FAILED_TRAINING
         if run:
-            if failed.get(run):
-                return FAILED_TRAINING
             train(run, arguments)
         check_time(arguments)
         print(f"== {'/'.join(cell.key)}", flush=True)
@@ -173,8 +177,8 @@ def finish(cell: Cell, arguments: Namespace, failed: dict[str, str]) -> str:
         evaluate(config_of(cell, arguments), folder, choose_device())
         rows = small_rows.rows_of(cell, read_rows(folder), quick=arguments.quick)
         small_rows.add(arguments.out / ROWS, rows, small_rows.cell_key)
-    except subprocess.CalledProcessError as error:
-        failed[run] = f"exit code {error.returncode}"
+    except subprocess.CalledProcessError:
+        bad.add(run)
         return FAILED_TRAINING
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -281,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("\n".join(small_cells.runs_of(cells)))
             return
         if arguments.carried:
-            small_rows.carry(arguments.carried, arguments.out)
+            small_rows.carry(arguments.carried, arguments.out, quick=arguments.quick)
         if arguments.inputs or any(cell.key not in finished(arguments) for cell in cells):
             write_inputs(arguments.out / "inputs", None if arguments.quick else given(arguments))
         if arguments.inputs:

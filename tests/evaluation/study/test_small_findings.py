@@ -220,7 +220,7 @@ def test_the_summary_needs_the_two_files_alone(rows, tmp_path, capsys):
     answers = text.split("## Answers")[1].split("## 1.")[0]
     line = next(line for line in answers.splitlines() if line.startswith("| 1 |"))
     assert line.endswith("| not seen | 0 / 20 / 0 |")
-    assert "1: 40 of 40, 2: 144 of 144" in text
+    assert "1: 40 of 40, 2: 108 of 108" in text
     assert "| brain_4_s0 |" in text
     row = next(r for r in text.splitlines() if r.startswith("| brain | MR | PnP |"))
     assert re.search(r"\| -1\.(4|5)\d \[-1\.\d\d, -1\.\d\d\] \+t \(6\) \| no \|$", row)
