@@ -29,11 +29,11 @@ NAME = re.compile(
 NETWORK_FIELDS = {"max_groups": 4, "num_res_blocks": BLOCKS}
 TRAINING_FIELDS = {
     "training.batch_size": 4,
-    "training.num_steps": 2_000,
+    "training.num_steps": 2_500,
     "training.precision": "bfloat16",
     "optim.lr": 1e-3,
     "optim.warmup": 50,
-    "optim.cooldown": 800,
+    "optim.cooldown": 1_000,
     "optim.ema_decay": 0.995,
     "sde.sigma_max": 5.0,  # hides images in [0, 1] completely, see configs/demo.py
     "data.flip": True,
@@ -57,7 +57,7 @@ def model_fields(size: str) -> dict:
 def get_config(name: str = "natural_1_s0") -> ConfigDict:
     """Config of one training of the small study.
 
-    All are optimised alike. On one quiet core of an AMD EPYC they take 2 to 25 minutes, by size.
+    All are optimised alike. One core of an AMD EPYC takes 2 to 20 minutes, by size.
 
     Args:
         name: PRIOR_SIZE_sSEED, such as natural_4_attention_s0: a key of `PRIORS`, one of `SIZES`,

@@ -286,7 +286,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if arguments.carried:
             small_rows.carry(arguments.carried, arguments.out, quick=arguments.quick)
-        if arguments.inputs or any(cell.key not in finished(arguments) for cell in cells):
+        done = finished(arguments)
+        if arguments.inputs or any(cell.key not in done for cell in cells):
             write_inputs(arguments.out / "inputs", None if arguments.quick else given(arguments))
         if arguments.inputs:
             return
@@ -294,7 +295,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             failed = work(cells, arguments)
         except OutOfTimeError:
-            left = sum(cell.key not in finished(arguments) for cell in cells)
+            done = finished(arguments)
+            left = sum(cell.key not in done for cell in cells)
             print(f"== time is over; {left} of {len(cells)} cells left, the same command continues")
             return
         except KeyboardInterrupt:

@@ -281,8 +281,8 @@ def editions(scores: Scores) -> Statement:
             rows.append(theirs._replace(detail=f"{detail}: {statement.text}", verdict=same))
     remark = (
         "The protocol of 2026 has the raw weights, images clamped to [0, 1], steps of the data as "
-        "in its code and no data step at the start; in CT it is warm-started here as the other. Not "
-        "run: DPS and Langevin by it, other numbers of levels, TV tuned on validation people."
+        "in its code and no data step at the start; in CT it is warm-started here as the other. "
+        "Not run: DPS and Langevin by it, other numbers of levels, TV tuned on validation people."
     )
     text = "PC by the protocol of 2026 says the same of questions 1 to 4"
     return Statement(7, text, "dB", 0.0, tuple(rows), remark)

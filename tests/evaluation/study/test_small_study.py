@@ -244,7 +244,9 @@ def argv(tmp_path, *more):
     return ["--quick", f"--out={tmp_path}/out", *more]
 
 
-def test_a_prior_is_trained_and_evaluated_and_then_only_its_rows_are_needed(tmp_path, monkeypatch):
+def test_a_prior_is_trained_and_evaluated_and_then_only_its_rows_are_needed(
+    tmp_path, monkeypatch, capsys
+):
     small_study.main(argv(tmp_path, f"--only={ONE}"))
     rows = small_rows.read(tmp_path / "out/rows.csv")
     assert {row["set"] for row in rows} == {"brain_t1", "chest_ct", "photos"}
@@ -266,9 +268,14 @@ def test_a_prior_is_trained_and_evaluated_and_then_only_its_rows_are_needed(tmp_
         shutil.rmtree(tmp_path / "out" / folder)
     small_study.main(argv(tmp_path, f"--only={ONE}"))  # from its own rows
     shutil.move(tmp_path / "out", tmp_path / "carried")
-    small_study.main(argv(tmp_path, f"--only={ONE}", f"--carried={tmp_path}/carried"))
-    listed = argv(tmp_path, f"--only={ONE}", f"--carried={tmp_path}/carried", "--list")
-    small_study.main(listed)
+    carried = f"--carried={tmp_path}/carried"
+    capsys.readouterr()
+    small_study.main(argv(tmp_path, f"--only={ONE}", carried, "--list"))
+    assert capsys.readouterr().out == f"1 {ONE} done\n"
+    small_study.main(argv(tmp_path, f"--only={ONE}", carried))
+    assert small_rows.read(tmp_path / "out/rows.csv") == rows
+    assert small_rows.read(tmp_path / "out/trainings.csv") == [training]
+    assert not (tmp_path / "out/inputs").exists()
 
 
 @pytest.fixture
@@ -326,7 +333,7 @@ def test_a_failed_training_is_not_tried_for_each_of_its_cells(tmp_path, monkeypa
     calls = []
     call = small_study.call
     monkeypatch.setattr(small_study, "call", lambda *a: (calls.append(a), call(*a)))
-    with pytest.raises(SystemExit, match=r"2 of 2 failed.*training failed"):
+    with pytest.raises(SystemExit, match=r"2 of 2 failed.*\n.*mr/pnp: its training failed"):
         small_study.main(argv(tmp_path, "--only=brain_1_small_s0/*/pnp"))
     assert len(calls) == 1
 
@@ -334,9 +341,8 @@ def test_a_failed_training_is_not_tried_for_each_of_its_cells(tmp_path, monkeypa
 def test_all_cells_of_a_training_at_once_on_request(tmp_path):
     arguments = small_study.parse(argv(tmp_path, "--depth-first"))
     runs = [cell.network.run for cell in small_study.choose(arguments) if cell.network]
-    assert len(runs_of(make_cells())) == sum(
-        a != b for a, b in zip(runs, ["", *runs], strict=False)
-    )
+    changes = sum(a != b for a, b in zip(runs, ["", *runs], strict=False))
+    assert changes == len(runs_of(make_cells()))
 
 
 @pytest.mark.parametrize(
@@ -396,10 +402,8 @@ def test_another_file_is_refused(tmp_path):
 def test_the_scripts_list_what_they_do(tmp_path):
     runs = runs_of(make_cells())
     assert bash(TRAIN, "--list").stdout.split() == runs
-    assert bash(TRAIN, "--list", "chest_4_s0").stdout.split() == ["chest_4_s0"]
     found = bash(EVALUATE, "--list", f"--only={ONE}", OUT=str(tmp_path)).stdout
     assert found == f"1 {ONE} -\n"
-    assert bash(EVALUATE, "--list-trainings").stdout.split() == runs
 
 
 @pytest.fixture
@@ -422,10 +426,8 @@ def test_the_training_script_s_commands(fake_python, jobs):
     inputs, *lines = (fake_python / "log").read_text().splitlines()
     assert inputs == "-m evaluation.small_study --inputs"
     for name, line in zip(sorted(names), sorted(lines), strict=True):
-        start = (
-            f"train.py --config=configs/small_study.py:{name} --workdir=there/small_study_{name}"
-        )
-        assert line.startswith(start)
+        assert line.startswith(f"train.py --config=configs/small_study.py:{name} ")
+        assert f" --workdir=there/small_study_{name} " in line
         assert f"--config.data.root=out/inputs/{name.partition('_')[0]} " in line
         assert line.endswith("--config.training.num_steps=7")
 
