@@ -1,94 +1,27 @@
 """The eight questions to the study of 2026, asked of the rows of the study in small.
 
-Each question is one or more statements of the kind "a difference is above a threshold". A
-statement is looked at in each row: a prior and its measurement, a sampler, sometimes a size. A row
-says yes or no if its whole interval lies on one side of the threshold, otherwise it is open. By
-these rows the statement was
-
-- seen: more than half of the rows say yes, and none says no,
-- not seen: more than half say no, and none says yes,
-- else it cannot be said here.
+Each question is one or more statements, see `small_answers`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
 from configs.small_study import FLAT, NESTED, SIZES
+from evaluation.study.small_answers import NO, NONE, OPEN, YES, Row, Statement, verdict
 from evaluation.study.small_cells import DOMAINS, MEDICAL, OWN, SAMPLERS, outside
 from evaluation.study.small_model import Estimate, Scores, Size, by_person, contrast, slope
 from evaluation.study.small_rows import training_key
 
 AS_GOOD = 0.5  # dB by which a network may be worse and still count as equally good
-YES, NO, OPEN, NONE = "yes", "no", "open", "not run"
-SEEN, NOT_SEEN, UNSAID, NOT_RUN = "seen", "not seen", "cannot be said here", "not run yet"
 MAIN = tuple(name for name in SAMPLERS if name != "pc_2026")
 EDITIONS = ("pc", "pc_2026")  # the same sampler by the correct protocol and by that of 2026
 SMALLEST, RESNET, LARGEST = "1_small", "1", "4_attention"
 LEVELS_BELOW_1 = (0.03, 0.1, 0.3)
 
 Weights = Callable[[str], Mapping[Size, float]]  # prior -> contrast
-
-
-class Row(NamedTuple):
-    """A statement in one case: prior, measurement, sampler, what else, estimate and verdict."""
-
-    prior: str
-    measurement: str
-    sampler: str
-    detail: str
-    estimate: Estimate
-    verdict: str
-
-
-class Statement(NamedTuple):
-    """A statement with its rows.
-
-    Attributes:
-        question: number of its question.
-        text: the statement.
-        unit: of the estimates.
-        threshold: what the estimate has to exceed.
-        rows: one for each case.
-        remark: a sentence for the summary, or "".
-    """
-
-    question: int
-    text: str
-    unit: str
-    threshold: float
-    rows: tuple[Row, ...]
-    remark: str = ""
-
-
-def verdict(estimate: Estimate, threshold: float) -> str:
-    """What a row says of "the mean is above the threshold"."""
-    interval = estimate.interval
-    if math.isnan(interval.mean):
-        return NONE
-    if interval.low > threshold:
-        return YES
-    return NO if interval.high < threshold else OPEN
-
-
-def tally(rows: Iterable[Row]) -> tuple[int, int, int]:
-    """Numbers of rows that say yes, say no and are open."""
-    found = [row.verdict for row in rows]
-    return found.count(YES), found.count(NO), found.count(OPEN)
-
-
-def answer(rows: Iterable[Row]) -> str:
-    """Answer to a statement, see the module."""
-    yes, no, opened = tally(rows)
-    total = yes + no + opened
-    if not total:
-        return NOT_RUN
-    if yes > total / 2 and not no:
-        return SEEN
-    return NOT_SEEN if no > total / 2 and not yes else UNSAID
 
 
 def minus(first: str, second: str) -> Weights:
@@ -339,8 +272,3 @@ def size_means(
 def baseline_mean(scores: Scores, name: str, measurement: str, sets: Sequence[str]) -> float:
     """Mean over people of a baseline; NaN if it was not run."""
     return contrast(scores, {("", ""): 1.0}, measurement, name, sets).interval.mean
-
-
-def unfinished(done: Iterable[tuple[str, str, str]], wanted: Iterable[tuple]) -> int:
-    """Number of cells that are not finished."""
-    return len(set(wanted) - set(done))

@@ -20,19 +20,15 @@ from evaluation.show.intervals import Interval
 from evaluation.show.markup import MISSING, Column, Text, markdown
 from evaluation.show.style import save
 from evaluation.study import small_rows
+from evaluation.study.small_answers import NOT_RUN, Row, Statement, answer, tally
 from evaluation.study.small_cells import DIRECT, DOMAINS, OUT, SETS, make_cells
 from evaluation.study.small_figure import draw_study
 from evaluation.study.small_findings import (
     LEVELS_BELOW_1,
     MAIN,
-    NOT_RUN,
-    Row,
-    Statement,
     all_statements,
-    answer,
     baseline_mean,
     size_means,
-    tally,
 )
 from evaluation.study.small_model import Estimate, Scores
 from evaluation.study.small_rows import ROWS, TRAININGS

@@ -9,6 +9,19 @@ import pytest
 from configs.small_study import CORNERS, SIZES, TABLE
 from datasets.files import to_csv, write_atomically
 from evaluation.show.intervals import Interval
+from evaluation.study.small_answers import (
+    NO,
+    NONE,
+    NOT_RUN,
+    NOT_SEEN,
+    OPEN,
+    SEEN,
+    UNSAID,
+    YES,
+    Row,
+    answer,
+    verdict,
+)
 from evaluation.study.small_cells import (
     DIRECT,
     OWN,
@@ -20,21 +33,10 @@ from evaluation.study.small_cells import (
     settings,
 )
 from evaluation.study.small_findings import (
-    NO,
-    NONE,
-    NOT_RUN,
-    NOT_SEEN,
-    OPEN,
-    SEEN,
-    UNSAID,
-    YES,
-    Row,
     all_statements,
-    answer,
     interaction,
     more_parameters,
     share_won,
-    verdict,
     wider_field,
 )
 from evaluation.study.small_model import Estimate, Scores, contrast
