@@ -35,14 +35,16 @@ from evaluation.study.runner import INTERRUPTED, add_variables, create_parser, e
 from evaluation.study.small_cells import BATCH, CARRIED, OUT, Cell, choose_slices, make_cells
 from evaluation.study.small_inputs import write_inputs
 from evaluation.study.small_rows import ROWS, TRAININGS
-from evaluation.study.small_trainings import describe
+from evaluation.study.small_trainings import (
+    ROOT,
+    OutOfTimeError,
+    call,
+    describe,
+    training_command,
+    training_folder,
+)
 
-ROOT = Path(__file__).parents[1]  # of the checkout
 FAILED_TRAINING = "its training failed"
-
-
-class OutOfTimeError(Exception):
-    """The time that was given is over."""
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -205,49 +207,6 @@ def train(run: str, arguments: Namespace) -> None:
         call(training_command(run, arguments), arguments.deadline)
     row = describe(run, folder, arguments.out / "inputs/tests", quick=arguments.quick)
     small_rows.add(arguments.out / TRAININGS, [row], small_rows.training_key)
-
-
-def training_folder(run: str, arguments: Namespace) -> Path:
-    """Folder of a training."""
-    return arguments.prior_root / f"small_study_{run}"
-
-
-def training_command(run: str, arguments: Namespace) -> list[str]:
-    """Command that trains a prior, or continues its training."""
-    prior = run.partition("_")[0]
-    command = [sys.executable, str(ROOT / "train.py"), f"--config=configs/small_study.py:{run}"]
-    command += [f"--workdir={training_folder(run, arguments).absolute()}"]
-    command += [f"--config.data.root={(arguments.out / 'inputs' / prior).absolute()}"]
-    if arguments.quick:
-        quick = small_cells.QUICK_TRAINING.items()
-        command += [f"--config.{name}={value}" for name, value in quick]
-        command += ["--config.training.validate_every=1"]
-    return command
-
-
-def call(command: Sequence[str], deadline: float) -> None:
-    """Run a training; at the deadline, or if this process is interrupted, it saves and ends.
-
-    Raises:
-        OutOfTimeError, subprocess.CalledProcessError: as in `train`.
-        KeyboardInterrupt: it was interrupted from outside.
-    """
-    process = subprocess.Popen(command, cwd=ROOT)
-    left = None if deadline == float("inf") else max(deadline - time.monotonic(), 0)
-    try:
-        code = process.wait(left)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        process.wait()
-        raise OutOfTimeError from None
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
-    if code:
-        raise subprocess.CalledProcessError(code, command)
 
 
 def config_of(cell: Cell, arguments: Namespace) -> ConfigDict:

@@ -11,9 +11,9 @@ trainings of a network. Its variance has two parts:
 - people: the sample variance of the contrast's values by person over their number P (it has the
   part of `rest`),
 - trainings: sigma_T^2 times the sum of weight^2 / (number of trainings) over networks. sigma_T^2 is
-  estimated from the networks that were trained more than once, by the analysis of variance of
-  trainings x people: (MS_trainings - MS_rest) / P, or 0 where that is negative; it is taken to be
-  the same for all networks.
+  estimated from the networks of the same priors that were trained more than once, by the analysis
+  of variance of trainings x people: (MS_trainings - MS_rest) / P, or 0 where that is negative; it
+  is taken to be the same for all their sizes.
 
 Intervals are Student's t with Satterthwaite's degrees of freedom. Sources: Searle, Casella and
 McCulloch, Variance Components (1992), section 4.4; Satterthwaite, Biometrics Bulletin 2, 110
@@ -21,7 +21,7 @@ McCulloch, Variance Components (1992), section 4.4; Satterthwaite, Biometrics Bu
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -145,7 +145,8 @@ def contrast(
     }
     people = np.array(list(by_person(values).values()))
     factor = sum(weight**2 / len(found[size]) for size, weight in weights.items())
-    component = training_component(scores, measurement, sampler, sets)
+    priors = {prior for prior, _ in weights}
+    component = training_component(scores, priors, measurement, sampler, sets)
     return combine(people, factor, component)
 
 
@@ -173,14 +174,17 @@ def combine(people: np.ndarray, factor: float, component: Component | None) -> E
 
 
 def training_component(
-    scores: Scores, measurement: str, sampler: str, sets: Sequence[str]
+    scores: Scores, priors: Collection[str], measurement: str, sampler: str, sets: Sequence[str]
 ) -> Component | None:
-    """Variance between trainings on some test sets, pooled over all networks trained repeatedly.
+    """Variance between trainings on some test sets, pooled over networks trained repeatedly.
 
-    None if no network was, or there is only one person.
+    Of these priors alone: on images that are strange to a prior its trainings differ more. None if
+    no network of them was trained repeatedly, or there is only one person.
     """
     tables = []
     for size in scores.sizes(measurement, sampler):
+        if size[0] not in priors:
+            continue
         seeds = scores.trainings(size, measurement, sampler, sets)
         if len(seeds) < 2:
             continue

@@ -45,12 +45,12 @@ QUESTIONS = {
     8: "Is a nested network as good as one trained at its depth?",
 }
 HOW = """PSNR differences in dB, paired by slice, averaged by person. In brackets: the 95 % interval
-(Student's t), over people; where some networks of the same measurement, sampler and test sets were
-trained twice, also over trainings (`+t`). In parentheses: the number of people (question 6: of
-trainings). An interval without `+t` holds for these trainings only. Rows say yes or no if their
-whole interval does; no correction for their number. An answer is "seen" if more than half of the
-rows say yes and none no, "not seen" if more than half say no and none yes, else "cannot be said
-here"."""
+(Student's t), over people; where sizes of the same prior were trained twice, with the same
+measurement, sampler and test sets, also over trainings (`+t`). In parentheses: the number of people
+(question 6: of trainings). An interval without `+t` holds for these trainings only. Rows say yes or
+no if their whole interval does; no correction for their number. An answer is "seen" if more than
+half of the rows say yes and none no, "not seen" if more than half say no and none yes, else "cannot
+be said here"."""
 
 
 def make_summary(folder: Path, out: Path, *, quick: bool = False) -> list[Path]:

@@ -1,6 +1,11 @@
-"""What is kept of a training of the study in small: its losses and its effective fields."""
+"""Trainings of the study in small: how they are run, and what is kept of them."""
 
 import csv
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +15,63 @@ from torch import Tensor
 
 from configs import load_config
 from evaluation.run.receptive_field import SHARES, denoiser_field
-from evaluation.study.small_cells import run_settings, training_fields
+from evaluation.study.runner import INTERRUPTED
+from evaluation.study.small_cells import QUICK_TRAINING, run_settings, training_fields
 from evaluation.study.small_rows import LEVELS, RADII
 from models import create_model
 from models.checkpoint import load_prior
 from models.receptive_field import theoretical_field
 
+ROOT = Path(__file__).parents[2]  # of the checkout
 SETS, IMAGES, PIXELS = ("brain_t1", "chest_ct"), 2, 4  # of effective fields: images of each set
 PLACES = {"loss_at_half": 0.5, "loss_at_three_quarters": 0.75, "loss": 1.0}  # parts of the steps
+
+
+class OutOfTimeError(Exception):
+    """The time that was given is over."""
+
+
+def training_folder(run: str, arguments: Namespace) -> Path:
+    """Folder of a training."""
+    return arguments.prior_root / f"small_study_{run}"
+
+
+def training_command(run: str, arguments: Namespace) -> list[str]:
+    """Command that trains a prior, or continues its training."""
+    prior = run.partition("_")[0]
+    command = [sys.executable, str(ROOT / "train.py"), f"--config=configs/small_study.py:{run}"]
+    command += [f"--workdir={training_folder(run, arguments).absolute()}"]
+    command += [f"--config.data.root={(arguments.out / 'inputs' / prior).absolute()}"]
+    if arguments.quick:
+        quick = QUICK_TRAINING.items()
+        command += [f"--config.{name}={value}" for name, value in quick]
+        command += ["--config.training.validate_every=1"]
+    return command
+
+
+def call(command: Sequence[str], deadline: float) -> None:
+    """Run a training; at the deadline, or if this process is interrupted, it saves and ends.
+
+    Raises:
+        OutOfTimeError, subprocess.CalledProcessError: as in `train`.
+        KeyboardInterrupt: it was interrupted from outside.
+    """
+    process = subprocess.Popen(command, cwd=ROOT)
+    left = None if deadline == float("inf") else max(deadline - time.monotonic(), 0)
+    try:
+        code = process.wait(left)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait()
+        raise OutOfTimeError from None
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        raise subprocess.CalledProcessError(code, command)
 
 
 def describe(run: str, folder: Path, tests: Path, *, quick: bool = False) -> dict[str, str]:

@@ -158,6 +158,15 @@ def test_trainings_are_averaged_and_one_that_was_run_once_has_the_whole_variance
     assert once.interval.high - once.interval.low > 0
 
 
+def test_trainings_of_other_priors_do_not_count():
+    rng = np.random.default_rng(4)
+    rows = made_up(rng, sizes=("1", "4"), seeds=1, people=6, training=0.1, rest=0.1)
+    other = made_up(rng, sizes=("1", "4"), seeds=2, people=6, training=9.0, rest=0.1)
+    other = [r | {"network": r["network"].replace("brain", "chest")} for r in other]
+    assert paired(rows + other) == paired(rows)
+    assert paired(rows + other, {("chest", "1"): 1.0, B: -1.0}).with_trainings
+
+
 def test_the_slope_of_a_line():
     x, noise = np.arange(8.0), np.array([1, -1, -1, 1, 1, -1, -1, 1]) * 0.1
     found = slope(list(x), list(2 * x + noise))
