@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# The twelve priors of the study in small (configs/small_study.py, docs/small_study.md): about an
-# hour on one CPU core, half of it with JOBS=2 on two.
+# The priors of the study in small (configs/small_study.py, docs/small_study.md), without its
+# reconstructions: about four hours of one CPU core. evaluation/small_study.sh trains them as well,
+# when it needs them.
 #
-#   bash training_scripts/train_small_study.sh                   all, smallest first
-#   bash training_scripts/train_small_study.sh natural_1 chest_4 some
-#   JOBS=2 bash training_scripts/train_small_study.sh            two at a time, a thread each
-#   NATURAL=FOLDER bash training_scripts/train_small_study.sh    photographs of one's own, in
-#                                                                FOLDER/train and FOLDER/val
+#   DATA=FOLDER bash training_scripts/train_small_study.sh                    all
+#   bash training_scripts/train_small_study.sh natural_1_s0 chest_4_small_s0  some
+#   JOBS=2 bash training_scripts/train_small_study.sh                two at a time, a thread each
 #
 # What starts with -- goes to train.py (--config.training.num_steps=1000); --list prints the names.
 # Finished priors are passed over, interrupted ones go on with the same command. Variables: JOBS,
-# NATURAL, and RUNS, PYTHON, PRECISION of common.sh; each prior gets $RUNS/small_study_PRIOR_SIZE.
+# DATA (images), OUT (results/small_study, has the pictures), and RUNS, PYTHON, PRECISION of
+# common.sh; each prior gets $RUNS/small_study_NAME.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source training_scripts/common.sh
+from_the_caller DATA OUT
 
+export OUT="${OUT:-results/small_study}"
+study=("${PYTHON:-$(default_python)}" -m evaluation.small_study)
 names=() flags=() list=0 jobs="${JOBS:-1}"
 for argument in "$@"; do
   case "$argument" in
@@ -25,26 +28,23 @@ for argument in "$@"; do
   esac
 done
 if [ "${#names[@]}" = 0 ]; then
-  for size in 1 2 4 4_attention; do
-    names+=("natural_$size" "brain_$size" "chest_$size")
-  done
+  all=$("${study[@]}" --list-trainings)
+  mapfile -t names <<< "$all"
 fi
 if [ "$list" = 1 ]; then
   printf '%s\n' "${names[@]}"
   exit
 fi
+"${study[@]}" --inputs
 unset DATA_ROOT # of another data set
 if [ "$jobs" -gt 1 ]; then export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"; fi
 
 # train_part I: every JOBS-th prior from the I-th on
 train_part() {
-  local i data
+  local i
   for ((i = $1; i < ${#names[@]}; i += jobs)); do
-    data=()
-    if [ -n "${NATURAL:-}" ] && [[ "${names[$i]}" = natural_* ]]; then
-      data=(--config.data.name=image_folder --config.data.subset= --config.data.root="$NATURAL")
-    fi
-    train_one small_study "${names[$i]}" ${data[@]+"${data[@]}"} ${flags[@]+"${flags[@]}"}
+    train_one small_study "${names[$i]}" --config.data.root="$OUT/inputs/${names[$i]%%_*}" \
+      ${flags[@]+"${flags[@]}"}
   done
 }
 

@@ -1,185 +1,247 @@
-"""The study in small as plain data: images, measurements, priors and samplers.
+"""The study in small as plain data: networks, measurements, samplers, and what is done first.
 
-`evaluation.small_study` runs the cells; docs/small_study.md explains the choices.
+`evaluation.small_study` works the cells off; docs/small_study.md explains the choices. A cell is
+one network (or baseline), one measurement and one sampler on all its test slices.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
-from configs.small_study import NAMES
-from datasets.files import write_atomically
-from evaluation.study.grids import (
-    CCDF,
-    JALAL,
-    PC,
-    GridCell,
-    GridMethod,
-    Overrides,
-    baselines,
-    combine,
+from configs.small_study import (
+    CORNERS,
+    FLAT,
+    IMAGES,
+    NESTED,
+    PRIORS,
+    SIDE,
+    SIZES,
+    TRAINING_FIELDS,
+    model_fields,
 )
 from evaluation.study.grids import MRI as GRID_MRI
 
-MRI, CT = "gaussian1d_4x", "views_20"
+OUT, CARRIED = "results/small_study", "docs/small_study"
+MR, CT = "mr", "ct"
 MEASUREMENTS = {
-    MRI: GRID_MRI[MRI],
-    # 0.22 numbers per pixel; 30 views at 256 x 256 give 0.17, with less detail per pixel
+    MR: GRID_MRI["gaussian1d_4x"] | {"operator.mask_per_slice": True},
     CT: {"operator.name": "ct", "operator.num_views": 20},
 }
-# for Jalal, 37 of the levels are at or below its first noise level of 1, with three calls each
-LEVELS = {"pc": 50, "ccdf": 100, "jalal": 50, "pnp": 20}
-QUICK_LEVELS = {"pc": 3, "ccdf": 4, "jalal": 4, "pnp": 4}
-QUICK_LIMIT = 2  # slices
-STUDIED = {MRI: ("pc", "jalal", "pnp"), CT: ("ccdf", "pnp")}
-ALIKE = {"pc": ("pc", "ccdf"), "ccdf": ("pc", "ccdf")}  # samplers that share a row of the figure
-DIRECT = {MRI: "zero_filled", CT: "fbp"}
-OUT = "results/small_study"  # root of the results
-# of all cells; a test set is one batch
-COMMON = {"precision": "bfloat16", "batch_size": 9, "panels": 0}
+DIRECT = {MR: "zero_filled", CT: "fbp"}
+# of all reconstructions; slices are computed eight at a time
+COMMON = {"precision": "bfloat16", "panels": 0}
+BATCH = 8
+# calls of an image: 20, 100, 111, 50 with derivative, some hundreds with derivative
+SAMPLERS = {
+    "pnp": {"sampler.name": "pnp", "sampler.num_steps": 20},
+    "pc": {"sampler.name": "predictor_corrector", "sampler.num_steps": 50},
+    "jalal": {"sampler.name": "annealed_langevin", "sampler.num_steps": 50},
+    "dps": {"sampler.name": "dps", "sampler.num_steps": 50},
+    # from higher levels, or with fewer, some images diverge
+    "mmps": {
+        "sampler.name": "mmps",
+        "sampler.num_steps": 24,
+        "sampler.start_sigma": 1.0,
+        "precision": "float32",
+    },
+    "pc_2026": {
+        "sampler.name": "predictor_corrector",
+        "sampler.num_steps": 50,
+        "protocol": "study2026",
+        "operator.mask_per_slice": False,  # as the study; its generator has no seeds for slices
+    },
+}
+# in CT PC is warm-started, as in the study of 2024: with 50 levels from noise it hardly beats FBP
+CCDF = {"sampler.num_steps": 100, "sampler.start_level": 50}
+QUICK_CCDF = {"sampler.num_steps": 4, "sampler.start_level": 2}
+STUDIED = ("pc", "jalal", "dps")  # the study's, beside pnp and mmps
+CALIBRATED = ("1", "4_attention")  # sizes with mmps, which takes longest
+QUICK_STEPS = {"pnp": 3, "pc": 3, "jalal": 4, "dps": 3, "mmps": 2, "pc_2026": 3}
+QUICK_TRAINING = {"training.num_steps": 4, "training.batch_size": 1, "optim.cooldown": 1}
 
-SAMPLES = {"data.name": "samples", "data.split": "test", "data.image_size": 128}
-# three slices of each of three people, two of each of four
-BRAIN = SAMPLES | {"data.subset": "brain", "data.fit": "resize", "limit": 9}
-CHEST = SAMPLES | {"data.subset": "ct", "limit": 8}
-PHOTOS = SAMPLES | {"data.subset": "natural"}
-FOLDER_OF_PHOTOS = {
-    "data.name": "image_folder",
-    "data.subset": "",
-    "data.split": "val",
-    "data.image_size": 128,
-    "limit": 4,
+# test set -> (slices a person with pnp and the baselines, with the other samplers)
+SETS = {
+    MR: {
+        "brain_t1": (2, 1),
+        "brain_flair": (2, 1),
+        "brain_t2": (2, 1),
+        "chest_ct": (2, 1),
+        "photos": (1, 1),
+    },
+    CT: {
+        "chest_ct": (2, 1),
+        "chest_views": (2, 1),
+        "brain_t1": (1, 1),
+        "photos": (1, 1),
+    },
 }
-VOLUME = {
-    "data.name": "volume",
-    "data.subset": "",
-    "data.split": "test",
-    "data.image_size": 128,
-    "data.slices": "spread:4",
-}
-# label -> (volume in the folder MRI, fields)
-VOLUMES = {
-    "brain_pd": ("chris_PD", VOLUME),
-    "brain_gd": ("MR_Gd", VOLUME),
-    "brain_sagittal": ("spm152", VOLUME | {"data.axis": "sagittal"}),
-}
-BODY = "body_ct"
-BODY_FILE = "CT_small.dcm"  # one of pydicom's test files
-# clipped to -1000 to 2000 Hounsfield units
-BODY_FIELDS = VOLUME | {"data.slices": "", "data.window": "500,3000"}
-
-MEASURED = {
-    "brain_mr": (MRI, CT),
-    "chest_ct": (MRI, CT),
-    "photos": (MRI, CT),
-    "brain_pd": (MRI,),
-    "brain_gd": (MRI,),
-    "brain_sagittal": (MRI,),
-    BODY: (CT,),
-}
-# prior -> the test set of the kind of images it was trained on
-OWN = {"natural": "photos", "brain": "brain_mr", "chest": "chest_ct"}
-MEDICAL = tuple(name for name in MEASURED if name != OWN["natural"])
+# prior -> the test set of the kind of images it was fitted to
+OWN = {"natural": "photos", "photos": "photos", "brain": "brain_t1", "chest": "chest_ct"}
 # (prior, measurement) pairs: the measurements that each prior is meant for
-DOMAINS = (("brain", MRI), ("chest", CT), ("natural", MRI), ("natural", CT))
+DOMAINS = (("brain", MR), ("chest", CT), ("natural", MR), ("natural", CT))
+MEDICAL = (("brain", MR), ("chest", CT))
 
 
 def outside(prior: str, measurement: str) -> tuple[str, ...]:
     """Medical test sets outside a prior's distribution that have a measurement.
 
-    Photographs are never counted, as for a medical prior they would dominate the others.
+    Photographs are never counted: for a medical prior they would dominate the others.
     """
-    own = OWN[prior]
-    return tuple(name for name in MEDICAL if name != own and measurement in MEASURED[name])
+    return tuple(s for s in SETS[measurement] if s not in (OWN[prior], "photos"))
 
 
-class TestSets:
-    """Available test sets by label, and how to get the missing ones.
+class Network(NamedTuple):
+    """One training, or a depth of a nested one: such as natural_1_s0 or brain_structured_4_s0."""
 
-    Args:
-        out: root of the results; lists of volumes and the body CT are written to OUT/inputs.
-        mri: folder of the volumes in `VOLUMES`; None to omit them.
-        natural: folder of photographs with folders train and val; None for scikit-image's.
+    prior: str
+    size: str
+    seed: int
 
-    Attributes:
-        found: label -> fields of configs/evaluate.py.
-        absent: label -> how to get the test set.
+    def __str__(self) -> str:
+        return f"{self.prior}_{self.size}_s{self.seed}"
+
+    @property
+    def depth(self) -> int | None:
+        """Depth of a nested network; None for others."""
+        return int(self.size.rpartition("_")[2]) if self.size.startswith(NESTED) else None
+
+    @property
+    def run(self) -> str:
+        """Name of the training, as configs/small_study.py takes it."""
+        return f"{self.prior}_{NESTED}_s{self.seed}" if self.depth else str(self)
+
+
+def parse_network(name: str) -> Network:
+    """The network that `str` of it names.
+
+    >>> parse_network("brain_4_attention_s1")
+    Network(prior='brain', size='4_attention', seed=1)
     """
-
-    __test__ = False  # not a test class of pytest
-
-    def __init__(self, out: Path, *, mri: Path | None = None, natural: Path | None = None):
-        self.inputs = out / "inputs"
-        photos = FOLDER_OF_PHOTOS | {"data.root": str(natural)} if natural else PHOTOS
-        self.found: dict[str, Overrides] = {"brain_mr": BRAIN, "chest_ct": CHEST, "photos": photos}
-        self.absent: dict[str, str] = {}
-        for label, (volume, fields) in VOLUMES.items():
-            if mri and any(mri.glob(f"{volume}.nii*")):
-                self._add(label, volume, mri, fields)
-            else:
-                self.absent[label] = f"give --mri=FOLDER with MRIcroGL's {volume}.nii.gz"
-        self._add_body()
-
-    def _add(self, label: str, volume: str, root: Path, fields: Overrides) -> None:
-        path = self.inputs / f"{label}.txt"
-        write_atomically(path, f"{volume}\n")
-        self.found[label] = fields | {"data.root": str(root), "data.split_list": str(path)}
-
-    def _add_body(self) -> None:
-        try:
-            from pydicom.data import get_testdata_file
-        except ImportError:
-            self.absent[BODY] = "needs pydicom: pip install '.[io]'"
-            return
-        source = get_testdata_file(BODY_FILE, download=False)
-        if not source:
-            self.absent[BODY] = f"this pydicom comes without its test file {BODY_FILE}"
-            return
-        # copied to a folder that contains only this series
-        series = self.inputs / BODY / Path(BODY_FILE).stem
-        write_atomically(series / BODY_FILE, Path(source).read_bytes())
-        self._add(BODY, series.name, series.parent, BODY_FIELDS)
+    start, _, seed = name.rpartition("_s")
+    prior, _, size = start.partition("_")
+    return Network(prior, size, int(seed))
 
 
-def make_cells(sets: Mapping[str, Overrides], *, quick: bool = False) -> list[GridCell]:
-    """Cells of every prior, sampler and baseline on every test set and its measurements.
+class Cell(NamedTuple):
+    """One unit of the evaluation; `network` is None for a baseline."""
 
-    Cells are sorted by the size of the network, so that every second cell is half of the work.
+    stage: int
+    network: Network | None
+    measurement: str
+    sampler: str
 
-    Args:
-        sets: label of the test set -> fields.
-        quick: whether to use few slices and levels.
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Names in the file of rows; of a baseline the first is empty."""
+        return str(self.network or ""), self.measurement, self.sampler
+
+    @property
+    def folder(self) -> str:
+        """Folder of the results, below OUT/cells."""
+        method = f"{self.network}_{self.sampler}" if self.network else self.sampler
+        return f"slices/{self.measurement}/{method}"
+
+
+def networks(priors: Iterable[str], sizes: Iterable[str], seed: int = 0) -> list[Network]:
+    """All pairs, by size."""
+    return [Network(prior, size, seed) for size, prior in product(sizes, priors)]
+
+
+def make_cells() -> list[Cell]:
+    """All cells, the most informative first.
+
+    Stages: 1, every prior at every size by `pnp`, and baselines; 2, the study's samplers, one after
+    another; 3, second seeds of the corners; 4, ten times as many photographs; 5, nested networks
+    and what they are compared with; 6, PC as the study's code of 2026; 7, the calibrated sampler;
+    8, second seeds with the study's other samplers.
     """
-    levels = QUICK_LEVELS if quick else LEVELS
-    common = COMMON | ({"limit": QUICK_LIMIT} if quick else {})
-    cells = []
-    for measurement, fields in MEASUREMENTS.items():
-        data = {n: ("", f | common) for n, f in sets.items() if measurement in MEASURED[n]}
-        methods = [
-            *baselines(DIRECT[measurement], "tv"),
-            *(sampling(name, s, levels) for name in NAMES for s in STUDIED[measurement]),
-        ]
-        cells += combine(data, {measurement: fields}, methods)
-    order = {"": -1} | {prior_folder(name): i for i, name in enumerate(NAMES)}
-    return sorted(cells, key=lambda cell: order[cell.prior])
+    three = ("natural", "brain", "chest")
+    base, again = networks(three, SIZES), networks(three, CORNERS, seed=1)
+    nested = networks(("natural", "brain"), (f"{NESTED}_1", f"{NESTED}_4", FLAT))
+    plan: list[tuple[int, Sequence[Network | None], Sequence[str]]] = [
+        (1, base, ("pnp",)),
+        *((2, base, (sampler,)) for sampler in STUDIED),
+        (3, again, ("pnp", "pc")),
+        (4, networks(("photos",), CORNERS), ("pnp",)),
+        (5, nested, ("pnp",)),
+        (6, base, ("pc_2026",)),
+        (7, networks(three, CALIBRATED), ("mmps",)),
+        *((8, again, (sampler,)) for sampler in STUDIED[1:]),
+    ]
+    baselines = [Cell(1, None, m, s) for m in SETS for s in (DIRECT[m], "tv")]
+    return baselines + [
+        Cell(stage, network, measurement, sampler)
+        for stage, members, samplers in plan
+        for network, sampler, measurement in product(members, samplers, SETS)
+    ]
 
 
-def sampling(name: str, sampler: str, levels: Mapping[str, int]) -> GridMethod:
-    """Method of a prior with a sampler at its number of levels."""
-    fields = {
-        "pc": PC,
-        "ccdf": CCDF | {"sampler.start_level": levels["ccdf"] // 2},
-        "jalal": JALAL,
-        "pnp": {"sampler.name": "pnp"},
-    }[sampler]
-    number = {"sampler.num_steps": levels[sampler]}
-    return GridMethod(f"{name}_{sampler}", prior_folder(name), fields | number)
+def runs_of(cells: Iterable[Cell]) -> list[str]:
+    """Names of the trainings that cells need, in their order."""
+    return list(dict.fromkeys(cell.network.run for cell in cells if cell.network))
 
 
-def prior_folder(name: str) -> str:
-    """Name of the training run of a prior."""
-    return f"small_study_{name}"
+def fields_of(cell: Cell, *, quick: bool = False) -> dict:
+    """Fields of configs/evaluate.py of a cell, without prior, data and batch."""
+    sampler = SAMPLERS.get(cell.sampler, {"sampler.name": cell.sampler})
+    fields = COMMON | MEASUREMENTS[cell.measurement] | sampler
+    if quick and cell.network:
+        fields |= {"sampler.num_steps": QUICK_STEPS[cell.sampler]}
+    if cell.measurement == CT and cell.sampler.startswith("pc"):
+        fields |= QUICK_CCDF if quick else CCDF
+    if cell.network and cell.network.depth:
+        fields |= {"depth": cell.network.depth}
+    return fields
 
 
-def priors_of(cells: Sequence[GridCell]) -> list[str]:
-    """Names of the training runs that the cells need."""
-    return list(dict.fromkeys(cell.prior for cell in cells if cell.prior))
+def training_fields(*, quick: bool = False) -> dict:
+    """Fields of a training's config that all trainings share."""
+    return TRAINING_FIELDS | (QUICK_TRAINING if quick else {})
+
+
+def settings(cell: Cell, *, quick: bool = False) -> str:
+    """Hash of all that a cell's rows depend on, but for the data and the version of the code.
+
+    Rows of other settings do not count as this cell's.
+    """
+    facts: list = [SIDE, fields_of(cell, quick=quick), SETS[cell.measurement]]
+    if cell.network:
+        facts.append(run_settings(cell.network.run, quick=quick))
+    return _hash(facts)
+
+
+def run_settings(run: str, *, quick: bool = False) -> str:
+    """Hash of all that a training depends on, but for the data and the version of the code."""
+    network = parse_network(run)
+    training = training_fields(quick=quick)
+    count = {} if network.prior == "photos" else {"images": IMAGES}
+    return _hash([SIDE, count, training, PRIORS[network.prior], model_fields(network.size)])
+
+
+def _hash(facts: list) -> str:
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def choose_slices(measurement: str, sampler: str, tests: Path) -> list[str]:
+    """Names of a cell's test pictures below `tests`, such as ``brain_t1/person30_4.png``.
+
+    Every person has the first few of its pictures by name, see `SETS`; photographs are people.
+
+    Raises:
+        FileNotFoundError: there are no pictures.
+    """
+    many = sampler in ("pnp", "tv", *DIRECT.values())
+    chosen = []
+    for name, numbers in SETS[measurement].items():
+        people: dict[str, list[str]] = {}
+        for path in sorted((tests / name).glob("*.png")):
+            people.setdefault(path.stem.partition("_")[0], []).append(f"{name}/{path.name}")
+        for own in people.values():
+            chosen += own[: numbers[0 if many else 1]]
+    if not chosen:
+        raise FileNotFoundError(f"{tests}: expected test pictures, got none; remove the folder")
+    return chosen

@@ -1,207 +1,274 @@
-"""The study's three findings, tested on the results of the study in small.
+"""The eight questions to the study of 2026, asked of the rows of the study in small.
 
-Differences are paired: of two priors on the same slices, from the same measurements. The unit of
-intervals is the volume if there are at least `FEWEST_VOLUMES`, otherwise the slice. As slices of
-one volume show one person, intervals over slices hold for these images, not for other people.
+Each question is one or more statements, see `small_answers`.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
-from configs.small_study import PRIORS, SIZES
-from evaluation.results.cells import CellResults
-from evaluation.results.volumes import volume_of
-from evaluation.show.intervals import Interval, gap_interval, mean_interval
-from evaluation.show.markup import MISSING
-from evaluation.study.small_cells import DOMAINS, OWN, STUDIED, outside
+import numpy as np
 
-METRIC = "psnr"
-FEWEST_VOLUMES = 3
-AS_GOOD = 0.5  # a prior that is worse by less than this many dB counts as equally good
-YES, NO, OPEN = "yes", "no", "not decided"
-SMALLEST = SIZES[0]
-UNKNOWN = Interval(math.nan, math.nan, math.nan)
+from configs.small_study import FLAT, NESTED, SIZES
+from evaluation.study.small_answers import NO, NONE, OPEN, YES, Row, Statement, verdict
+from evaluation.study.small_cells import DOMAINS, MEDICAL, OWN, SAMPLERS, outside
+from evaluation.study.small_model import Estimate, Scores, Size, by_person, contrast, slope
+from evaluation.study.small_rows import training_key
 
-Values = Mapping[str, float]  # dB by DATA/KEY
+AS_GOOD = 0.5  # dB by which a network may be worse and still count as equally good
+MAIN = tuple(name for name in SAMPLERS if name != "pc_2026")
+EDITIONS = ("pc", "pc_2026")  # the same sampler by the correct protocol and by that of 2026
+SMALLEST, RESNET, LARGEST = "1_small", "1", "4_attention"
+LEVELS_BELOW_1 = (0.03, 0.1, 0.3)
 
-
-class Estimate(NamedTuple):
-    """Mean over slices with its interval.
-
-    Attributes:
-        interval: mean and ends; NaN if unknown.
-        slices: number of slices.
-        volumes: number of volumes of these slices.
-    """
-
-    interval: Interval
-    slices: int
-    volumes: int
+Weights = Callable[[str], Mapping[Size, float]]  # prior -> contrast
 
 
-class SizeFinding(NamedTuple):
-    """Differences in dB of a larger network minus the smallest, for one prior and sampler."""
-
-    prior: str
-    measurement: str
-    sampler: str
-    size: str
-    inside: Estimate
-    outside: Estimate
-    drop: Interval  # outside - inside
+def minus(first: str, second: str) -> Weights:
+    """Contrast of a size minus another, for any prior."""
+    return lambda prior: {(prior, first): 1.0, (prior, second): -1.0}
 
 
-class NaturalFinding(NamedTuple):
-    """Differences in dB of the natural-image prior minus a medical one of the same size."""
-
-    prior: str
-    measurement: str
-    sampler: str
-    size: str
-    inside: Estimate  # inside the distribution of the medical prior
-    outside: Estimate
+# main effects and interaction of the 2 x 2 of parameters and field
+def more_parameters(prior: str) -> dict[Size, float]:
+    """Mean gain by more parameters at an equal theoretical field."""
+    wide, narrow = {"4": 0.5, "4_small": -0.5}, {"1_large": 0.5, "1": -0.5}
+    return {(prior, size): weight for size, weight in (wide | narrow).items()}
 
 
-class Scores:
-    """PSNR of all cells by slice.
-
-    Args:
-        cells: cells of the grid.
-    """
-
-    def __init__(self, cells: Iterable[CellResults]):
-        self.values = {
-            (c.data, c.measurement, c.folder.name): c.values(METRIC) for c in cells if c.rows
-        }
-
-    def of(self, sets: Iterable[str], measurement: str, method: str) -> dict[str, float]:
-        """Values of a method on some test sets, by DATA/KEY."""
-        return {
-            f"{data}/{key}": value
-            for data in sets
-            for key, value in self.values.get((data, measurement, method), {}).items()
-        }
-
-    def difference(
-        self, sets: Iterable[str], measurement: str, first: str, second: str
-    ) -> dict[str, float]:
-        """Values of the first method minus those of the second, on the slices that both have."""
-        sets = tuple(sets)
-        a, b = self.of(sets, measurement, first), self.of(sets, measurement, second)
-        return {key: a[key] - b[key] for key in a if key in b}
+def wider_field(prior: str) -> dict[Size, float]:
+    """Mean gain by a wider theoretical field at about equal parameters."""
+    few, many = {"4_small": 0.5, "1": -0.5}, {"4": 0.5, "1_large": -0.5}
+    return {(prior, size): weight for size, weight in (few | many).items()}
 
 
-def estimate(values: Values) -> Estimate:
-    """Mean of values by slice with its 95 % interval; NaN if there are no values."""
-    if not values:
-        return Estimate(UNKNOWN, 0, 0)
-    return Estimate(
-        mean_interval(resampled(values)), len(values), len({volume_of(key) for key in values})
+def interaction(prior: str) -> dict[Size, float]:
+    """What a wider field gains with many parameters minus what it gains with few."""
+    signs = {"4": 1.0, "1_large": -1.0, "4_small": -1.0, "1": 1.0}
+    return {(prior, size): sign for size, sign in signs.items()}
+
+
+def sets_of(prior: str, measurement: str, where: str) -> tuple[str, ...]:
+    """Test sets in ("in") or out of ("out") a prior's distribution."""
+    return (OWN[prior],) if where == "in" else outside(prior, measurement)
+
+
+def cases(
+    scores: Scores,
+    weights: Weights,
+    where: str,
+    *,
+    threshold: float,
+    samplers: Sequence[str] = MAIN,
+    domains: Sequence[tuple[str, str]] = DOMAINS,
+    detail: str = "",
+) -> list[Row]:
+    """Rows of a contrast for each domain and sampler."""
+    found = []
+    for (prior, measurement), sampler in product(domains, samplers):
+        sets = sets_of(prior, measurement, where)
+        estimate = contrast(scores, weights(prior), measurement, sampler, sets)
+        decided = verdict(estimate, threshold)
+        found.append(Row(prior, measurement, sampler, detail, estimate, decided))
+    return found
+
+
+def natural_rows(scores: Scores, samplers: Sequence[str] = MAIN) -> list[Row]:
+    """Natural minus medical prior at each size, outside the medical one's distribution."""
+    return [
+        row
+        for size in SIZES
+        for row in cases(
+            scores,
+            lambda prior, size=size: {("natural", size): 1.0, (prior, size): -1.0},
+            "out",
+            threshold=0.0,
+            samplers=samplers,
+            domains=MEDICAL,
+            detail=size,
+        )
+    ]
+
+
+def first_four(scores: Scores, samplers: Sequence[str]) -> list[Statement]:
+    """Statements of questions 1 to 4 with some samplers."""
+
+    def made(question: int, text: str, weights: Weights, where: str, threshold: float) -> Statement:
+        rows = cases(scores, weights, where, threshold=threshold, samplers=samplers)
+        return Statement(question, text, "dB", threshold, tuple(rows))
+
+    pair = minus(RESNET, LARGEST)
+    rows = natural_rows(scores, samplers)
+    text = "outside a medical prior's distribution, photographs of equal number make a better one"
+    return [
+        made(1, "in distribution, 1 loses less than 0.5 dB against 4_attention", pair, "in", -0.5),
+        made(2, "out of distribution, 1 is better than 4_attention", pair, "out", 0.0),
+        Statement(3, text, "dB", 0.0, tuple(rows), share_won(scores, samplers)),
+        made(4, "in distribution, more parameters help", more_parameters, "in", 0.0),
+        made(4, "in distribution, a wider field helps", wider_field, "in", 0.0),
+        made(4, "in distribution, it helps more with many parameters", interaction, "in", 0.0),
+        made(4, "out of distribution, more parameters help", more_parameters, "out", 0.0),
+        made(4, "out of distribution, a wider field helps", wider_field, "out", 0.0),
+        made(4, "out of distribution, it helps more with many parameters", interaction, "out", 0.0),
+    ]
+
+
+def share_won(scores: Scores, samplers: Sequence[str]) -> str:
+    """Sentence with the share of cells in which the natural prior has the higher mean."""
+    won = total = 0
+    for (prior, measurement), sampler, size in product(MEDICAL, samplers, SIZES):
+        for data in outside(prior, measurement):
+            weights = {("natural", size): 1.0, (prior, size): -1.0}
+            mean = contrast(scores, weights, measurement, sampler, (data,)).interval.mean
+            won, total = won + (mean > 0), total + (not math.isnan(mean))
+    return f"Photographs have the higher mean in {won} of {total} cells." if total else ""
+
+
+def smallest(scores: Scores) -> list[Statement]:
+    """Question 5."""
+    texts = {"in": "in distribution", "out": "out of distribution"}
+    return [
+        Statement(
+            5,
+            f"{text}, 1_small loses less than 0.5 dB against 1",
+            "dB",
+            -AS_GOOD,
+            tuple(cases(scores, minus(SMALLEST, RESNET), where, threshold=-AS_GOOD)),
+        )
+        for where, text in texts.items()
+    ]
+
+
+def fields_and_numbers(scores: Scores, trainings: Sequence[Mapping[str, str]]) -> list[Statement]:
+    """Question 6: effective fields, and the number of training images."""
+    radii = {training_key(row): effective_radius(row) for row in trainings}
+    rows = []
+    for (prior, measurement), sampler in product(DOMAINS, MAIN):
+        points = shift_losses(scores, prior, measurement, sampler, radii)
+        estimate = slope(*zip(*points, strict=True)) if points else slope([], [])
+        rows.append(Row(prior, measurement, sampler, "", estimate, verdict(estimate, 0.0)))
+    text = "a training with a wider effective field below sigma 1 loses more out of distribution"
+    more = [
+        row
+        for size in ("1", "4")
+        for row in cases(
+            scores,
+            lambda _, size=size: {("photos", size): 1.0, ("natural", size): -1.0},
+            "out",
+            threshold=0.0,
+            domains=(("natural", "mr"), ("natural", "ct")),
+            samplers=("pnp",),
+            detail=size,
+        )
+    ]
+    remark = (
+        "Slope of (mean in minus mean out) over log2 of the radius with 80 % of the energy, "
+        "averaged over sigma 0.03, 0.1 and 0.3; a point a training."
     )
+    return [
+        Statement(6, text, "dB per doubling", 0.0, tuple(rows), remark),
+        Statement(6, "969 photographs make a better prior than 98", "dB", 0.0, tuple(more)),
+    ]
 
 
-def resampled(values: Values) -> dict[str, float]:
-    """The values with keys changed so that slices are the units if there are too few volumes."""
-    if len({volume_of(key) for key in values}) >= FEWEST_VOLUMES:
-        return dict(values)
-    return {key.replace(":", " "): value for key, value in values.items()}
+def effective_radius(row: Mapping[str, str]) -> float:
+    """Radius with 80 % of the energy, averaged over the noise levels below 1."""
+    return float(np.mean([float(row[f"radius_80_at_{level:g}"]) for level in LEVELS_BELOW_1]))
 
 
-def gap(first: Values, second: Values) -> Interval:
-    """Mean of `first` minus mean of `second`, over different slices, with its 95 % interval."""
-    return gap_interval(resampled(first), resampled(second)) if first and second else UNKNOWN
+def shift_losses(
+    scores: Scores, prior: str, measurement: str, sampler: str, radii: Mapping[str, float]
+) -> list[tuple[float, float]]:
+    """(log2 of the effective radius, mean in minus mean out of distribution) of each training."""
+    points = []
+    for size in SIZES:
+        inside, out = (
+            scores.trainings((prior, size), measurement, sampler, sets_of(prior, measurement, w))
+            for w in ("in", "out")
+        )
+        for seed in inside.keys() & out.keys():
+            radius = radii.get(f"{prior}_{size}_s{seed}", 0.0)
+            if radius > 0:
+                means = [np.mean(list(by_person(s[seed]).values())) for s in (inside, out)]
+                points.append((math.log2(radius), float(means[0] - means[1])))
+    return sorted(points)
 
 
-def size_findings(scores: Scores) -> list[SizeFinding]:
-    """Findings of every size against the smallest, for each prior and its measurements."""
+def editions(scores: Scores) -> Statement:
+    """Question 7: rows of questions 1 to 4, PC by the correct protocol and by that of 2026.
+
+    A row says yes if both have the same decided verdict, no if the verdicts contradict each other,
+    and is open otherwise; its estimate is that of 2026.
+    """
+    correct, original = (first_four(scores, (sampler,)) for sampler in EDITIONS)
+    rows = []
+    for statement, other in zip(correct, original, strict=True):
+        for mine, theirs in zip(statement.rows, other.rows, strict=True):
+            if NONE in (mine.verdict, theirs.verdict):
+                same = NONE
+            elif OPEN in (mine.verdict, theirs.verdict):
+                same = OPEN
+            else:
+                same = YES if mine.verdict == theirs.verdict else NO
+            detail = ", ".join(filter(None, [f"question {statement.question}", mine.detail]))
+            rows.append(theirs._replace(detail=f"{detail}: {statement.text}", verdict=same))
+    remark = (
+        "The protocol of 2026 has the raw weights, images clamped to [0, 1], steps of the data as "
+        "in its code and no data step at the start; in CT it is warm-started here as the other. "
+        "Not run: DPS and Langevin by it, other numbers of levels, TV tuned on validation people."
+    )
+    text = "PC by the protocol of 2026 says the same of questions 1 to 4"
+    return Statement(7, text, "dB", 0.0, tuple(rows), remark)
+
+
+def nested(scores: Scores) -> list[Statement]:
+    """Question 8."""
+    pairs = {
+        f"{NESTED}_1": (RESNET, "a network of size 1, which has two more blocks at its bottom"),
+        f"{NESTED}_4": (FLAT, "the same network trained at that depth alone"),
+    }
     found = []
-    for prior, measurement in DOMAINS:
-        for sampler in STUDIED[measurement]:
-            for size in SIZES[1:]:
-                names = f"{prior}_{size}_{sampler}", f"{prior}_{SMALLEST}_{sampler}"
-                own = scores.difference([OWN[prior]], measurement, *names)
-                others = scores.difference(outside(prior, measurement), measurement, *names)
-                kind = (prior, measurement, sampler, size)
-                if own or others:
-                    found.append(
-                        SizeFinding(*kind, estimate(own), estimate(others), gap(others, own))
-                    )
+    for size, (other, words) in pairs.items():
+        text = f"depth {size[-1]} of a nested network loses less than 0.5 dB against {words}"
+        rows = [
+            row
+            for where in ("in", "out")
+            for row in cases(
+                scores,
+                minus(size, other),
+                where,
+                threshold=-AS_GOOD,
+                samplers=("pnp",),
+                domains=[d for d in DOMAINS if d[0] in ("brain", "natural")],
+                detail=f"{where} of distribution" if where == "out" else "in distribution",
+            )
+        ]
+        found.append(Statement(8, text, "dB", -AS_GOOD, tuple(rows)))
     return found
 
 
-def natural_findings(scores: Scores) -> list[NaturalFinding]:
-    """Findings of the natural-image prior against each medical one, at every size."""
-    found = []
-    for prior, measurement in DOMAINS:
-        if prior == "natural":
-            continue
-        for sampler in STUDIED[measurement]:
-            for size in SIZES:
-                names = f"natural_{size}_{sampler}", f"{prior}_{size}_{sampler}"
-                own = scores.difference([OWN[prior]], measurement, *names)
-                others = scores.difference(outside(prior, measurement), measurement, *names)
-                if own or others:
-                    found.append(
-                        NaturalFinding(
-                            *(prior, measurement, sampler, size), estimate(own), estimate(others)
-                        )
-                    )
-    return found
+def all_statements(scores: Scores, trainings: Sequence[Mapping[str, str]]) -> list[Statement]:
+    """The statements of all eight questions in their order."""
+    return [
+        *first_four(scores, MAIN),
+        *smallest(scores),
+        *fields_and_numbers(scores, trainings),
+        editions(scores),
+        *nested(scores),
+    ]
 
 
-def verdict(interval: Interval, threshold: float) -> str:
-    """Verdict whether the mean is above `threshold`, decided only if the whole interval agrees."""
-    if math.isnan(interval.mean):
-        return MISSING
-    if interval.low > threshold:
-        return YES
-    return NO if interval.high < threshold else OPEN
+def size_means(
+    scores: Scores, prior: str, measurement: str, sampler: str, where: str
+) -> dict[str, Estimate]:
+    """Mean score of a prior at each size that was run, with intervals over people."""
+    sets = sets_of(prior, measurement, where)
+    found = {
+        size: contrast(scores, {(prior, size): 1.0}, measurement, sampler, sets) for size in SIZES
+    }
+    return {size: e for size, e in found.items() if not math.isnan(e.interval.mean)}
 
 
-def opposite(interval: Interval) -> Interval:
-    """Interval of the negative mean."""
-    return Interval(-interval.mean, -interval.high, -interval.low)
-
-
-def small_is_as_good(finding: SizeFinding) -> str:
-    """Finding 1: in distribution, the smallest network loses less than `AS_GOOD`."""
-    return verdict(opposite(finding.inside.interval), -AS_GOOD)
-
-
-def small_is_better_outside(finding: SizeFinding) -> str:
-    """Finding 2: out of distribution, the smallest network is better."""
-    return verdict(opposite(finding.outside.interval), 0)
-
-
-def size_helps_less_outside(finding: SizeFinding) -> str:
-    """Finding 2: size helps less out of distribution than in distribution."""
-    return verdict(opposite(finding.drop), 0)
-
-
-def natural_is_better_outside(finding: NaturalFinding) -> str:
-    """Finding 3: outside the medical prior's distribution, the natural-image prior is better."""
-    return verdict(finding.outside.interval, 0)
-
-
-def natural_is_as_good_inside(finding: NaturalFinding) -> str:
-    """Finding 3: inside the medical prior's distribution, it loses less than `AS_GOOD`."""
-    return verdict(finding.inside.interval, -AS_GOOD)
-
-
-def count(verdicts: Sequence[str]) -> tuple[int, int, int]:
-    """Numbers of verdicts that are yes, no and not decided."""
-    return verdicts.count(YES), verdicts.count(NO), verdicts.count(OPEN)
-
-
-def prior_means(
-    scores: Scores, sets: Sequence[str], measurement: str, sampler: str
-) -> dict[str, dict[str, Interval]]:
-    """Mean PSNR over some test sets: prior -> size -> interval."""
-    means: dict[str, dict[str, Interval]] = {}
-    for prior in PRIORS:
-        for size in SIZES:
-            values = scores.of(sets, measurement, f"{prior}_{size}_{sampler}")
-            if values:
-                means.setdefault(prior, {})[size] = estimate(values).interval
-    return means
+def baseline_mean(scores: Scores, name: str, measurement: str, sets: Sequence[str]) -> float:
+    """Mean over people of a baseline; NaN if it was not run."""
+    return contrast(scores, {("", ""): 1.0}, measurement, name, sets).interval.mean

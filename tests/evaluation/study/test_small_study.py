@@ -1,481 +1,455 @@
-"""The study in small: its priors, test sets and cells; findings and figure of known numbers."""
+"""The study in small: its trainings, pictures and cells; work in pieces, and rows carried along."""
 
-import math
-import sys
+import shutil
+import time
 
+import h5py
+import numpy as np
 import pytest
+from PIL import Image
 
-from configs import load_config
+from configs import ConfigError, load_config
 from configs.base import ALL_SIZES
-from configs.small_study import NAMES, PRIORS, SIZES
-from datasets import create_dataset
+from configs.small_study import CORNERS, FLAT, IMAGES, NESTED, PRIORS, SIDE, SIZES, TABLE
+from datasets import DataError
 from evaluation import small_study
-from evaluation.results.cells import parse_method, read_grid
-from evaluation.results.folder import read_rows
-from evaluation.show.intervals import Interval
+from evaluation.study import small_cells, small_rows
 from evaluation.study.small_cells import (
-    BODY,
-    CT,
-    LEVELS,
-    MEASURED,
-    MRI,
-    OWN,
-    STUDIED,
-    VOLUMES,
-    TestSets,
+    Cell,
+    Network,
+    choose_slices,
+    fields_of,
     make_cells,
-    outside,
-    prior_folder,
+    parse_network,
+    runs_of,
+    settings,
 )
-from evaluation.study.small_findings import (
-    NO,
-    OPEN,
-    YES,
-    Scores,
-    estimate,
-    gap,
-    natural_findings,
-    natural_is_as_good_inside,
-    natural_is_better_outside,
-    resampled,
-    size_findings,
-    size_helps_less_outside,
-    small_is_as_good,
-    small_is_better_outside,
-    verdict,
-)
-from evaluation.study.small_summary import main as summarize
-from evaluation.study.small_summary import size_panels
+from evaluation.study.small_inputs import evenly, write_inputs, write_picture
 from models import create_model
-from samplers.predictor_corrector import first_step
-from sde import VESDE
+from models.receptive_field import theoretical_field
 from tests.conftest import ROOT
+from tests.helpers.data_writers import write_dicom, write_nifti
+from tests.helpers.data_writers import write_picture as write_photo
 from tests.helpers.grids import write_results
 from tests.helpers.scripts import bash
-from tests.helpers.tiny_prior import write_prior
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TRAIN, EVALUATE = "training_scripts/train_small_study.sh", "evaluation/small_study.sh"
+ONE = "brain_1_small_s0/mr/pnp"
 
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
     """The checkout as the current folder, none of our variables set."""
     monkeypatch.chdir(ROOT)
-    for name in ("OUT", "RUNS", "MRI", "NATURAL", "JOBS", "PYTHON", "DATA_ROOT"):
+    for name in ("OUT", "RUNS", "DATA", "CARRIED", "JOBS", "PYTHON", "DATA_ROOT"):
         monkeypatch.delenv(name, raising=False)
 
 
 # --- the priors
 
 
-def test_there_are_three_priors_of_four_sizes():
-    assert len(NAMES) == len(set(NAMES)) == 12
-    counts = {}
-    for name in NAMES:
-        config = load_config(f"configs/small_study.py:{name}")
-        prior, _, size = name.partition("_")
-        assert (tuple(config.model.ch_mult), config.model.attention) == ALL_SIZES[size][:2]
-        assert config.data.subset == PRIORS[prior]["subset"]
-        counts.setdefault(prior, []).append(
-            sum(p.numel() for p in create_model(config).parameters() if p.requires_grad)
-        )
-    assert counts["natural"] == counts["brain"] == counts["chest"] == sorted(counts["brain"])
+def parameters(config) -> int:
+    return sum(p.numel() for p in create_model(config).parameters() if p.requires_grad)
 
 
-def test_only_the_data_differ_between_priors():
-    configs = [load_config(f"configs/small_study.py:{p}_4").to_dict() for p in PRIORS]
-    for config in configs:
-        del config["data"]
-    assert configs[0] == configs[1] == configs[2]
+def test_the_2_x_2_has_pairs_of_equal_parameters_and_of_equal_fields():
+    configs = {size: load_config(f"configs/small_study.py:brain_{size}_s0") for size in SIZES}
+    count = {size: parameters(config) for size, config in configs.items()}
+    field = {size: theoretical_field(config) for size, config in configs.items()}
+    assert 1 < count["4_small"] / count["1"] < 1.15
+    assert 1 < count["1_large"] / count["4"] < 1.15
+    assert 9 < count["4"] / count["4_small"] < 13
+    assert 9 < count["1_large"] / count["1"] < 13
+    assert field["1"] == field["1_large"] < SIDE / 2
+    assert field["4"] == field["4_small"] > SIDE
+    assert field["1_small"] < field["1"]
+    assert count["1_small"] < count["1"] / 10
+    assert field["4_attention"] is None
 
 
-@pytest.mark.parametrize("prior", ["brain", "chest"])
-def test_whole_bodies_are_seen_at_128_pixels(prior):
-    data = create_dataset(load_config(f"configs/small_study.py:{prior}_1").data, "train")
-    assert data[0].image.shape == (1, 128, 128)
+def test_widths_are_the_study_s_in_proportion():
+    for size in SIZES:
+        model = load_config(f"configs/small_study.py:chest_{size}_s0").model
+        assert model.nf * 8 == ALL_SIZES[size].nf
+        assert tuple(model.ch_mult) == ALL_SIZES[size].ch_mult
+        assert model.attention == ALL_SIZES[size].attention
 
 
-@pytest.mark.parametrize("name", ["natural", "natural_3", "knee_1", "1"])
+def test_the_nested_network_at_full_depth_is_the_flat_one():
+    nested, flat = (load_config(f"configs/small_study.py:brain_{s}_s0") for s in (NESTED, FLAT))
+    assert parameters(nested) == parameters(flat)
+
+
+def test_only_the_data_differ_between_priors_and_only_the_seed_between_trainings():
+    configs = [load_config(f"configs/small_study.py:{p}_4_s0").to_dict() for p in PRIORS]
+    again = load_config("configs/small_study.py:natural_4_s1").to_dict()
+    assert again.pop("seed") == 1
+    seeds = [config.pop("seed") for config in configs]
+    assert seeds == [0] * len(PRIORS)
+    assert again == configs[0]
+    roots = [config.pop("data")["root"].rpartition("/")[2] for config in configs]
+    assert roots == list(PRIORS)
+    assert all(config == configs[0] for config in configs)
+
+
+@pytest.mark.parametrize("name", ["natural_1", "natural_3_s0", "knee_1_s0", "natural_1_s", "1"])
 def test_an_unknown_prior_is_refused(name):
-    with pytest.raises(ValueError, match=rf"natural_1, brain_1, .*chest_4_attention, got '{name}'"):
+    with pytest.raises(ValueError, match=rf"expected PRIOR_SIZE_sSEED .* got '{name}'"):
         load_config(f"configs/small_study.py:{name}")
 
 
-# --- test sets and cells
+# --- cells
 
 
-@pytest.fixture
-def volumes(tmp_path):
-    """A folder that looks like the optional one."""
-    for name, _ in VOLUMES.values():
-        (tmp_path / "mri").mkdir(exist_ok=True)
-        (tmp_path / "mri" / f"{name}.nii.gz").touch()
-    return tmp_path / "mri"
+def test_the_most_informative_cells_come_first():
+    cells = make_cells()
+    assert len({cell.key for cell in cells}) == len(cells)
+    stages = [cell.stage for cell in cells]
+    assert stages == sorted(stages)
+    first = {cell.key for cell in cells if cell.stage == 1 and cell.network}
+    three = ("natural", "brain", "chest")
+    assert first == {(f"{p}_{s}_s0", m, "pnp") for p in three for s in SIZES for m in ("mr", "ct")}
+    second = {cell.sampler for cell in cells if cell.stage == 2}
+    assert second == {"pc", "jalal", "dps"}
+    repeated = {(c.network.prior, c.network.size) for c in cells if c.network and c.network.seed}
+    assert repeated == {(p, s) for p in three for s in CORNERS}
+    assert set(CORNERS) < set(TABLE) < set(SIZES)
 
 
-@pytest.fixture
-def everything(tmp_path, volumes):
-    pytest.importorskip("pydicom")
-    return TestSets(tmp_path, mri=volumes, natural=tmp_path)
+def test_all_configs_of_the_cells_are_valid(tmp_path):
+    for cell in make_cells():
+        config = load_config("configs/evaluate.py")
+        config.update_from_flattened_dict(fields_of(cell))
+        config.update_from_flattened_dict(fields_of(cell, quick=True))
+        if cell.network:
+            load_config(f"configs/small_study.py:{cell.network.run}")
+            assert parse_network(str(cell.network)) == cell.network
+    assert fields_of(Cell(5, Network("brain", f"{NESTED}_4", 0), "ct", "pnp"))["depth"] == 4
 
 
-def test_each_set_says_how_to_get_it(tmp_path, everything):
-    assert everything.found.keys() == MEASURED.keys()
-    assert not everything.absent
-    without = TestSets(tmp_path)
-    assert without.absent.keys() == VOLUMES.keys()
-    assert "--mri=FOLDER" in without.absent["brain_gd"]
-    assert "MR_Gd.nii.gz" in without.absent["brain_gd"]
+def test_settings_are_of_all_that_rows_depend_on(monkeypatch):
+    cell = Cell(1, Network("brain", "1", 0), "mr", "pnp")
+    found = {settings(cell), settings(cell, quick=True), settings(cell._replace(measurement="ct"))}
+    found |= {settings(cell._replace(sampler="pc"))}
+    found |= {settings(cell._replace(network=Network("brain", "4", 0)))}
+    found |= {settings(cell._replace(network=Network("natural", "1", 0)))}
+    assert len(found) == 6
+    monkeypatch.setitem(small_cells.TRAINING_FIELDS, "training.num_steps", 3000)
+    assert settings(cell) not in found
 
 
-def test_without_pydicom_the_body_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydicom.data", None)
-    sets = TestSets(tmp_path)
-    assert BODY not in sets.found
-    assert "pip install" in sets.absent[BODY]
+def test_every_person_has_the_slices_that_are_asked_for(tmp_path):
+    for name in ("brain_t1/b_1", "brain_t1/b_0", "brain_t1/a_0", "brain_t1/b_2", "photos/x_0"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.png").touch()
+    many = choose_slices("mr", "pnp", tmp_path)
+    one = choose_slices("mr", "pc", tmp_path)
+    assert many == [f"brain_t1/{n}.png" for n in ("a_0", "b_0", "b_1")] + ["photos/x_0.png"]
+    assert one == [f"brain_t1/{n}.png" for n in ("a_0", "b_0")] + ["photos/x_0.png"]
+    with pytest.raises(FileNotFoundError, match="expected test pictures, got none"):
+        choose_slices("mr", "pc", tmp_path / "nothing")
 
 
-def test_the_embedded_sets_are_read_at_128_pixels(tmp_path):
-    sizes = {}
-    for name, fields in TestSets(tmp_path).found.items():
-        data = {k.removeprefix("data."): v for k, v in fields.items() if k.startswith("data.")}
-        dataset = create_dataset(data, data.pop("split"))
-        assert dataset[0].image.shape == (1, 128, 128)
-        sizes[name] = len(dataset)
-    assert {"brain_mr": 42, "chest_ct": 24, "photos": 2}.items() <= sizes.items()
-    assert sizes.get(BODY, 1) == 1
+# --- pictures
 
 
-def test_the_cells(everything):
-    cells = make_cells(everything.found)
-    folders = [cell.folder for cell in cells]
-    mri, ct = (sum(m in kinds for kinds in MEASURED.values()) for m in (MRI, CT))
-    expected = mri * (2 + 3 * len(NAMES)) + ct * (2 + 2 * len(NAMES))  # two baselines each
-    assert len(folders) == len(set(folders)) == expected
-    for cell in cells:
-        method = parse_method(cell.method)
-        config = small_study.config_of(cell, small_study.Path("runs"))
-        assert config.precision == "bfloat16"
-        if not method.prior:
-            assert method.sampler in ("zero_filled", "fbp", "tv")
-            continue
-        assert f"{method.prior}_{method.size}" in NAMES
-        assert method.sampler in STUDIED[cell.measurement]
-        assert config.sampler.num_steps == LEVELS[method.sampler]
-        assert config.prior == f"runs/small_study_{method.prior}_{method.size}"
-        assert (config.operator.name == "ct") == (cell.measurement == CT)
-
-
-def test_halves_are_alike_and_together_everything(everything):
-    cells = make_cells(everything.found)
-    halves = [cells[part::2] for part in (0, 1)]
-    for size in SIZES:
-        one, other = (sum(parse_method(c.method).size == size for c in half) for half in halves)
-        assert abs(one - other) <= 1
-
-
-def test_the_warm_start_of_ct():
-    sde, steps = VESDE(0.01, 5.0), LEVELS["ccdf"]
-    sigmas = sde.sigma(sde.sampling_times(steps)).tolist()
-    assert 0.15 < sigmas[first_step(sigmas, sigmas, None, steps // 2)] < 0.3
-
-
-def test_what_is_out_of_distribution():
-    assert outside("brain", MRI) == ("chest_ct", "brain_pd", "brain_gd", "brain_sagittal")
-    assert outside("chest", CT) == ("brain_mr", "body_ct")
-    assert set(outside("natural", CT)) == {"brain_mr", "chest_ct", "body_ct"}
-
-
-# --- running them
-
-
-def test_a_prior_is_evaluated_and_again_at_no_cost(tmp_path, capfd):
-    write_prior(tmp_path / f"runs/{prior_folder('brain_1')}/checkpoints/step_00000001.pt")
-    argv = ["--quick", f"--out={tmp_path}/out", f"--prior-root={tmp_path}/runs"]
-    argv += ["--only=chest_ct/*/brain_1_*[cfl]"]
-    small_study.main([*argv, "--part=0/2"])
-    small_study.main([*argv, "--part=1/2"])
-    folders = sorted((tmp_path / "out").glob("*/*/brain_1_*"))
-    assert {(folder.parent.name, folder.name) for folder in folders} == {
-        *((MRI, "brain_1_pc"), (MRI, "brain_1_jalal")),
-        (CT, "brain_1_ccdf"),
-    }
-    rows = [read_rows(folder) for folder in folders]
-    assert all(len(r) == 2 for r in rows)
-    small_study.main(argv)
-    assert [read_rows(folder) for folder in folders] == rows
-    assert "without brain_pd: give --mri=FOLDER" in capfd.readouterr().err
-
-
-def test_missing_priors_are_listed_before_anything_runs(tmp_path):
-    argv = [f"--out={tmp_path}", f"--prior-root={tmp_path}", "--only=brain_mr/*/*_1_pc"]
-    with pytest.raises(SystemExit, match=r"small_study_natural_1, .*chest_1; run training_scripts"):
-        small_study.main(argv)
-    assert not (tmp_path / "brain_mr").exists()
-
-
-def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch):
-    done = []
-
-    def evaluate(config, out, device):
-        done.append(out)
-        if "chest_ct" in str(out):
-            raise ValueError("too bad")
-
-    monkeypatch.setattr(small_study, "evaluate", evaluate)
-    with pytest.raises(SystemExit, match=r"1 of 3 failed.*\n  chest_ct/gaussian1d_4x/tv: too bad"):
-        small_study.main([f"--out={tmp_path}", f"--only=*/{MRI}/tv"])
-    assert len(done) == 3
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--only=nothing"], "no cell matches --only='nothing'"),
-        (["--mri=nowhere"], "nowhere: no such folder"),
-    ],
-)
-def test_wrong_arguments_are_refused(tmp_path, argv, message):
-    with pytest.raises(SystemExit, match=message):
-        small_study.main([f"--out={tmp_path}", *argv])
-
-
-@pytest.mark.parametrize("part", ["2/2", "1", "0/0", "a/b"])
-def test_a_part_that_does_not_exist_is_refused(part, capsys):
-    with pytest.raises(SystemExit):
-        small_study.main([f"--part={part}"])
-    assert "expected I/N" in capsys.readouterr().err
-
-
-# --- findings
-
-
-COUNTS = {"brain_mr": 6, "chest_ct": 5, BODY: 1}
-
-
-def keys_of(data: str) -> list[str]:
-    if data == OWN["natural"]:
-        return [f"{i}.jpg" for i in range(4)]
-    return [f"{data}.h5:{i}" for i in range(COUNTS.get(data, 4))]
-
-
-def score(data: str, prior: str, size: str, number: int) -> float:
-    """dB: 33 in the prior's own set, else natural 32.6, medical 30; the k-th size changes it.
-
-    In the own set it gains 0.1 k; elsewhere a medical prior loses k, the natural one 0.3 k.
-    """
-    k = SIZES.index(size)
-    scatter = number + 0.01 * math.sin(7 * number + len(prior + size))
-    if OWN[prior] == data:
-        return 33 + 0.1 * k + scatter
-    return scatter + (32.6 - 0.3 * k if prior == "natural" else 30 - k)
-
-
-def write_study(root) -> None:
-    for data, measurements in MEASURED.items():
-        for measurement in measurements:
-            fields = {"operator__name": "ct" if measurement == CT else "mri"}
-            folder = root / data / measurement
-            rows = [(key, 25.0 + i, 0.5, 0.1) for i, key in enumerate(keys_of(data))]
-            write_results(folder / "tv", rows, sampler__name="tv", **fields)
-            for name in NAMES:
-                prior, _, size = name.partition("_")
-                rows = [
-                    (key, score(data, prior, size, i), 0.5, 0.1)
-                    for i, key in enumerate(keys_of(data))
-                ]
-                for sampler in STUDIED[measurement]:
-                    write_results(folder / f"{name}_{sampler}", rows, prior=name, **fields)
+def write_data(folder):
+    """A folder of data as docs/small_study.md describes it, of small images."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", IMAGES + 7), ("val", 44)):
+        for i in range(count):
+            write_photo(folder / f"photos_cc/{split}/{i:04d}.png", size=(112, 120), seed=i)
+    with h5py.File(folder / "mr_t1_people.h5", "w") as file:
+        for person in range(45):
+            file[f"person{person:02d}"] = rng.integers(0, 999, (9, 100, 97)).astype(np.uint16)
+    for name in ("patient01_study1_FLAIR", "patient03_study1_FLAIR", "patient01_study2_T2W"):
+        volume = rng.integers(0, 999, (100, 98, 20)).astype(np.int16)
+        write_nifti(folder / f"mr_people/{name}.nii.gz", volume)
+    with h5py.File(folder / "ct_lung.h5", "w") as file:
+        for name in ("A_1", "B_1"):
+            file[name] = rng.integers(-1024, 2000, (3, 100, 100)).astype(np.int16)
+    for person in "ABCDE":
+        for view in ("axial", "coronal", "sagittal"):
+            for date in ("19000101", "19010101"):
+                hu = rng.integers(-1000, 2000, (100, 100))
+                write_dicom(folder / f"ct_people/{person}/{view}_{date}-1.dcm", hu)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    root = tmp_path_factory.mktemp("small_study")
-    write_study(root)
+def inputs(tmp_path_factory):
+    pytest.importorskip("pydicom")
+    root = tmp_path_factory.mktemp("small")
+    write_inputs(root / "inputs", write_data(root / "data"))
     return root
 
 
-@pytest.fixture(scope="module")
-def scores(study):
-    return Scores(read_grid([study]))
+def people(folder) -> set[str]:
+    return {path.stem.partition("_")[0] for path in folder.glob("*.png")}
+
+
+def test_nobody_is_in_training_and_test(inputs):
+    root = inputs / "inputs"
+    brain = [people(root / p) for p in ("brain/train", "brain/val", "tests/brain_t1")]
+    assert list(map(len, brain)) == [27, 3, 15]
+    chest = [people(root / p) for p in ("chest/train", "chest/val", "tests/chest_ct")]
+    assert chest == [{"A-1", "B-1", "A", "B"}, {"C"}, {"D", "E"}]
+    assert people(root / "tests/chest_views") == {"D", "E"}
+    assert people(root / "tests/brain_flair") == {"patient01", "patient03"}
+    assert people(root / "tests/brain_t2") == {"patient01"}
+    assert len(list((root / "natural/train").iterdir())) == IMAGES
+    assert len(list((root / "brain/train").iterdir())) == IMAGES
+    assert len(list((root / "photos/train").iterdir())) == IMAGES + 7
+    assert len(list((root / "natural/val").iterdir())) == 42
+    assert people(root / "tests/photos") == {"0042", "0043"}
+
+
+def test_pictures_are_square_and_keep_their_values(inputs, tmp_path):
+    for path in (inputs / "inputs/tests").glob("*/*.png"):
+        with Image.open(path) as picture:
+            assert picture.size == (SIDE, SIDE)
+    values = np.linspace(-3.0, 5.0, SIDE**2).reshape(SIDE, SIDE)
+    write_picture(tmp_path / "x.png", values)
+    back = np.asarray(Image.open(tmp_path / "x.png"), dtype=float) / 65535 * 8 - 3
+    assert np.abs(back - values).max() < 1e-4
+    with pytest.raises(DataError, match="x: expected an image, got the constant 1"):
+        write_picture(tmp_path / "x.png", np.ones((4, 4)))
+
+
+def test_pictures_are_written_once_and_not_mixed(inputs):
+    marker = inputs / "inputs/tests/photos/0042_0.png"
+    before = marker.stat().st_mtime_ns
+    write_inputs(inputs / "inputs", inputs / "data")
+    assert marker.stat().st_mtime_ns == before
+    with pytest.raises(DataError, match="expected pictures of the embedded samples, got those of"):
+        write_inputs(inputs / "inputs", None)
+
+
+def test_what_a_folder_lacks_is_named(tmp_path):
+    (tmp_path / "data/photos_cc").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"got no mr_t1_people.h5, mr_people, ct_lung.h5, ct_peop"):
+        write_inputs(tmp_path / "inputs", tmp_path / "data")
+
+
+def test_items_are_spread_evenly():
+    assert evenly(list(range(10)), 4) == [0, 2, 5, 7]
+    assert evenly([1, 2], 4) == [1, 2]
+
+
+# --- running
+
+
+def argv(tmp_path, *more):
+    return ["--quick", f"--out={tmp_path}/out", *more]
+
+
+def test_a_prior_is_trained_and_evaluated_and_then_only_its_rows_are_needed(
+    tmp_path, monkeypatch, capsys
+):
+    small_study.main(argv(tmp_path, f"--only={ONE}"))
+    rows = small_rows.read(tmp_path / "out/rows.csv")
+    assert {row["set"] for row in rows} == {"brain_t1", "chest_ct", "photos"}
+    assert {small_rows.cell_key(row) for row in rows} == {tuple(ONE.split("/"))}
+    assert all(5 < float(row["psnr"]) < 60 for row in rows)
+    (training,) = small_rows.read(tmp_path / "out/trainings.csv")
+    assert training["training"] == "brain_1_small_s0"
+    assert (training["steps"], training["field"]) == ("4", "25")
+    config = load_config("configs/small_study.py:brain_1_small_s0")
+    assert training["parameters"] == str(parameters(config))
+
+    def never(*_):
+        raise AssertionError("expected no work")
+
+    monkeypatch.setattr(small_study, "evaluate", never)
+    monkeypatch.setattr(small_study, "call", never)
+    small_study.main(argv(tmp_path, f"--only={ONE}"))
+    for folder in ("cells", "runs", "inputs"):
+        shutil.rmtree(tmp_path / "out" / folder)
+    small_study.main(argv(tmp_path, f"--only={ONE}"))  # from its own rows
+    shutil.move(tmp_path / "out", tmp_path / "carried")
+    carried = f"--carried={tmp_path}/carried"
+    capsys.readouterr()
+    small_study.main(argv(tmp_path, f"--only={ONE}", carried, "--list"))
+    assert capsys.readouterr().out == f"1 {ONE} done\n"
+    small_study.main(argv(tmp_path, f"--only={ONE}", carried))
+    assert small_rows.read(tmp_path / "out/rows.csv") == rows
+    assert small_rows.read(tmp_path / "out/trainings.csv") == [training]
+    assert not (tmp_path / "out/inputs").exists()
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """Cells that are finished at once, and the names of what was done."""
+    done = []
+
+    def train(run, arguments):
+        small_study.check_time(arguments)
+        done.append(run)
+
+    def evaluate(config, out, device):
+        done.append(out.name)
+        if "chest" in out.name:
+            raise ValueError("too bad")
+        write_results(out, [("photos/a_0.png", 30.0, 0.9, 0.1)])
+
+    monkeypatch.setattr(small_study, "train", train)
+    monkeypatch.setattr(small_study, "evaluate", evaluate)
+    return done
+
+
+def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(tmp_path, faked):
+    given = argv(tmp_path, "--only=*_1_small_s0/mr/pnp")
+    with pytest.raises(SystemExit, match=r"1 of 3 failed.*\n  chest_1_small_s0/mr/pnp: too bad"):
+        small_study.main(given)
+    names = [name for name in faked if name.endswith("pnp")]
+    assert names == [f"{p}_1_small_s0_pnp" for p in ("natural", "brain", "chest")]
+    faked.clear()
+    with pytest.raises(SystemExit, match="1 of 3 failed"):
+        small_study.main(given)
+    assert faked == ["chest_1_small_s0", "chest_1_small_s0_pnp"]
+
+
+def test_no_time_means_no_work(tmp_path, faked, monkeypatch, capsys):
+    clock = iter([0.0, *range(100, 200)])
+    monkeypatch.setattr(small_study.time, "monotonic", lambda: next(clock))
+    small_study.main(argv(tmp_path, "--only=brain_1_*/mr/pnp", "--minutes=1"))
+    assert faked == []
+    assert "time is over; 4 of 4 cells left, the same command continues" in capsys.readouterr().out
+
+
+def test_a_training_ends_at_the_deadline():
+    begin = time.monotonic()
+    with pytest.raises(small_study.OutOfTimeError):
+        small_study.call(["sleep", "1000"], begin)
+    with pytest.raises(small_study.subprocess.CalledProcessError):
+        small_study.call(["false"], float("inf"))
+    with pytest.raises(KeyboardInterrupt):
+        small_study.call(["sh", "-c", "exit 75"], float("inf"))
+
+
+def test_a_failed_training_is_not_tried_for_each_of_its_cells(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_study, "training_command", lambda run, arguments: ["false"])
+    calls = []
+    call = small_study.call
+    monkeypatch.setattr(small_study, "call", lambda *a: (calls.append(a), call(*a)))
+    with pytest.raises(SystemExit, match=r"2 of 2 failed.*\n.*mr/pnp: its training failed"):
+        small_study.main(argv(tmp_path, "--only=brain_1_small_s0/*/pnp"))
+    assert len(calls) == 1
+
+
+def test_all_cells_of_a_training_at_once_on_request(tmp_path):
+    arguments = small_study.parse(argv(tmp_path, "--depth-first"))
+    runs = [cell.network.run for cell in small_study.choose(arguments) if cell.network]
+    changes = sum(a != b for a, b in zip(runs, ["", *runs], strict=False))
+    assert changes == len(runs_of(make_cells()))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0.1, 0.3, YES), (-0.3, -0.1, NO), (-0.1, 0.1, OPEN)]
+    ("more", "message"),
+    [
+        (["--quick", "--only=nothing"], "no cell matches --only='nothing'"),
+        ([], "expected a folder of images, got none; give --data=FOLDER or set DATA"),
+        (["--data=nowhere"], "nowhere: expected photos_cc"),
+    ],
 )
-def test_a_verdict_needs_the_whole_interval(low, high, expected):
-    assert verdict(Interval((low + high) / 2, low, high), 0) == expected
-    assert verdict(Interval((low + high) / 2 + 5, low + 5, high + 5), 5) == expected
+def test_wrong_arguments_are_refused(tmp_path, more, message):
+    given = [f"--out={tmp_path}", f"--prior-root={tmp_path}", f"--carried={tmp_path}"]
+    with pytest.raises(SystemExit, match=message):
+        small_study.main([*given, *more])
 
 
-def test_a_single_slice_decides_nothing():
-    one = estimate({"body.h5:0": 3.0})
-    assert one.interval.mean == 3
-    assert verdict(one.interval, 0) == OPEN
-    assert verdict(estimate({}).interval, 0) == "\N{EN DASH}"
+# --- the file of rows
 
 
-def test_volumes_are_resampled_from_three_on():
-    two = {"a.h5:0": 1.0, "a.h5:1": 2.0, "b.h5:0": 3.0}
-    assert set(resampled(two)) == {"a.h5 0", "a.h5 1", "b.h5 0"}
-    three = two | {"c.jpg": 4.0}
-    assert resampled(three) == three
-    assert (estimate(three).slices, estimate(three).volumes) == (4, 3)
+def row_of(network, value, hashed=None):
+    cell = Cell(1, parse_network(network), "mr", "pnp")
+    row = dict.fromkeys(small_rows.COLUMNS, "x") | {"network": network, "psnr": str(value)}
+    row |= {"measurement": "mr", "sampler": "pnp"}
+    return row | {"settings": hashed or settings(cell)}
 
 
-def test_the_gap_of_two_means():
-    first = {f"{i}.jpg": 5.0 + (-1) ** i for i in range(20)}
-    second = {f"x.h5:{i}": 2.0 + (-1) ** i for i in range(20)}
-    found = gap(first, second)
-    assert found.mean == pytest.approx(3)
-    # two means of 20 values of variance 1
-    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(2 / 20), rel=0.1)
-    assert math.isnan(gap(first, {"x.h5:0": 1.0}).low)
-    assert math.isnan(gap(first, {}).mean)
+def test_rows_of_a_cell_replace_its_old_ones(tmp_path):
+    path = tmp_path / "rows.csv"
+    first, other = row_of("brain_1_s0", 1), row_of("brain_4_s0", 2)
+    small_rows.add(path, [first, other], small_rows.cell_key)
+    small_rows.add(path, [row_of("brain_1_s0", 3)], small_rows.cell_key)
+    assert [row["psnr"] for row in small_rows.read(path)] == ["2", "3"]
 
 
-def test_findings_about_sizes(scores):
-    rows = size_findings(scores)
-    # two priors with each measurement, three sizes above the smallest
-    assert len(rows) == 2 * (3 + 2) * 3
-    for row in rows:
-        k = SIZES.index(row.size)
-        assert row.inside.interval.mean == pytest.approx(0.1 * k, abs=0.02)
-        loss = -0.3 * k if row.prior == "natural" else -k
-        assert row.outside.interval.mean == pytest.approx(loss, abs=0.02)
-        assert row.drop.mean == pytest.approx(loss - 0.1 * k, abs=0.02)
-        assert row.drop.low <= row.drop.mean <= row.drop.high
-        assert small_is_as_good(row) == small_is_better_outside(row) == YES
-        assert size_helps_less_outside(row) == YES
-    brain = rows[0]
-    assert (brain.prior, brain.measurement, brain.sampler) == ("brain", MRI, "pc")
-    assert (brain.inside.slices, brain.inside.volumes) == (6, 1)
-    assert (brain.outside.slices, brain.outside.volumes) == (5 + 4 + 4 + 4, 4)
+def test_only_what_is_missing_and_current_is_carried(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    carried = [row_of("brain_1_s0", 1), row_of("brain_4_s0", 2), row_of("chest_1_s0", 5, "000000")]
+    small_rows.add(there / "rows.csv", carried, small_rows.cell_key)
+    small_rows.add(here / "rows.csv", [row_of("brain_1_s0", 9)], small_rows.cell_key)
+    small_rows.carry(there, here)
+    assert [row["psnr"] for row in small_rows.read(here / "rows.csv")] == ["9", "2"]
+    assert small_rows.finished_cells(here) == {
+        ("brain_1_s0", "mr", "pnp"),
+        ("brain_4_s0", "mr", "pnp"),
+    }
 
 
-def test_findings_about_photographs(scores):
-    rows = natural_findings(scores)
-    assert len(rows) == (3 + 2) * 4  # MR's samplers and CT's, four sizes
-    for row in rows:
-        k = SIZES.index(row.size)
-        assert row.outside.interval.mean == pytest.approx(2.6 + 0.7 * k, abs=0.02)
-        assert row.inside.interval.mean == pytest.approx(-0.4 - 0.4 * k, abs=0.02)
-        assert natural_is_better_outside(row) == YES
-        assert natural_is_as_good_inside(row) == (YES if k == 0 else NO)
-
-
-def test_differences_are_of_slices_that_both_have(tmp_path):
-    rows = [(f"x.h5:{i}", 30.0 + i, 0.5, 0.1) for i in range(6)]
-    for name, part in (("brain_1_pc", rows), ("brain_2_pc", rows[2:4])):
-        write_results(tmp_path / "brain_mr" / MRI / name, part)
-    row = size_findings(Scores(read_grid([tmp_path])))[0]
-    assert (row.inside.interval.mean, row.inside.slices) == (0, 2)
-    assert row.outside.slices == 0
-    assert math.isnan(row.drop.mean)
-
-
-def test_the_summary_and_its_figure(study, tmp_path, capsys):
-    summarize([str(study), f"--out={tmp_path}"])
-    text = (tmp_path / "summary.md").read_text()
-    assert capsys.readouterr().out.startswith(text)
-    lines = text.splitlines()
-    assert "| 1: in distribution the smallest is as good | 30 / 0 / 0 | 10 / 0 / 0 |" in lines
-    assert "| 3: in the medical prior's own it is as good | 5 / 15 / 0 | 0 / 5 / 0 |" in lines
-    row = next(line for line in lines if line.startswith("| brain | gaussian1d 4x | PC | 2 |"))
-    assert "+0.10 [+0.10, +0.10] (6 / 1) | yes | -1.00 [-1.00, -1.00] (17 / 4) | yes" in row
-    assert "not independent" in text
-    assert "Not finished" not in text
-    assert (tmp_path / "sizes.png").stat().st_size > 10_000
-    assert (tmp_path / "sizes.pdf").is_file()
-
-
-def test_the_figure_s_axes(scores):
-    panels = size_panels(scores)
-    assert [panel.known for panel in panels[::3]] == [set(), {"chest"}, set(), {"brain"}]
-    assert len({panel.column for panel in panels}) == 4
-    assert [panel.row for panel in panels[:3]] == ["PC / CCDF", "Jalal", "PnP"]
-    first = panels[0]
-    assert first.reference == pytest.approx(27.5)
-    assert first.lines["brain"]["4"].mean == pytest.approx(33.2 + 2.5, abs=0.02)
-    assert first.lines.keys() == {"natural", "brain", "chest"}
-
-
-def test_what_is_not_finished_is_named(tmp_path):
-    for name, count in (("brain_1_pc", 3), ("brain_2_pc", 2)):
-        rows = [(f"x.h5:{i}", 30.0 + i, 0.5, 0.1) for i in range(count)]
-        write_results(tmp_path / "brain_mr" / MRI / name, rows)
-    summarize([str(tmp_path)])
-    text = (tmp_path / "summary.md").read_text()
-    assert "lacking slices:** brain_mr/gaussian1d_4x/brain_2_pc\n" in text
-
-
-def test_without_results_the_summary_says_what_to_run(tmp_path):
-    write_results(tmp_path / "brain_mr" / MRI / "tv", [("x.h5:0", 30.0, 0.5, 0.1)])
-    with pytest.raises(SystemExit, match=r"no finished slice of a prior; run evaluation/small"):
-        summarize([str(tmp_path)])
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match=r"rows.csv: expected the columns network, .*, got a, b"):
+        small_rows.read(tmp_path / "rows.csv")
 
 
 # --- the scripts
 
 
 def test_the_scripts_list_what_they_do(tmp_path):
-    assert bash(TRAIN, "--list").stdout.split() == list(NAMES)
-    assert bash(TRAIN, "--list", "chest_4", "natural_1").stdout.split() == ["chest_4", "natural_1"]
-    argv = ("--list", "--only=chest_ct/*/chest_1_*")
-    assert bash(EVALUATE, *argv, OUT=str(tmp_path)).stdout.split() == [
-        *(f"chest_ct/{MRI}/chest_1_{sampler}" for sampler in STUDIED[MRI]),
-        *(f"chest_ct/{CT}/chest_1_{sampler}" for sampler in STUDIED[CT]),
-    ]
+    runs = runs_of(make_cells())
+    assert bash(TRAIN, "--list").stdout.split() == runs
+    found = bash(EVALUATE, "--list", f"--only={ONE}", OUT=str(tmp_path)).stdout
+    assert found == f"1 {ONE} -\n"
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_the_training_script_s_commands(tmp_path, jobs):
-    log, fake = tmp_path / "log", tmp_path / "python"
-    fake.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
-    fake.chmod(0o755)
-    result = bash(
-        *(TRAIN, "natural_1", "brain_4_attention", "--config.training.num_steps=7"),
-        **{"PYTHON": str(fake), "JOBS": jobs, "NATURAL": "photos", "RUNS": "there"},
-    )
-    assert result.returncode == 0, result.stderr
-    brain, natural = sorted(log.read_text().splitlines())
-    for name, line in (("brain_4_attention", brain), ("natural_1", natural)):
-        assert line.startswith(
-            f"train.py --config=configs/small_study.py:{name} --workdir=there/small_study_{name} "
-        )
-        assert line.endswith("--config.training.num_steps=7")
-    assert "image_folder" not in brain
-    assert "--config.data.name=image_folder --config.data.subset= --config.data.root=photos" in (
-        natural
-    )
-
-
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_prior_that_fails_is_told(tmp_path, jobs):
+@pytest.fixture
+def fake_python(tmp_path):
+    """A Python that writes down its arguments, and fails for brain_1_s0."""
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\ncase "$@" in *brain_1*) exit 3 ;; esac\n')
+    fake.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/log\ncase "$*" in *:brain_1_s0*) exit 3 ;; esac\n'
+    )
     fake.chmod(0o755)
-    result = bash(TRAIN, "natural_1", "brain_1", PYTHON=str(fake), JOBS=jobs)
-    assert result.returncode == 3
-    assert "brain_1 ended with code 3" in result.stderr
+    return tmp_path
 
 
-def test_the_evaluation_script_shares_the_cells_and_sums_up(tmp_path):
-    log, fake = tmp_path / "log", tmp_path / "python"
-    fake.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
-    fake.chmod(0o755)
-    write_results(tmp_path / "out/brain_mr" / MRI / "tv", [("x.h5:0", 30.0, 0.5, 0.1)])
-    environment = {"PYTHON": str(fake), "JOBS": "2", "OUT": f"{tmp_path}/out"}
-    result = bash(EVALUATE, "--quick", **environment)
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_the_training_script_s_commands(fake_python, jobs):
+    given = {"PYTHON": f"{fake_python}/python", "JOBS": jobs, "RUNS": "there", "OUT": "out"}
+    names = ("natural_1_s0", "chest_4_attention_s0")
+    result = bash(TRAIN, *names, "--config.training.num_steps=7", **given)
     assert result.returncode == 0, result.stderr
-    lines = log.read_text().splitlines()
-    assert sorted(lines[:2]) == [
-        f"-m evaluation.small_study --part={part}/2 --quick" for part in (0, 1)
+    inputs, *lines = (fake_python / "log").read_text().splitlines()
+    assert inputs == "-m evaluation.small_study --inputs"
+    for name, line in zip(sorted(names), sorted(lines), strict=True):
+        assert line.startswith(f"train.py --config=configs/small_study.py:{name} ")
+        assert f" --workdir=there/small_study_{name} " in line
+        assert f"--config.data.root=out/inputs/{name.partition('_')[0]} " in line
+        assert line.endswith("--config.training.num_steps=7")
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_prior_that_fails_is_told(fake_python, jobs):
+    given = {"PYTHON": f"{fake_python}/python", "JOBS": jobs}
+    result = bash(TRAIN, "natural_1_s0", "brain_1_s0", **given)
+    assert result.returncode == 3
+    assert "brain_1_s0 ended with code 3" in result.stderr
+
+
+def test_the_evaluation_script_shares_the_work_and_sums_up(fake_python):
+    (fake_python / "out").mkdir()
+    (fake_python / "out/rows.csv").write_text("x\n")
+    given = {"PYTHON": f"{fake_python}/python", "JOBS": "2", "OUT": f"{fake_python}/out"}
+    result = bash(EVALUATE, "--quick", "--hours=1", **given)
+    assert result.returncode == 0, result.stderr
+    assert (fake_python / "log").read_text().splitlines() == [
+        *["-m evaluation.small_study --quick --hours=1"] * 2,
+        f"-m evaluation.study.small_summary {fake_python}/out --quick",
     ]
-    assert lines[2:] == [
-        f"-m evaluation.tables --grid {tmp_path}/out",
-        f"-m evaluation.study.small_summary {tmp_path}/out",
-    ]
-    refused = bash(EVALUATE, "--out=there", **environment)
+    refused = bash(EVALUATE, "--out=there", **given)
     assert refused.returncode == 2
-    assert "set OUT and JOBS instead of --out=there" in refused.stderr
+    assert "set OUT instead of --out=there" in refused.stderr
