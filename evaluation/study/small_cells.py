@@ -34,18 +34,17 @@ DIRECT = {MR: "zero_filled", CT: "fbp"}
 # of all reconstructions; slices are computed eight at a time
 COMMON = {"precision": "bfloat16", "panels": 0}
 BATCH = 8
-# calls of an image: 20, 100, 111, 50 with derivative, some hundreds with derivative
+# calls of an image: 20, 100, 111, 50 with derivative, 100 (mean of four samples), 100
 SAMPLERS = {
     "pnp": {"sampler.name": "pnp", "sampler.num_steps": 20},
     "pc": {"sampler.name": "predictor_corrector", "sampler.num_steps": 50},
     "jalal": {"sampler.name": "annealed_langevin", "sampler.num_steps": 50},
     "dps": {"sampler.name": "dps", "sampler.num_steps": 50},
-    # from higher levels, or with fewer, some images diverge
-    "mmps": {
-        "sampler.name": "mmps",
-        "sampler.num_steps": 24,
-        "sampler.start_sigma": 1.0,
-        "precision": "float32",
+    "warm_dds": {
+        "sampler.name": "warm_dds",
+        "sampler.num_steps": 20,
+        "sampler.point_steps": 20,
+        "sampler.num_samples": 4,
     },
     "pc_2026": {
         "sampler.name": "predictor_corrector",
@@ -57,9 +56,8 @@ SAMPLERS = {
 # in CT PC is warm-started, as in the study of 2024: with 50 levels from noise it hardly beats FBP
 CCDF = {"sampler.num_steps": 100, "sampler.start_level": 50}
 QUICK_CCDF = {"sampler.num_steps": 4, "sampler.start_level": 2}
-STUDIED = ("pc", "jalal", "dps")  # the study's, beside pnp and mmps
-CALIBRATED = ("1", "4_attention")  # sizes with mmps, which takes longest
-QUICK_STEPS = {"pnp": 3, "pc": 3, "jalal": 4, "dps": 3, "mmps": 2, "pc_2026": 3}
+STUDIED = ("pc", "jalal", "dps")  # the study's, beside pnp and warm_dds
+QUICK_STEPS = {"pnp": 3, "pc": 3, "jalal": 4, "dps": 3, "warm_dds": 2, "pc_2026": 3}
 QUICK_TRAINING = {"training.num_steps": 4, "training.batch_size": 1, "optim.cooldown": 1}
 
 # test set -> (slices a person with pnp and the baselines, with the other samplers)
@@ -155,8 +153,8 @@ def make_cells() -> list[Cell]:
 
     Stages: 1, every prior at every size by `pnp`, and baselines; 2, the study's samplers, one after
     another; 3, second seeds of the corners; 4, ten times as many photographs; 5, nested networks
-    and what they are compared with; 6, PC as the study's code of 2026; 7, the calibrated sampler;
-    8, second seeds with the study's other samplers.
+    and what they are compared with; 6, PC as the study's code of 2026; 7, the mean of samples with
+    error bars; 8, second seeds with the study's other samplers.
     """
     three = ("natural", "brain", "chest")
     base, again = networks(three, SIZES), networks(three, CORNERS, seed=1)
@@ -168,7 +166,7 @@ def make_cells() -> list[Cell]:
         (4, networks(("photos",), CORNERS), ("pnp",)),
         (5, nested, ("pnp",)),
         (6, base, ("pc_2026",)),
-        (7, networks(three, CALIBRATED), ("mmps",)),
+        (7, base, ("warm_dds",)),
         *((8, again, (sampler,)) for sampler in STUDIED[1:]),
     ]
     baselines = [Cell(1, None, m, s) for m in SETS for s in (DIRECT[m], "tv")]

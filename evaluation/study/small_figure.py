@@ -16,7 +16,7 @@ from evaluation.study.small_model import Estimate, Scores, contrast
 
 ROW = 1.5  # inches
 DODGE = 0.12  # distance between priors
-NAMES = {"jalal": "Jalal", "mmps": "MMPS"}
+NAMES = {"jalal": "Jalal", "warm_dds": "warm DDS"}
 
 
 @rc_context(STYLE)

@@ -33,7 +33,7 @@ from evaluation.study.small_findings import (
 from evaluation.study.small_model import Estimate, Scores
 from evaluation.study.small_rows import ROWS, TRAININGS
 
-NAMES = {"jalal": "Jalal", "mmps": "MMPS", "pc_2026": "PC, 2026", "dps": "DPS", "mr": "MR"}
+NAMES = {"jalal": "Jalal", "warm_dds": "warm DDS", "pc_2026": "PC, 2026", "dps": "DPS", "mr": "MR"}
 QUESTIONS = {
     1: "Is the ResNet nearly as good in distribution?",
     2: "Is it better out of distribution?",
