@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -17,6 +18,7 @@ from evaluation.figures import main, make_plots, panel
 from evaluation.metrics import all_metrics
 from evaluation.own.preview import preview
 from evaluation.results.cells import read_cell, read_grid
+from evaluation.show.boxes import FEWEST_FOR_A_BOX, box_or_points
 from evaluation.show.cell_images import CellImages, common_keys
 from evaluation.show.panels import (
     ERROR_RANGES,
@@ -84,17 +86,40 @@ def test_boxplots_show_the_slices(grid):
     pc, jalal = figure.axes
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["PD, PC", "PD, Jalal"]
     for axis, shift in ((pc, 0), (jalal, -5)):
-        assert len(axis.patches) == 50
+        assert not axis.patches  # five slices: points, no boxes
         # PSNRs of each cell around its p: p - 1, p, p, p + 2, p + 4
-        lines = [line for line in axis.lines if line.get_linewidth() == 1 and len(line.get_ydata())]
-        medians = sorted(line.get_ydata()[0] for line in lines)
+        points = [part for part in axis.collections if isinstance(part, PathCollection)]
+        assert [len(part.get_offsets()) for part in points] == [5] * 50
+        lines = [part for part in axis.collections if isinstance(part, LineCollection)]
+        medians = sorted(line.get_segments()[0][0, 1] for line in lines)
         expected = [30 + i + 2 * knee + shift for i in range(5) for knee in (0, 1)] * len(MASKS)
         assert medians == sorted(expected)
-    places = [patch.get_path().vertices[:, 0].mean() for patch in pc.patches]
+    groups = [part for part in pc.collections if isinstance(part, PathCollection)]
+    places = [part.get_offsets()[0, 0] for part in groups]
     assert np.all(np.bincount(np.round(places).astype(int)) == 10)
     assert [t.get_text() for t in jalal.get_xticklabels()][-1] == "radial 29"
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[:3] == ["knee 1", "natural 1", "knee 2"]
+
+
+@pytest.mark.parametrize("horizontal", [False, True])
+def test_boxes_only_of_enough_slices(horizontal):
+    values = list(np.arange(FEWEST_FOR_A_BOX) ** 2.0)
+    along, across = (0, 1) if horizontal else (1, 0)
+    axis = Figure().subplots()
+    box_or_points(axis, values, 1, 0.5, "red", horizontal=horizontal)
+    assert len(axis.patches) == 1
+    assert not axis.collections
+    box = axis.patches[0].get_path().vertices[:, along]
+    assert (box.min(), box.max()) == pytest.approx(np.percentile(values, [25, 75]).tolist())
+    axis = Figure().subplots()
+    box_or_points(axis, [*values[:-2], np.inf], 1, 0.5, "red", horizontal=horizontal)
+    assert not axis.patches
+    points, line = axis.collections
+    assert points.get_offsets()[:, along].tolist() == values[:-2]
+    ends = line.get_segments()[0]
+    assert ends[:, along] == pytest.approx(np.median(values[:-2]))
+    assert ends[:, across] == pytest.approx([0.75, 1.25])
 
 
 def test_depth_shows_means_and_the_gap(grid):
