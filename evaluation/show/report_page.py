@@ -126,8 +126,8 @@ def footer(count: int, left_out: str, unit: str, has_samples: bool) -> str:
     text = (
         f"{count} slices that all folders have{left_out}. Images are magnitudes (real ones keep "
         f"their sign), {values}; they are stored in steps of 1/{LEVELS} of that range and shown "
-        "in 256 grey levels of the window. Errors are image - target. Metrics are computed from "
-        "the results themselves and over the whole range, whatever the window."
+        "in 256 grey levels of the window. Errors are image minus target. Metrics are computed "
+        "from the results themselves and over the whole range, whatever the window."
     )
     if has_samples:
         text += (

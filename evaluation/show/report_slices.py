@@ -10,10 +10,11 @@ from configs.progress import progress_bar
 from evaluation.results.cells import CellResults
 from evaluation.show.report_page import embed
 from evaluation.show.slice_data import Shown, data_uri, maps, slice_data, thumbnail
-from evaluation.show.windows import HU, RANGE, full_scale, windows
+from evaluation.show.windows import HU, RANGE, Window, full_scale, windows
 
 SCALE_SLICES = 12  # evenly spaced slices that set the scales of maps and the windows
 DIRECT = {"zero-filled": "zero_filled", "FBP": "fbp"}  # direct images that are also baselines
+PERCENTILES = 1, 99  # of the target's values, from black to white where there is no unit
 Store = Callable[[str, str | bytes], str]  # (end of a name, content) -> name of the written file
 
 
@@ -60,6 +61,14 @@ def find_scales(keys: Sequence[str], shown: Sequence[Shown]) -> Scales:
     return Scales(unit, windows(unit, low, high), full)
 
 
+def _first_window(scales: Scales, target: np.ndarray) -> Window:
+    """The window in which the page first shows a slice."""
+    if scales.unit == HU:
+        return scales.windows[0]
+    low, high = np.percentile(target, PERCENTILES)
+    return Window("", float(low + high) / 2, float(high - low) or 1.0)
+
+
 def all_slices(
     keys: Sequence[str], shown: Sequence[Shown], scales: Scales, store: Store | None
 ) -> tuple[list[dict], str]:
@@ -79,7 +88,7 @@ def all_slices(
             target = first.target(key)
             factor, offset = first.hounsfield(key) or (1.0, 0.0)
             content, metrics = slice_data(key, target, shown)
-            small = thumbnail(factor * target + offset, scales.windows[0])
+            small = thumbnail(factor * target + offset, _first_window(scales, target))
             entry = {"key": key, "values": [factor, offset], "metrics": [None, *metrics]}
             if store:
                 entry["thumbnail"] = store(".webp", small)

@@ -19,7 +19,8 @@ const state = {
   slice: 0,
   level: data.windows[0][1],
   width: data.windows[0][2],
-  window: "0",  // number of a window, "1–99 %" of the target's values, or "own"
+  // number of a window, percentiles of the target's values such as "1–99 %", or "own"
+  window: data.unit === "HU" ? "0" : "1–99 %",
   map: "size",
   full: { ...data.full },
   layout: "all",
