@@ -23,6 +23,7 @@ from evaluation.show.cell_images import CellImages, common_keys
 from evaluation.show.panels import (
     ERROR_RANGES,
     Inset,
+    Values,
     draw_panels,
     error_range,
     find_inset,
@@ -211,6 +212,29 @@ def test_error_scale():
     assert error_range([100 * flat]) == ERROR_RANGES[-1]
 
 
+def axes_of_bars(figure):
+    """Tick labels of the colour bars, by title."""
+    inner = [axis for axis in figure.findobj(Axes) if axis.get_title().endswith(")")]
+    return {a.get_title(): [text.get_text() for text in a.get_xticklabels()] for a in inner}
+
+
+def test_panels_in_hounsfield_units():
+    rng = np.random.default_rng(2)
+    target = rng.random((40, 40))
+    image = target + 0.05
+    values = Values(2000.0, -1000.0, "HU")
+    figure = draw_panels(target, {"TV": image}, {"TV": ""}, values=values, window=(40, 400))
+    assert_legible(figure)
+    shown = next(axis for axis in figure.axes if axis.get_title() == "TV")
+    # -160 and 240 HU, in parts of the range from -1000 to 1000 HU
+    assert shown.images[0].get_clim() == pytest.approx((0.42, 0.62))
+    bars = axes_of_bars(figure)
+    assert bars["images (HU)"] == ["\N{MINUS SIGN}160", "240"]
+    assert bars["|reconstruction $-$ target|\n(HU)"] == ["0", "100"]
+    with pytest.raises(ValueError, match="expected a window of LEVEL,WIDTH with a positive width"):
+        draw_panels(target, {"TV": image}, {"TV": ""}, window=(40, 0))
+
+
 def test_panels(tmp_path):
     rng = np.random.default_rng(1)
     target = rng.random((40, 40))
@@ -229,6 +253,9 @@ def test_panels(tmp_path):
     assert len(errors) == 5
     np.testing.assert_allclose(errors[1].get_array(), np.abs(images["TV"] - target))
     assert {error.get_clim() for error in errors} == {(0, 0.02)}
+    bars = axes_of_bars(figure)
+    assert bars["images (part of the range)"] == ["0", "1"]
+    assert bars["|reconstruction $-$ target|\n(part of the range)"] == ["0", "0.02"]
     enlarged = shown["TV"].child_axes[0].images[0]
     np.testing.assert_array_equal(enlarged.get_array(), images["TV"][3:11, 4:12])
     with pytest.raises(ValueError, match=r"expected an inset inside of \(40, 40\) pixels"):
@@ -288,6 +315,10 @@ def test_panels_from_folders(evaluated, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["panels", str(evaluated[0]), "--inset=1,2"])
     assert "expected ROW,COLUMN,SIDE in pixels, got '1,2'" in capsys.readouterr().err
+    for wrong in ("40", "40,-400", "nan,1"):
+        with pytest.raises(SystemExit):
+            main(["panels", str(evaluated[0]), f"--window={wrong}"])
+        assert "expected LEVEL,WIDTH" in capsys.readouterr().err
     unfinished = write_results(tmp_path / "a", slices(30))
     with pytest.raises(SystemExit, match=r"recon\.h5: not there yet; run evaluation\.evaluate"):
         main(["panels", str(unfinished)])
