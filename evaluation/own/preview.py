@@ -33,7 +33,7 @@ def preview(
         rows: (name of the slice, list of (title, real image ``(H, W)``)); every row has the same
             titles, one of which is "reconstruction".
         note: text below the images.
-        unit: unit of the images.
+        unit: unit of the images, as words below them.
     """
     titles = [title for title, _ in rows[0][1]]
     height, width = rows[0][1][0][1].shape
@@ -63,8 +63,8 @@ def preview(
             )
             if is_std:
                 figure.colorbar(drawn, ax=axis, fraction=0.046, format="%.3g")
-        text = f"{plain(name)}\nblack {low:.3g}, white {high:.3g} {plain(unit)}".rstrip()
-        axes[0].set_ylabel(text, fontsize=8)
+        axes[0].set_ylabel(f"{plain(name)}\nblack {low:.3g}, white {high:.3g}", fontsize=8)
+    note = "; ".join(filter(None, [unit and f"unit of the images: {unit}", note]))
     if note:
         figure.supxlabel(textwrap.fill(note, int(CHARACTERS * len(titles))), fontsize=8)
     write_figure(figure, path, dpi=110)
