@@ -12,7 +12,7 @@ from PIL import Image
 from evaluation.metrics import all_metrics
 from evaluation.results.cells import IMAGE_METRICS
 from evaluation.show.cell_images import CellImages
-from evaluation.show.pixels import LEVELS, encode
+from evaluation.show.pixels import LEVELS, MOST, encode
 from evaluation.show.undecided import undecided
 from evaluation.show.windows import Window
 
@@ -84,7 +84,7 @@ def slice_data(
     ]
     content = {
         "shape": list(target.shape),
-        "images": [encode(image, 1 / LEVELS) for image in (target, *images)],
+        "images": [encode(image, _image_step(image)) for image in (target, *images)],
         "maps": [{}, *encoded],
     }
     return content, numbers
@@ -104,6 +104,11 @@ def thumbnail(image: np.ndarray, window: Window) -> bytes:
 def data_uri(content: bytes) -> str:
     """A WebP picture as a URI."""
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+
+
+def _image_step(image: np.ndarray) -> float:
+    """A step of the range, or of what an image reaches that is far beyond it."""
+    return max(1 / LEVELS, float(np.abs(image[np.isfinite(image)]).max(initial=0.0)) / MOST)
 
 
 def _step(name: str, values: np.ndarray) -> float:

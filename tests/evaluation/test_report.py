@@ -119,6 +119,22 @@ def test_the_file_needs_nothing_else(folders):
     assert make_report(folders, title="a <b> & c") == text
 
 
+def test_images_far_beyond_the_range_and_nan(folders, tmp_path):
+    folder = tmp_path / "wild"
+    shutil.copytree(folders[2], folder)
+    with h5py.File(folder / "recon.h5", "a") as file:
+        image = file["reconstruction"][()]
+        image[0] *= 1000 / image[0].max()
+        image[0, 0, 0] = np.nan
+        del file["digest"], file["reconstruction"]
+        file["reconstruction"] = image
+    content = slice_of(make_report([folder]), 0)
+    kept = decode(content["images"][1], (SIDE, SIDE))
+    assert kept[0, 0] == 0
+    assert np.abs(kept - image[0]).ravel()[1:].max() < 0.05
+    assert kept.max() == pytest.approx(1000)
+
+
 def test_a_key_cannot_end_the_script():
     data = {"slices": [{"key": "</script><script>"}]}
     assert "</script>" not in embed(data)
