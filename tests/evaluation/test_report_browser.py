@@ -301,7 +301,7 @@ def test_slices_by_keys_and_the_list(browser, pages):
     )
     assert [slices[number]["key"] for number in listed] == [entry["key"] for entry in expected]
     browser.run("byId('filter').value = 'T1W'; byId('filter').dispatchEvent(new Event('input'))")
-    assert browser.run("byId('count').textContent") == "1 slices"
+    assert browser.run("byId('count').textContent") == "1 slice"
     browser.run("document.querySelector('#gallery button').click()")
     browser.wait("images !== null && !stage.hasAttribute('aria-busy')")
     assert "T1W" in browser.run("byId('status').textContent")

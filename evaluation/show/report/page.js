@@ -168,7 +168,7 @@ function listSlices() {
     card.button.lastChild.textContent = `${Number.isFinite(value) ? value.toFixed(2) : "–"} dB`;
   }
   byId("gallery").replaceChildren(...listed);
-  byId("count").textContent = `${listed.length} slices`;
+  byId("count").textContent = `${listed.length} slice${listed.length === 1 ? "" : "s"}`;
 }
 byId("by").append(...METHODS.map((i) => option(i, data.titles[i])));
 byId("by").value = data.start.right || METHODS[0];
