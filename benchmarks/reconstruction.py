@@ -49,6 +49,7 @@ RUNS = {
     "predictor_corrector": (100, 500),
     "annealed_langevin": (50,),
 }
+REACH = 12.0  # dB below the best that the figure shows
 COLUMNS = ("measurement", "sampler", "steps", "precision", "calls", "seconds", "psnr", "ssim")
 STYLES = {
     "pnp": ("#0072B2", "o"),
@@ -122,12 +123,16 @@ def _synchronise(device: str) -> None:
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """Plot PSNR against network calls and seconds per slice, with one row per measurement."""
+    """Plot PSNR against network calls and seconds per slice, with one row per measurement.
+
+    Axes show what is within `REACH` dB of the best; what is worse is written at the lower edge.
+    """
     names = list(dict.fromkeys(p.measurement for p in points))
     figure, axes = plt.subplots(
         len(names), 2, figsize=(7, 2.6 * len(names)), sharey="row", squeeze=False
     )
     for row, measurement in zip(axes, names, strict=True):
+        best = max(p.psnr for p in points if p.measurement == measurement)
         for axis, (field, label) in zip(
             row, (("calls", "network calls"), ("seconds", "seconds a slice")), strict=True
         ):
@@ -137,18 +142,29 @@ def draw(points: list[Point], path: Path) -> None:
                     for p in points
                     if (p.measurement, p.sampler, p.precision) == (measurement, sampler, "float32")
                 ]
+                near = [p for p in line if p.psnr >= best - REACH]
                 axis.plot(
-                    [getattr(p, field) for p in line],
-                    [p.psnr for p in line],
+                    [getattr(p, field) for p in near],
+                    [p.psnr for p in near],
                     color=colour,
                     marker=marker,
                     markersize=4,
                     linewidth=1,
                     label=sampler.replace("_", " "),
                 )
+                for p in line:
+                    if p not in near:
+                        place, edge = (getattr(p, field), 0.0), axis.get_xaxis_transform()
+                        look = {"xycoords": edge, "textcoords": "offset points", "color": colour}
+                        look |= {"arrowprops": {"arrowstyle": "->", "color": colour}}
+                        axis.annotate(
+                            f"{p.psnr:.1f} dB", place, (0, 18), ha="center", fontsize=8, **look
+                        )
             axis.set_xscale("log")
             axis.set_xlabel(label)
             axis.grid(alpha=0.3)
+        lowest, highest = row[0].get_ylim()  # both have the same
+        row[0].set_ylim(lowest - 0.3 * (highest - lowest), highest)
         row[0].set_ylabel(f"{measurement}\nPSNR (dB)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     figure.set_layout_engine("constrained")

@@ -65,6 +65,7 @@ class People(SliceDataset):
         image_size: side in pixels; None or 0 keeps the size of the file.
         fit: how to get there, see `fit.fit_square`.
         lesions: whether items have lesion masks.
+        hounsfield: factor and offset from the files' values to Hounsfield units, if they are CT.
     """
 
     extras_at_source = True  # a disk cache leaves the masks in the files
@@ -78,8 +79,10 @@ class People(SliceDataset):
         image_size: int | None,
         fit: str,
         lesions: bool,
+        hounsfield: tuple[float, float] | None = None,
     ):
         super().__init__(slices)
+        self.hounsfield = hounsfield
         self.people, self.key, self.lesions = people, key, lesions
         self.image_size, self.fit = image_size, fit
 
@@ -157,7 +160,13 @@ def _open_people(subset: str, split: str, image_size: int | None, fit: str) -> P
         people |= {f"{path.name}:{index}": person for _, index in items}
     slices = _alternate([_alternate(own) for own in volumes.values()])
     return People(
-        slices, people, key=key, image_size=image_size, fit=fit, lesions=subset == "brain"
+        slices,
+        people,
+        key=key,
+        image_size=image_size,
+        fit=fit,
+        lesions=subset == "brain",
+        hounsfield=(1.0, 0.0) if subset == "ct" else None,
     )
 
 

@@ -47,6 +47,7 @@ class ImageFolder(Dataset):
         bounds: values that become 0 and 1; None for the range of each picture.
         skipped: reasons of what was left out of the data set.
         people: name -> person, as far as known.
+        hounsfield: factor and offset from the files' values to Hounsfield units, if they are CT.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ImageFolder(Dataset):
         bounds: tuple[float, float] | None = None,
         skipped: Sequence[str] = (),
         people: Mapping[str, str] | None = None,
+        hounsfield: tuple[float, float] | None = None,
     ):
         self.root = root
         self.names = list(names)
@@ -69,6 +71,7 @@ class ImageFolder(Dataset):
         self.bounds = bounds
         self.skipped = list(skipped)
         self.people = dict(people or {})
+        self.hounsfield = hounsfield
 
     @property
     def keys(self) -> list[str]:

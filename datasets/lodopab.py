@@ -22,6 +22,9 @@ from datasets.splits import check_root, check_split, files_by_name, first_number
 
 IMAGE_KEY = "data"
 PATIENTS = "patient_ids_rand_{}.csv"  # list of patients of a part
+# attenuation in 1 / m of water, of air, and of 3071 HU, WATER + 3.071 (WATER - AIR), by which the
+# files' values are divided (Leuschner et al. 2021)
+WATER, AIR, LARGEST = 20.0, 0.02, 81.35858
 FILE_SLICES = 128  # number of slices of every file but the last
 PARTS = {"train": "train", "val": "validation", "test": "test"}  # split -> part of the file name
 
@@ -32,6 +35,8 @@ class LoDoPaB(SliceDataset):
     Items are `Sample` without extras. The slices in the files lie on their side; they are rotated
     by -90 degrees (clockwise) as in the study, which puts the patient's left on the left.
     """
+
+    hounsfield = (1000 * LARGEST / (WATER - AIR), -1000 * WATER / (WATER - AIR))
 
     def __init__(
         self,

@@ -95,6 +95,7 @@ def open_rsna_head(
         bounds=bounds if normalize == "volume" else None,
         skipped=skips.reasons,
         people={name: people[name] for name in names if name in people},
+        hounsfield=(1.0, 0.0),
     )
 
 

@@ -22,7 +22,13 @@ class SliceDataset(Dataset):
         slices: (source, index) of each item.
         normalize: whether to scale to [0, 1] over each "slice" or its "volume".
         skipped: reasons of what was left out of the data set.
+
+    Attributes:
+        hounsfield: factor and offset that turn values of the files into Hounsfield units; None
+            where the data set does not know that they are CT, or in which unit.
     """
+
+    hounsfield: tuple[float, float] | None = None
 
     def __init__(
         self,

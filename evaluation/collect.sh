@@ -5,8 +5,8 @@
 #   bash evaluation/collect.sh results/quick    results/quick -> results/quick_summary
 #
 # table.{md,tex,csv}; figures as PNG and PDF over all data; and in DATA/MEASUREMENT/ a slice's
-# reconstructions side by side and report.html. What cannot be made is listed at the end, with exit
-# code 1; the rest is there.
+# reconstructions side by side and report.html (large ones with report_files). What cannot be made
+# is listed at the end, with exit code 1; the rest is there.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 source evaluation/common.sh

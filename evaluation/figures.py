@@ -4,7 +4,7 @@
     python -m evaluation.figures depth results/mri --out=figures
     python -m evaluation.figures lambda results/ct --out=figures
     python -m evaluation.figures panels results/mri/pd/gaussian1d_4x/{zero_filled,natural_1_pc} \
-        --out=figures [--key=KEY] [--inset=ROW,COLUMN,SIDE]
+        --out=figures [--key=KEY] [--inset=ROW,COLUMN,SIDE] [--window=LEVEL,WIDTH]
 
 The first three take grids ROOT/DATA/MEASUREMENT/METHOD and draw one figure per data set; the last
 one takes results folders of the same slices.
@@ -12,16 +12,18 @@ one takes results folders of the same slices.
 
 import argparse
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs import clear_errors, quiet_pipe
 from evaluation.results.cells import METRICS, read_cell, read_grid, titles
 from evaluation.show.cell_images import CellImages, common_keys
-from evaluation.show.panels import Inset, draw_panels, panel
+from evaluation.show.panels import Inset, Values, draw_panels, panel
 from evaluation.show.plots import draw_boxplots, draw_depth, draw_lambda
 from evaluation.show.study_table import is_finished, rows_of
 from evaluation.show.style import save
+from evaluation.show.windows import HU
 
 __all__ = ["main", "panel"]
 
@@ -67,15 +69,23 @@ def make_plots(kind: str, roots: Sequence[Path], metric: str, out: Path) -> list
 
 
 def make_panels(
-    folders: Sequence[Path], out: Path, *, key: str = "", inset: Inset | None = None
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    key: str = "",
+    inset: Inset | None = None,
+    window: tuple[float, float] | None = None,
 ) -> list[Path]:
     """Reconstructions of one slice side by side, ``panels_KEY.{pdf,png}``.
+
+    CT whose unit the data set knows is in Hounsfield units, other images in parts of their range.
 
     Args:
         folders: results folders of the same data, in the order of the images.
         out: output folder, created if missing.
         key: key of the slice; "" for the middle one of those that all folders have.
         inset: detail to enlarge; None for the one with the most edges.
+        window: level and width of the grey levels, in the unit; None for the whole range.
 
     Returns:
         The paths of the files.
@@ -94,11 +104,15 @@ def make_panels(
     for title, slices in opened.items():
         row = slices.cell.rows[key]
         captions[title] = f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}"
+    first = next(iter(opened.values()))
+    known = first.hounsfield(key)
     figure = draw_panels(
-        next(iter(opened.values())).target(key),
+        first.target(key),
         {title: slices.reconstruction(key) for title, slices in opened.items()},
         captions,
         inset=inset,
+        values=Values(*known, HU) if known else None,
+        window=window,
     )
     return save(figure, out, f"panels_{key.replace('/', '_').replace(':', '_')}")
 
@@ -111,6 +125,17 @@ def parse_inset(text: str) -> Inset:
         raise argparse.ArgumentTypeError(
             f"expected ROW,COLUMN,SIDE in pixels, got {text!r}"
         ) from None
+
+
+def parse_levels(text: str) -> tuple[float, float]:
+    """Window from the text ``LEVEL,WIDTH``; an argparse error for another form."""
+    try:
+        level, width = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected LEVEL,WIDTH, got {text!r}") from None
+    if not (math.isfinite(level) and 0 < width < math.inf):
+        raise argparse.ArgumentTypeError(f"expected LEVEL,WIDTH with WIDTH above 0, got {text!r}")
+    return level, width
 
 
 def _summary(function: Callable) -> str:
@@ -134,6 +159,9 @@ def main(argv: list[str] | None = None) -> None:
     panels.add_argument("inputs", nargs="+", type=Path, metavar="FOLDER")
     panels.add_argument("--key", default="", help="key of the slice (default: the middle one)")
     panels.add_argument("--inset", type=parse_inset, help="ROW,COLUMN,SIDE in pixels")
+    panels.add_argument(
+        "--window", type=parse_levels, help="LEVEL,WIDTH in HU or parts of the range (default: all)"
+    )
     for command in (*map(kinds.choices.get, PLOTS), panels):
         command.add_argument("--out", type=Path, default=Path("figures"))
     arguments = parser.parse_args(argv)
@@ -142,7 +170,11 @@ def main(argv: list[str] | None = None) -> None:
             paths = make_plots(arguments.kind, arguments.inputs, arguments.metric, arguments.out)
         else:
             paths = make_panels(
-                arguments.inputs, arguments.out, key=arguments.key, inset=arguments.inset
+                arguments.inputs,
+                arguments.out,
+                key=arguments.key,
+                inset=arguments.inset,
+                window=arguments.window,
             )
     print("\n".join(map(str, paths)))
 

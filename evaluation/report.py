@@ -1,114 +1,181 @@
-"""Report on results folders of the same slices, as one self-contained HTML file.
+"""Report on results folders of the same slices, as an HTML page that needs no network.
 
     python -m evaluation.report results/mri/pd/gaussian1d_4x/* --out=report.html
 
-It has a table with intervals, box plots over the slices, and for each slice its images with a
-slider between any two, an error overlay, and an order by PSNR; of posterior samples also a map of
-what is not decided by the data.
+It has a table with intervals, best method first; of each slice all images side by side, with zoom,
+window and level, and maps of the signed or absolute error or of how posterior samples differ; the
+sampling, all settings and versions. Large reports keep their images in OUT_files beside the page,
+which loads them slice by slice; the page and this folder belong together.
 """
 
 import argparse
-import base64
-import io
+import hashlib
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from PIL import Image
 
 from configs import clear_errors, quiet_pipe
-from configs.progress import progress_bar
-from datasets.files import write_atomically
-from evaluation.metrics import all_metrics
+from datasets.files import naming, write_atomically
 from evaluation.results.cells import IMAGE_METRICS, METRICS, CellResults, label, read_cell, titles
 from evaluation.show.cell_images import CellImages, common_keys
-from evaluation.show.markup import Column, Text, html
-from evaluation.show.panels import ERROR_COLORS, error_range
-from evaluation.show.plots import draw_summary
-from evaluation.show.style import STYLE
-from evaluation.show.undecided import IN_WORDS, OPEN, over_grey, undecided
+from evaluation.show.report_page import (
+    EMBEDDED_POLICY,
+    FILES_POLICY,
+    colors,
+    embed,
+    fill,
+    footer,
+    plots,
+    sampling,
+    table,
+)
+from evaluation.show.report_slices import DIRECT, Store, all_slices, find_scales, is_direct
+from evaluation.show.run_settings import settings_html
+from evaluation.show.slice_data import Shown
 from evaluation.tables import flat_table
 from operators.create import is_known, operator_class
 
-TEMPLATE = Path(__file__).parent / "show" / "report_template.html"
-QUALITY = 85  # of WebP images, for viewing only; metrics use the original images
-SCALE_SLICES = 20  # number of slices that set the full scale of the error overlay
-DIRECT = {"zero-filled": "zero_filled", "FBP": "fbp"}  # direct images that are also baselines
+MOST_EMBEDDED = 40e6  # pixels of all images up to which they are in the page: about as many bytes
+
+UNFINISHED = ".part"
+FILES = (".js", ".webp", UNFINISHED)  # of the folder of images
 
 
-def make_report(folders: Sequence[Path], *, limit: int = 0, title: str = "Reconstructions") -> str:
+def make_report(
+    folders: Sequence[Path],
+    *,
+    limit: int = 0,
+    title: str = "Reconstructions",
+    store: Store | None = None,
+) -> str:
     """HTML text of the report.
 
     Args:
         folders: results folders; the slices that they have in common are shown.
         limit: number of slices, from the first; 0 for all.
         title: title of the page.
+        store: writes the images of a slice into a file of its own, which the page loads when the
+            slice is looked at; None to have all in the page.
 
     Raises:
         ValueError: a folder has no results, or the folders have no slice in common.
     """
-    cells = [read_cell(folder) for folder in folders]
-    names = titles(cells)
+    cells, names, keys = _ranked([read_cell(folder) for folder in folders])
     opened = [CellImages(cell) for cell in cells]
-    keys = common_keys(opened)
-    shown = keys[: limit or None]
+    chosen = keys[: limit or None]
+    shown = [Shown(name, source) for name, source in zip(names, opened, strict=True)]
     directs = _directs(cells, names)
-    sampled = [i for i, source in enumerate(opened) if source.std(keys[0]) is not None]
-    maps = [f"{names[i]}: {OPEN}" for i in sampled]
-    errors = [
-        np.abs(source.reconstruction(key) - opened[0].target(key))
-        for key in shown[:SCALE_SLICES]
-        for source in opened
-    ]
-    full = error_range(errors)
-    slices = []
-    with progress_bar(len(shown), "slice") as progress:
-        for key in shown:
-            slices.append(_slice(key, opened, directs, full, sampled))
-            progress.update()
+    shown += [Shown(name, opened[i], is_direct=True) for name, i in directs.items()]
+    scales = find_scales(chosen, shown)
+    slices, embedded = all_slices(chosen, shown, scales, store)
     data = {
-        "names": ["target", *directs, *names, *maps],
-        "metrics": [METRICS[name][:2] for name in IMAGE_METRICS],  # title and digits
+        "titles": ["target", *(one.title for one in shown)],
+        "metrics": [(*METRICS[name][:2], METRICS[name].better is max) for name in IMAGE_METRICS],
+        "unit": scales.unit,
+        "windows": scales.windows,
+        "full": scales.full,
+        "colors": colors(),
         "slices": slices,
         "start": _start(cells, len(directs)),
     }
-    height, width = opened[0].target(shown[0]).shape
-    columns, rows = flat_table(cells, "both")
-    columns = [Column("", number=False), *columns]
-    rows = [
-        [
-            _breakable(item) if column.number else item
-            for column, item in zip(columns, row, strict=True)
-        ]
-        for row in ([Text(name), *row] for name, row in zip(names, rows, strict=True))
-    ]
-    left_out = f"; {len(keys) - len(shown)} more are left out" if len(shown) < len(keys) else ""
-    return _fill(
+    height, width = opened[0].target(chosen[0]).shape
+    left_out = f"; {len(keys) - len(chosen)} more are left out" if len(chosen) < len(keys) else ""
+    return fill(
         TITLE=escape(title),
+        POLICY=FILES_POLICY if store else EMBEDDED_POLICY,
         FOLDERS=escape(", ".join(str(folder) for folder in folders)),
-        TABLE=html(columns, rows),
-        PLOTS=_svg(draw_summary(cells, names)),
-        GRADIENT=_gradient(),
+        TABLE=table(names, *flat_table(cells, "both")),
+        PLOTS=plots(cells, names),
+        SAMPLING=sampling(opened, chosen[0]),
+        SETTINGS=settings_html(cells, names),
         ASPECT=f"{width} / {height}",
-        ERROR=f"{full:g}",
-        FOOTER=f"{len(shown)} slices that all folders have{left_out}. Images are magnitudes shown "
-        f"from 0 to 1, errors are |image - target|; both are compressed (WebP, quality {QUALITY}), "
-        "numbers are not computed from that." + (f" Orange, {OPEN}: {IN_WORDS}." if maps else ""),
+        FOOTER=footer(len(chosen), left_out, scales.unit, "undecided" in scales.full),
         DATA=embed(data),
+        SLICES=embedded,
     )
 
 
-def embed(data: dict) -> str:
-    """JSON that is safe inside an HTML script element."""
-    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+def write_report(
+    folders: Sequence[Path], out: Path, *, limit: int, title: str, files: str = "auto"
+) -> list[Path]:
+    """Write the report, and where its images are too many for the page, OUT_files beside it.
+
+    The page is written last, and only then are files removed that an earlier one used.
+
+    Args:
+        folders: results folders.
+        out: path of the page.
+        limit: number of slices, 0 for all.
+        title: title of the page.
+        files: "yes" for a folder of images beside the page, "no" to have them in it, "auto" to
+            decide by their size.
+
+    Returns:
+        The paths that were written: the page, and the folder if there is one.
+    """
+    folder = out.with_name(f"{out.stem}_files")
+    written: set[str] = set()
+
+    def store(end: str, content: str | bytes) -> str:
+        raw = content.encode() if isinstance(content, str) else content
+        name = f"{hashlib.blake2b(raw, digest_size=8).hexdigest()}{end}"
+        _write_quickly(folder / name, raw)
+        written.add(name)
+        return f"{folder.name}/{name}"
+
+    beside = files == "yes" or (files == "auto" and _pixels(folders, limit) > MOST_EMBEDDED)
+    text = make_report(folders, limit=limit, title=title, store=store if beside else None)
+    write_atomically(out, text.encode("utf-8", "replace"))
+    for suffix in FILES:
+        for old in folder.glob(f"{'[0-9a-f]' * 16}{suffix}"):
+            if old.name not in written:
+                old.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    return [out, folder] if beside else [out]
+
+
+def _write_quickly(path: Path, content: bytes) -> None:
+    """Write a file whose name says what is in it; unlike a result it need not survive a power cut.
+
+    The file is there as a whole or not at all; one that is there is kept.
+    """
+    if path.is_file() and path.stat().st_size == len(content):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(UNFINISHED)
+    with naming(path):
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+
+
+def _pixels(folders: Sequence[Path], limit: int) -> int:
+    """About how many pixels all images have."""
+    opened = [CellImages(read_cell(folder)) for folder in folders]
+    keys = common_keys(opened)
+    first = [source.reconstruction(keys[0]).size for source in opened]
+    each = sum(
+        size * (1 + len(source.spread(keys[0]))) for size, source in zip(first, opened, strict=True)
+    )
+    return (each + 2 * first[0]) * min(len(keys), limit or len(keys))  # target, direct image
+
+
+def _ranked(
+    cells: Sequence[CellResults],
+) -> tuple[list[CellResults], list[str], list[str]]:
+    """Cells by their mean PSNR over the slices that all have, best first; their names; the keys."""
+    keys = common_keys([CellImages(cell) for cell in cells])
+
+    def worse(item: tuple[CellResults, str]) -> float:
+        mean = np.mean([item[0].rows[key].get("psnr", math.nan) for key in keys])
+        return math.inf if math.isnan(mean) else -mean
+
+    ranked = sorted(zip(cells, titles(cells), strict=True), key=worse)
+    return [cell for cell, _ in ranked], [name for _, name in ranked], keys
 
 
 def _directs(cells: Sequence[CellResults], names: Sequence[str]) -> dict[str, int]:
@@ -135,97 +202,11 @@ def _directs(cells: Sequence[CellResults], names: Sequence[str]) -> dict[str, in
 
 
 def _start(cells: Sequence[CellResults], directs: int) -> dict[str, int]:
-    """Images shown at first: on the left a direct one or the target, on the right a method's."""
-    of_cells = range(1 + directs, 1 + directs + len(cells))
-    is_direct = [cell.config["sampler"]["name"] in DIRECT.values() for cell in cells]
-    left = next((i for i, direct in zip(of_cells, is_direct, strict=True) if direct), 0)
-    left = 1 if directs else left
-    return {"left": left, "right": next((i for i in of_cells if i != left), 0)}
-
-
-def _breakable(item: Text) -> Text:
-    """The text with line breaks allowed before an interval and nowhere else."""
-    text = item.text.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}[", " [")
-    return item._replace(text=text)
-
-
-def _slice(
-    key: str,
-    opened: Sequence[CellImages],
-    directs: dict[str, int],
-    full: float,
-    sampled: Sequence[int],
-) -> dict:
-    """Images, errors and metrics of one slice, each in the order of the names.
-
-    Behind them are maps of what is not decided by the data, of the cells `sampled`.
-    """
-    target = opened[0].target(key)
-    images = [opened[i].direct(key) for i in directs.values()]
-    measured = [all_metrics(target, image) for image in images]
-    images += [source.reconstruction(key) for source in opened]
-    measured += [source.cell.rows[key] for source in opened]
-    none = [None] * len(sampled)
-    return {
-        "key": key,
-        "images": [
-            *(_uri(_grey(image)) for image in (target, *images)),
-            *(_uri(_open_map(opened[i], key)) for i in sampled),
-        ],
-        "errors": [
-            None,
-            *(_uri(_colored(np.abs(image - target) / full)) for image in images),
-            *none,
-        ],
-        "metrics": [None, *map(_numbers, measured), *none],
-    }
-
-
-def _open_map(source: CellImages, key: str) -> np.ndarray:
-    """RGB bytes ``(H, W, 3)``: a reconstruction, in orange what is not decided by the data."""
-    image, std = source.reconstruction(key), source.std(key)
-    return over_grey(image, undecided(image, np.zeros_like(image) if std is None else std))
-
-
-def _numbers(row: Mapping[str, float]) -> list[float | None]:
-    """Metrics of an image; None for missing or infinite ones, which JSON cannot hold."""
-    values = [row.get(name, math.nan) for name in IMAGE_METRICS]
-    return [value if math.isfinite(value) else None for value in values]
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
-
-
-def _colored(error: np.ndarray) -> np.ndarray:
-    """Error map ``(H, W)`` in [0, 1] as RGB bytes ``(H, W, 3)``."""
-    return matplotlib.colormaps[ERROR_COLORS](error, bytes=True)[..., :3]
-
-
-def _uri(pixels: np.ndarray) -> str:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "WEBP", quality=QUALITY)
-    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-@rc_context(STYLE)
-def _svg(figure: Figure) -> str:
-    """The figure as an HTML element, without date, links or document type."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    element = text.getvalue()
-    element = re.sub("<metadata>.*</metadata>", "", element[element.index("<svg") :], flags=re.S)
-    return element.replace("<svg", '<svg role="img" aria-label="box plots of the table"', 1)
-
-
-def _gradient() -> str:
-    colors = matplotlib.colormaps[ERROR_COLORS](np.linspace(0, 1, 9))
-    return f"linear-gradient(to right, {', '.join(map(to_hex, colors))})"
-
-
-def _fill(**parts: str) -> str:
-    """The template with each ``@NAME@`` replaced, in one pass, so that parts are not expanded."""
-    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], TEMPLATE.read_text())
+    """Images of the slider at first: a direct one or the target, and the best method."""
+    direct_ones = [is_direct(cell) for cell in cells]
+    own = next((1 + i for i, direct in enumerate(direct_ones) if direct), 0)
+    left = 1 + len(cells) if directs else own
+    return {"left": left, "right": next((1 + i for i in range(len(cells)) if 1 + i != left), 0)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -239,13 +220,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--limit", type=int, default=200, help="slices, 0: all (default 200)")
     parser.add_argument("--title", default="Reconstructions")
+    parser.add_argument(
+        "--files",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="images in OUT_files beside the page: auto, from about 40 MB on (default)",
+    )
     arguments = parser.parse_args(argv)
     if arguments.limit < 0:
         parser.error(f"expected --limit of 0 (all) or more, got {arguments.limit}")
     with clear_errors():
-        text = make_report(arguments.folders, limit=arguments.limit, title=arguments.title)
-        write_atomically(arguments.out.resolve(), text.encode("utf-8", "replace"))
-    print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
+        paths = write_report(
+            arguments.folders,
+            arguments.out.absolute(),
+            limit=arguments.limit,
+            title=arguments.title,
+            files=arguments.files,
+        )
+        size = sum(p.stat().st_size for path in paths for p in (path, *path.glob("*")))
+    beside = f" and {paths[1].name}" if len(paths) > 1 else ""
+    print(f"report: {arguments.out}{beside} ({size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

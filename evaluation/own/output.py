@@ -185,7 +185,7 @@ def _write_preview(
     notes = [] if validation is None else [_in_a_line(validation)]
     if sampling.num_samples > 1:
         notes.append(f"{OPEN} (orange): {UNDECIDED}")
-    preview(path, rows, note="; ".join(notes))
+    preview(path, rows, note="; ".join(notes), unit=opened.unit)
 
 
 def _in_a_line(validation: dict) -> str:

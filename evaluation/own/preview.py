@@ -12,11 +12,15 @@ from evaluation.show.undecided import OPEN, draw_undecided
 PANEL = 2.6  # inches from image to image
 BAND = 0.3  # inches for the titles
 CHARACTERS = 40  # of the note a panel
-MARGIN = 0.12  # inches a panel that the slices' names take
+MARGIN = 0.24  # inches a panel that the slices' names take
 
 
 def preview(
-    path: Path, rows: list[tuple[str, list[tuple[str, np.ndarray]]]], *, note: str = ""
+    path: Path,
+    rows: list[tuple[str, list[tuple[str, np.ndarray]]]],
+    *,
+    note: str = "",
+    unit: str = "",
 ) -> None:
     """Write a PNG with a row of images for each slice.
 
@@ -29,6 +33,7 @@ def preview(
         rows: (name of the slice, list of (title, real image ``(H, W)``)); every row has the same
             titles, one of which is "reconstruction".
         note: text below the images.
+        unit: unit of the images, as words below them.
     """
     titles = [title for title, _ in rows[0][1]]
     height, width = rows[0][1][0][1].shape
@@ -58,7 +63,8 @@ def preview(
             )
             if is_std:
                 figure.colorbar(drawn, ax=axis, fraction=0.046, format="%.3g")
-        axes[0].set_ylabel(plain(name), fontsize=8)
+        axes[0].set_ylabel(f"{plain(name)}\nblack {low:.3g}, white {high:.3g}", fontsize=8)
+    note = "; ".join(filter(None, [unit and f"unit of the images: {unit}", note]))
     if note:
         figure.supxlabel(textwrap.fill(note, int(CHARACTERS * len(titles))), fontsize=8)
     write_figure(figure, path, dpi=110)

@@ -12,6 +12,7 @@ from evaluation.results.cells import CellResults
 from evaluation.results.recon_file import open_reconstructions
 from evaluation.run.measurements import measure, pose, targets
 from evaluation.run.slices import measurement_hash
+from operators import LinearOperator
 
 
 class CellImages:
@@ -33,16 +34,25 @@ class CellImages:
         self._dataset: Dataset | None = None
         self._items: dict[str, int] = {}
         self._changed = False  # whether files of the data have changed since the evaluation
+        self._last: Sample | None = None  # the sample that was read last
+        self._stored_last: tuple[str | None, dict[str, np.ndarray]] = (None, {})  # and its images
 
     def reconstruction(self, key: str) -> np.ndarray:
         """Reconstruction of a slice."""
-        with open_reconstructions(self.cell.folder) as images:
-            return _real(images[key])
+        return _real(self._stored(key)["reconstruction"])
 
     def std(self, key: str) -> np.ndarray | None:
         """Standard deviation over posterior samples of a slice; None if there was one sample."""
-        with open_reconstructions(self.cell.folder) as images:
-            return images.all(key).get("std")
+        return self.spread(key).get("std")
+
+    def spread(self, key: str) -> dict[str, np.ndarray]:
+        """How posterior samples of a slice differ; empty if there was one sample.
+
+        Returns:
+            `std`, and in newer folders the limits `quantile_05` and `quantile_95`, ``(H, W)`` each.
+        """
+        found = self._stored(key)
+        return {name: image for name, image in found.items() if name != "reconstruction"}
 
     def target(self, key: str) -> np.ndarray:
         """Target of a slice, read from the data set."""
@@ -53,7 +63,28 @@ class CellImages:
         problem = pose(self.config, measure(self.config, collate([self._sample(key)])))
         return _real(problem.restore(problem.direct)[0, 0].numpy())
 
+    def operator(self, key: str) -> LinearOperator:
+        """Operator that measured a slice."""
+        return measure(self.config, collate([self._sample(key)])).operator
+
+    def hounsfield(self, key: str) -> tuple[float, float] | None:
+        """Factor and offset from values of a slice's images to Hounsfield units; None: no such."""
+        sample = self._sample(key)
+        known = getattr(self._dataset, "hounsfield", None)
+        if known is None:
+            return None
+        (factor, offset), (low, high) = known, sample.scale
+        return factor * (high - low), factor * low + offset
+
+    def _stored(self, key: str) -> dict[str, np.ndarray]:
+        if self._stored_last[0] != key:
+            with open_reconstructions(self.cell.folder) as images:
+                self._stored_last = key, images.all(key)
+        return self._stored_last[1]
+
     def _sample(self, key: str) -> Sample:
+        if self._last is not None and self._last.key == key:
+            return self._last
         if self._dataset is None:
             # prepare_dataset would read all slices; here only a few are needed
             self._dataset = create_dataset(self.config.data, self.config.data.split)
@@ -70,6 +101,7 @@ class CellImages:
                 f"{key}: has changed since {self.cell.folder} was made of it; bring the old data "
                 "back, or evaluate again into another folder"
             )
+        self._last = sample
         return sample
 
 

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from scipy.ndimage import uniform_filter
 
 from evaluation.show.style import STYLE, WIDTH, plain, write_figure
+from evaluation.show.windows import full_scale
 
 ERROR_RANGE = 0.2  # full scale of the error maps of single slices, for images in [0, 1]
 ERROR_COLORS = "inferno"  # brighter means larger, also when printed in grey
@@ -25,6 +26,14 @@ STRONG_EDGE = 75  # percentile of the nonzero gradient magnitudes at which they 
 INSET_SIZE = 0.42  # side of the enlargement as a fraction of the image
 GAP, TITLE, CAPTION = 0.05, 0.32, 0.24  # inches: gap of images, two title lines, one caption
 INSET_COLOR = "#F0E442"
+
+
+class Values(NamedTuple):
+    """Unit of images: a value v of theirs is factor * v + offset in it."""
+
+    factor: float = 1.0
+    offset: float = 0.0
+    unit: str = "part of the range"
 
 
 class Inset(NamedTuple):
@@ -87,17 +96,24 @@ def draw_panels(
     captions: Mapping[str, str],
     *,
     inset: Inset | None = None,
+    values: Values | None = None,
+    window: tuple[float, float] | None = None,
 ) -> Figure:
     """Figure of a target and several reconstructions of a slice, with error maps below.
 
+    Colour bars say what is black and white and the scale of the errors, in the unit.
+
     Args:
-        target: ``(H, W)`` in [0, 1], shown from 0 to 1.
+        target: ``(H, W)`` in [0, 1].
         images: title -> reconstruction of the same shape.
         captions: title -> text below the error map.
         inset: detail to enlarge; None for `find_inset` of the target.
+        values: unit of the images; None for parts of their range.
+        window: level and width of the grey levels in this unit; None to show 0 to 1.
 
     Raises:
-        ValueError: an image of another shape, or an inset that is not inside the image.
+        ValueError: an image of another shape, an inset that is not inside the image, or a window
+            without a positive width.
     """
     for title, image in images.items():
         if image.shape != target.shape:
@@ -105,22 +121,36 @@ def draw_panels(
     inset = inset or find_inset(target)
     if inset.cut(target).shape != (inset.side, inset.side) or min(inset) < 0:
         raise ValueError(f"expected an inset inside of {target.shape} pixels, got {tuple(inset)}")
+    values = values or Values()
+    low, high = values.offset, values.offset + values.factor
+    if window is not None:
+        low, high = window[0] - window[1] / 2, window[0] + window[1] / 2
+    if not low < high:
+        raise ValueError(f"expected a window of LEVEL,WIDTH with a positive width, got {window}")
+    look = {"vmin": (low - values.offset) / values.factor}
+    look |= {"vmax": (high - values.offset) / values.factor}
     corner = quiet_corner(target, inset)
     errors = {title: np.abs(image - target) for title, image in images.items()}
-    full = error_range(list(errors.values()))
+    if values.factor == 1:
+        full = error_range(list(errors.values()))
+    else:
+        full = full_scale([values.factor * error for error in errors.values()]) / values.factor
 
     columns = min(MOST_COLUMNS, len(images) + 1)
     lines = -(-len(images) // (columns - 1))
     figure, axes = _axes(lines, columns, target.shape[0] / target.shape[1])
-    _show(axes[0, 0], target, "target", inset, corner)
+    _show(axes[0, 0], target, "target", inset, corner, look)
     for i, (title, image) in enumerate(images.items()):
         line, column = i // (columns - 1), 1 + i % (columns - 1)
-        _show(axes[2 * line, column], image, title, inset, corner)
+        _show(axes[2 * line, column], image, title, inset, corner, look)
         below = axes[2 * line + 1, column]
         below.imshow(errors[title], cmap=ERROR_COLORS, vmin=0, vmax=full, interpolation="nearest")
         below.add_patch(_frame(inset))
         below.text(0.5, -0.03, captions[title], ha="center", va="top", transform=below.transAxes)
-    _error_scale(figure, axes[1, 0], full)
+    _scale(axes[1, 0], 0.72, (low, high), "gray", f"images ({values.unit})", "both")
+    errors_in = (0, values.factor * full)
+    text = f"|reconstruction $-$ target|\n({values.unit})"
+    _scale(axes[1, 0], 0.28, errors_in, ERROR_COLORS, text, "max")
     return figure
 
 
@@ -140,8 +170,10 @@ def _axes(lines: int, columns: int, aspect: float) -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def _show(axis: Axes, image: np.ndarray, title: str, inset: Inset, corner: tuple) -> None:
-    look = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+def _show(
+    axis: Axes, image: np.ndarray, title: str, inset: Inset, corner: tuple, look: dict
+) -> None:
+    look = {"cmap": "gray", "interpolation": "nearest", **look}
     axis.imshow(image, **look)
     axis.add_patch(_frame(inset))
     axis.set_title("\n".join(map(plain, title.split("\n"))), pad=3)
@@ -164,12 +196,17 @@ def _frame(inset: Inset) -> Rectangle:
     )
 
 
-def _error_scale(figure: Figure, axis: Axes, full: float) -> None:
+def _scale(
+    axis: Axes, height: float, ends: tuple[float, float], colors: str, text: str, extend: str
+) -> None:
     """Draw a horizontal colour bar in the free space below the target."""
-    bar = axis.inset_axes([0.08, 0.55, 0.84, 0.07])
-    scale = ScalarMappable(Normalize(0, full), ERROR_COLORS)
-    figure.colorbar(scale, cax=bar, orientation="horizontal", extend="max", ticks=[0, full])
-    bar.set_title("|reconstruction $-$ target|", fontsize=STYLE["xtick.labelsize"], pad=4)
+    bar = axis.inset_axes([0.08, height, 0.84, 0.07])
+    scale = ScalarMappable(Normalize(*ends), colors)
+    drawn = axis.figure.colorbar(
+        scale, cax=bar, orientation="horizontal", extend=extend, ticks=list(ends)
+    )
+    drawn.ax.set_xticklabels([f"{end:.4g}".replace("-", "\N{MINUS SIGN}") for end in ends])
+    bar.set_title(text, fontsize=STYLE["xtick.labelsize"], pad=4)
 
 
 def _detail(image: np.ndarray) -> np.ndarray:
@@ -188,7 +225,7 @@ def panel(
 ) -> None:
     """Write a PNG of target, baseline, reconstruction and its error side by side.
 
-    Magnitudes are shown from 0 to 1.
+    Magnitudes are shown from 0 to 1, which the figure says.
 
     Args:
         path: the file to write.
@@ -210,7 +247,8 @@ def panel(
     look = {"cmap": ERROR_COLORS, "vmin": 0, "vmax": ERROR_RANGE, "interpolation": "nearest"}
     drawn = axes[3].imshow(error, **look)
     axes[3].set_xlabel("|reconstruction $-$ target|")
-    figure.colorbar(drawn, ax=axes[3], fraction=0.046, pad=0.02, extend="max")
+    figure.colorbar(drawn, ax=axes[3], fraction=0.046, pad=0.02, extend="max", label=Values().unit)
+    axes[0].set_ylabel(f"black 0, white 1 ({Values().unit})")
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])

@@ -8,25 +8,19 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from configs.base import SIZES
-from evaluation.results.cells import IMAGE_METRICS, METRICS, SAMPLER_LABELS, CellResults
+from evaluation.results.cells import METRICS, SAMPLER_LABELS, CellResults
 from evaluation.results.cells import label as in_words
+from evaluation.show.boxes import box_or_points
 from evaluation.show.intervals import Interval, mean_interval
-from evaluation.show.style import COLORS, LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
+from evaluation.show.style import LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
 
 ROW = 2.1  # height of a row of axes in inches
 FEWEST_BOXES = 8  # smallest number of boxes per measurement that sets the width of a box
 MOST_COLUMNS = 5  # largest number of axes side by side
 DODGE = 0.16  # shift between the lines of two priors, in units of the distance of two depths
-BOXES = {
-    "boxprops": {"linewidth": 0.5},
-    "whiskerprops": {"linewidth": 0.5},
-    "capprops": {"linewidth": 0.5},
-    "medianprops": {"color": "black", "linewidth": 1},
-    "flierprops": {"marker": ".", "markersize": 2},
-}
 SIZE_TICKS = {"4_attention": "4a"}
 
 
@@ -35,7 +29,8 @@ def draw_boxplots(cells: Sequence[CellResults], metric: str) -> Figure:
     """Box plots over the slices for each prior and size, by measurement; one row per sampler.
 
     Boxes extend from quartile to quartile with a line at the median, whiskers to the last value
-    within 1.5 times the length of the box; dots are slices beyond.
+    within 1.5 times the length of the box; dots are slices beyond. Of fewer than `FEWEST_FOR_A_BOX`
+    slices each is a point, with a line at the median.
 
     Args:
         cells: cells of one data set that have a prior.
@@ -85,44 +80,8 @@ def label(name: str) -> str:
 def _box(
     axis: Axes, cell: CellResults, metric: str, place: float, width: float, colors: dict
 ) -> None:
-    drawn = axis.boxplot(
-        [list(cell.values(metric).values())],
-        positions=[place],
-        widths=width,
-        patch_artist=True,
-        manage_ticks=False,
-        **BOXES,
-    )
-    drawn["boxes"][0].set_facecolor(shade(colors[cell.method.prior], cell.method.size))
-
-
-@rc_context(STYLE)
-def draw_summary(cells: Sequence[CellResults], names: Sequence[str]) -> Figure:
-    """Box plots over the slices of each folder, one below the other, with one axis per metric.
-
-    Args:
-        cells: cells with at least one slice.
-        names: names of the cells.
-    """
-    figure = Figure(figsize=(WIDTH, 0.7 + 0.25 * len(cells)), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
-    axes = figure.subplots(1, len(IMAGE_METRICS), sharey=True)
-    for axis, metric in zip(axes, IMAGE_METRICS, strict=True):
-        drawn = axis.boxplot(
-            [list(cell.values(metric).values()) for cell in cells],
-            orientation="horizontal",
-            patch_artist=True,
-            widths=0.6,
-            **BOXES,
-        )
-        for box in drawn["boxes"]:
-            box.set_facecolor(shade(COLORS[0], "2"))
-        axis.set_xlabel(METRICS[metric].title)
-        axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.grid(axis="x")
-    axes[0].set_yticks(range(1, len(cells) + 1), [plain(name) for name in names])
-    axes[0].invert_yaxis()
-    return figure
+    color = shade(colors[cell.method.prior], cell.method.size)
+    box_or_points(axis, list(cell.values(metric).values()), place, width, color)
 
 
 @rc_context(STYLE)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -17,10 +18,12 @@ from evaluation.figures import main, make_plots, panel
 from evaluation.metrics import all_metrics
 from evaluation.own.preview import preview
 from evaluation.results.cells import read_cell, read_grid
+from evaluation.show.boxes import FEWEST_FOR_A_BOX, box_or_points
 from evaluation.show.cell_images import CellImages, common_keys
 from evaluation.show.panels import (
     ERROR_RANGES,
     Inset,
+    Values,
     draw_panels,
     error_range,
     find_inset,
@@ -84,17 +87,40 @@ def test_boxplots_show_the_slices(grid):
     pc, jalal = figure.axes
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["PD, PC", "PD, Jalal"]
     for axis, shift in ((pc, 0), (jalal, -5)):
-        assert len(axis.patches) == 50
+        assert not axis.patches  # five slices: points, no boxes
         # PSNRs of each cell around its p: p - 1, p, p, p + 2, p + 4
-        lines = [line for line in axis.lines if line.get_linewidth() == 1 and len(line.get_ydata())]
-        medians = sorted(line.get_ydata()[0] for line in lines)
+        points = [part for part in axis.collections if isinstance(part, PathCollection)]
+        assert [len(part.get_offsets()) for part in points] == [5] * 50
+        lines = [part for part in axis.collections if isinstance(part, LineCollection)]
+        medians = sorted(line.get_segments()[0][0, 1] for line in lines)
         expected = [30 + i + 2 * knee + shift for i in range(5) for knee in (0, 1)] * len(MASKS)
         assert medians == sorted(expected)
-    places = [patch.get_path().vertices[:, 0].mean() for patch in pc.patches]
+    groups = [part for part in pc.collections if isinstance(part, PathCollection)]
+    places = [part.get_offsets()[0, 0] for part in groups]
     assert np.all(np.bincount(np.round(places).astype(int)) == 10)
     assert [t.get_text() for t in jalal.get_xticklabels()][-1] == "radial 29"
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[:3] == ["knee 1", "natural 1", "knee 2"]
+
+
+@pytest.mark.parametrize("horizontal", [False, True])
+def test_boxes_only_of_enough_slices(horizontal):
+    values = list(np.arange(FEWEST_FOR_A_BOX) ** 2.0)
+    along, across = (0, 1) if horizontal else (1, 0)
+    axis = Figure().subplots()
+    box_or_points(axis, values, 1, 0.5, "red", horizontal=horizontal)
+    assert len(axis.patches) == 1
+    assert not axis.collections
+    box = axis.patches[0].get_path().vertices[:, along]
+    assert (box.min(), box.max()) == pytest.approx(np.percentile(values, [25, 75]).tolist())
+    axis = Figure().subplots()
+    box_or_points(axis, [*values[:-2], np.inf], 1, 0.5, "red", horizontal=horizontal)
+    assert not axis.patches
+    points, line = axis.collections
+    assert points.get_offsets()[:, along].tolist() == values[:-2]
+    ends = line.get_segments()[0]
+    assert ends[:, along] == pytest.approx(np.median(values[:-2]))
+    assert ends[:, across] == pytest.approx([0.75, 1.25])
 
 
 def test_depth_shows_means_and_the_gap(grid):
@@ -186,6 +212,29 @@ def test_error_scale():
     assert error_range([100 * flat]) == ERROR_RANGES[-1]
 
 
+def axes_of_bars(figure):
+    """Tick labels of the colour bars, by title."""
+    inner = [axis for axis in figure.findobj(Axes) if axis.get_title().endswith(")")]
+    return {a.get_title(): [text.get_text() for text in a.get_xticklabels()] for a in inner}
+
+
+def test_panels_in_hounsfield_units():
+    rng = np.random.default_rng(2)
+    target = rng.random((40, 40))
+    image = target + 0.05
+    values = Values(2000.0, -1000.0, "HU")
+    figure = draw_panels(target, {"TV": image}, {"TV": ""}, values=values, window=(40, 400))
+    assert_legible(figure)
+    shown = next(axis for axis in figure.axes if axis.get_title() == "TV")
+    # -160 and 240 HU, in parts of the range from -1000 to 1000 HU
+    assert shown.images[0].get_clim() == pytest.approx((0.42, 0.62))
+    bars = axes_of_bars(figure)
+    assert bars["images (HU)"] == ["\N{MINUS SIGN}160", "240"]
+    assert bars["|reconstruction $-$ target|\n(HU)"] == ["0", "100"]
+    with pytest.raises(ValueError, match="expected a window of LEVEL,WIDTH with a positive width"):
+        draw_panels(target, {"TV": image}, {"TV": ""}, window=(40, 0))
+
+
 def test_panels(tmp_path):
     rng = np.random.default_rng(1)
     target = rng.random((40, 40))
@@ -204,6 +253,9 @@ def test_panels(tmp_path):
     assert len(errors) == 5
     np.testing.assert_allclose(errors[1].get_array(), np.abs(images["TV"] - target))
     assert {error.get_clim() for error in errors} == {(0, 0.02)}
+    bars = axes_of_bars(figure)
+    assert bars["images (part of the range)"] == ["0", "1"]
+    assert bars["|reconstruction $-$ target|\n(part of the range)"] == ["0", "0.02"]
     enlarged = shown["TV"].child_axes[0].images[0]
     np.testing.assert_array_equal(enlarged.get_array(), images["TV"][3:11, 4:12])
     with pytest.raises(ValueError, match=r"expected an inset inside of \(40, 40\) pixels"):
@@ -263,6 +315,10 @@ def test_panels_from_folders(evaluated, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["panels", str(evaluated[0]), "--inset=1,2"])
     assert "expected ROW,COLUMN,SIDE in pixels, got '1,2'" in capsys.readouterr().err
+    for wrong in ("40", "40,-400", "nan,1"):
+        with pytest.raises(SystemExit):
+            main(["panels", str(evaluated[0]), f"--window={wrong}"])
+        assert "expected LEVEL,WIDTH" in capsys.readouterr().err
     unfinished = write_results(tmp_path / "a", slices(30))
     with pytest.raises(SystemExit, match=r"recon\.h5: not there yet; run evaluation\.evaluate"):
         main(["panels", str(unfinished)])

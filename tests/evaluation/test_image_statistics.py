@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from matplotlib.axes import Axes
 
 from configs import ConfigError
 from datasets.prepare import prepare_dataset
@@ -16,11 +17,13 @@ from evaluation.image_statistics import (
     RANGE,
     bin_centres,
     count_gradients,
+    draw,
     image_statistics,
     main,
     negative_log,
     stream,
 )
+from evaluation.show.gradient_shape import EXPONENTS, shape_of
 from tests.conftest import ROOT
 from tests.helpers.data_writers import write_fastmri
 
@@ -48,8 +51,8 @@ def test_counts_are_numpys_at_every_edge():
         [edges, np.nextafter(edges, np.float32(1)), np.nextafter(edges, np.float32(-1))]
     )
     np.testing.assert_array_equal(count_gradients(near), numpys(near))
-    assert numpys(near).sum() >= 3 * BINS  # of 3 * 502, some lie outside
-    outside = np.float32([0.3501, -0.3501, 1, -1, 5e8, -5e8])
+    assert numpys(near).sum() >= 3 * (BINS - 1)  # of 3 * 180, some at the ends lie outside
+    outside = np.float32([0.3511, -0.3511, 1, -1, 5e8, -5e8])
     assert count_gradients(outside).sum() == 0
 
 
@@ -91,6 +94,48 @@ def test_negative_log_is_shifted_and_without_end_bins():
     assert values[20] == pytest.approx(2)
     assert np.isnan(values[9])
     assert bin_centres()[BINS // 2] == pytest.approx(0, abs=1e-15)
+
+
+def test_a_bin_is_a_grey_level_of_8_bits():
+    levels = np.random.default_rng(0).integers(0, 256, (1, 1, 200, 200))
+    images = torch.from_numpy((levels / 255).astype(np.float32))
+    found = image_statistics([images]).horizontal
+    differences = np.diff(levels[0, 0], axis=1).ravel()
+    half = BINS // 2
+    expected = [(differences == level).sum() for level in range(-half, half + 1)]
+    assert found.tolist() == expected
+    assert found.min() > 0  # none is empty
+
+
+def test_exponent_and_kurtosis_of_known_distributions():
+    places = np.linspace(-20, 20, 40_001)
+    for exponent, kurtosis in ((2, 3), (1, 6), (0.7, None)):
+        counts = 1e6 * np.exp(-(np.abs(2 * places) ** exponent))
+        found = shape_of(places, counts)
+        assert found[0] == pytest.approx(exponent, rel=2e-3)
+        if kurtosis:
+            assert found[1] == pytest.approx(kurtosis, rel=2e-3)
+    assert np.isnan(shape_of(places, 1.0 * (places == 0))).all()
+    two_values = 1.0 * (np.abs(places) == 20)
+    assert shape_of(places, two_values) == pytest.approx((EXPONENTS[1], 1))
+
+
+def test_figure_has_letters_one_scale_and_shapes():
+    rng = torch.Generator().manual_seed(0)
+    results = {
+        name: image_statistics([part * torch.rand(3, 1, 16, 16, generator=rng)])
+        for name, part in (("a", 0.3), ("b", 1.0))
+    }
+    figure = draw(results)
+    titled = [axis for axis in figure.findobj(Axes) if axis.get_title(loc="left")]
+    assert [axis.get_title(loc="left")[:3] for axis in titled] == ["(a)", "(b)", "(c)", "(d)"]
+    scales = {axis.images[0].get_clim() for axis in titled[:2]}
+    assert scales == {(0, max(r.mean.max() for r in results.values()))}
+    for axis, direction in zip(titled[2:], ("horizontal", "vertical"), strict=True):
+        texts = [text.get_text() for text in axis.get_legend().get_texts()]
+        for text, (name, found) in zip(texts, results.items(), strict=True):
+            exponent, kurtosis = shape_of(bin_centres(), getattr(found, direction))
+            assert text == f"{name}: exponent {exponent:.2f}, kurtosis {kurtosis:.0f}"
 
 
 def test_unfit_input_is_an_error():

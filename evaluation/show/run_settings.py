@@ -1,0 +1,68 @@
+"""Settings, versions and provenance of results folders as foldable HTML."""
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from evaluation.results.cells import CellResults
+from evaluation.show.markup import MISSING, Column, Text, html
+
+LEFT_OUT = ("people", "skipped")  # of info.json: long, and of single slices
+
+
+def settings_html(cells: Sequence[CellResults], names: Sequence[str]) -> str:
+    """Tables of what differs between the folders and of their versions, and all of it below.
+
+    Args:
+        cells: cells of the folders.
+        names: their names.
+    """
+    configs = [_flat(cell.config) for cell in cells]
+    infos = [_flat(_short(cell.info)) for cell in cells]
+    parts = []
+    if len(cells) > 1:
+        parts.append(_table("Settings that differ", names, configs, only_different=True))
+    parts.append(_table("Versions and provenance", names, infos))
+    for cell, name in zip(cells, names, strict=True):
+        for what, content in (("settings", cell.config), ("provenance", cell.info)):
+            text = escape(json.dumps(_short(content), indent=2, ensure_ascii=False, default=str))
+            summary = f"<summary>{escape(name)}: all {what}</summary>"
+            parts.append(f"<details>{summary}\n<pre>{text}</pre></details>")
+    return "\n".join(parts)
+
+
+def _short(info: Mapping) -> dict:
+    """Without lists over slices, of which the lengths stay."""
+    return {
+        name: f"{len(value)} entries" if name in LEFT_OUT and value else value
+        for name, value in info.items()
+    }
+
+
+def _flat(tree: Mapping, prefix: str = "") -> dict[str, str]:
+    """Leaves of nested mappings as text, by dotted name."""
+    found = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        elif value not in (None, "", []):
+            found[prefix + name] = str(value)
+    return found
+
+
+def _table(
+    title: str, names: Sequence[str], columns: Sequence[Mapping], *, only_different: bool = False
+) -> str:
+    """Table with a row a setting and a column a folder; "" if there is no row."""
+    rows = []
+    for field in dict.fromkeys(field for column in columns for field in column):
+        values = [column.get(field, MISSING) for column in columns]
+        if not only_different or len(set(values)) > 1:
+            rows.append([Text(field), *map(Text, values)])
+    if not rows:
+        return ""
+    head = [Column("", number=False), *(Column(name, number=False) for name in names)]
+    return (
+        f'<h3>{title}</h3>\n<div class="wide" tabindex="0" role="region" aria-label="{title}">'
+        f"{html(head, rows)}</div>"
+    )
