@@ -93,7 +93,7 @@ class LogLines:
             facts.append(f"{tqdm.format_interval(left)} left" if left else "done")
         text = ", ".join([*facts, *filter(None, [self.postfix])])
         label = f"{self.label}: " if self.label else ""
-        print(f"{time.strftime('%F %T')}  {label}{text}", file=self.file, flush=True)
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {label}{text}", file=self.file, flush=True)
 
     def __enter__(self) -> "LogLines":
         return self
