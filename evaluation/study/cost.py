@@ -27,7 +27,7 @@ from evaluation.study.grids import QUICK_PRIOR, SHIPPED_PRIORS, GridCell
 from models.flops import count_flops
 from operators import BatchGenerator, ParallelBeamCT, SingleCoilMRI
 from samplers import SAMPLERS
-from sde import VESDE
+from sde import create_sde
 
 CONFIG = "configs/evaluate.py"
 TFLOPS = 100.0  # sustained, of a GPU: an assumption, as in docs/cluster.md
@@ -66,7 +66,7 @@ def cost_of(cell: GridCell, overrides: Sequence[str] = ()) -> Cost:
     flops = _flops_of_prior(cell.prior, side, int(fields.get("depth", 0)) or None)
     of_operator = ("operator.name", "operator.num_views", "protocol")  # what a protocol asks for
     kept = {f: v for f, v in fields.items() if f.startswith("sampler.") or f in of_operator}
-    calls = _count_calls(tuple(sorted(kept.items())))
+    calls = _count_calls(cell.prior, tuple(sorted(kept.items())))
     return Cost(slices, calls, (3 if name in DERIVATIVE else 1) * flops / 1e12)
 
 
@@ -104,8 +104,8 @@ def config_of_prior(prior: str) -> str:
 
 
 @functools.cache
-def _count_calls(fields: tuple[tuple[str, object], ...]) -> int:
-    """Network calls of a slice with these fields of an evaluation's config."""
+def _count_calls(prior: str, fields: tuple[tuple[str, object], ...]) -> int:
+    """Network calls of a slice with a prior and these fields of an evaluation's config."""
     config = load_config(CONFIG)
     config.update_from_flattened_dict(dict(fields))
     options = {k: v for k, v in config.sampler.items() if v is not None}
@@ -131,7 +131,7 @@ def _count_calls(fields: tuple[tuple[str, object], ...]) -> int:
         options["initial"] = operator.direct(y)
     SAMPLERS[name](
         counted(score, count),
-        VESDE(0.01, 378.0),
+        create_sde(load_config(config_of_prior(prior)).sde).ve,  # levels decide what is skipped
         operator,
         y,
         rng=BatchGenerator([0]),
@@ -234,5 +234,6 @@ def plan(cells: Mapping[str, GridCell], costs: Mapping[str, Cost], rate: Rate) -
     if not calls:
         return [*lines, f"{len(costs)} cells; their hours are not known"]
     hours = sum(map(rate.hours, costs.values()))
-    sums = f"{len(costs)} cells, {calls / 1e6:.3g} million network calls, {hours:.3g} GPU hours"
+    number = f"{calls / 1e6:.3g} million" if calls >= 1e5 else str(calls)
+    sums = f"{len(costs)} cells, {number} network calls, {hours:.3g} GPU hours"
     return [*lines, sums, f"at {rate.source}"]

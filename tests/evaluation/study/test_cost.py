@@ -58,6 +58,13 @@ def test_flags_that_are_passed_on_count():
     assert cost_of(cell, ["--config.protocol=study2026"]).calls < cost_of(cell).calls
 
 
+def test_levels_are_those_of_the_prior():
+    """Langevin skips levels above about 1: fewer of a prior whose largest is 5."""
+    cell = find(grid.ALL_QUICK, "jalal", "samples_brain/gaussian1d_4x/natural_1_jalal")
+    below = sum(0.01 * 500 ** (k / 49) <= 1 for k in range(50))
+    assert cost_of(cell).calls == pytest.approx(3 * below, abs=3)
+
+
 def test_operations_are_those_of_a_real_call():
     config = load_config(str(ROOT / "configs" / "demo.py"))
     net = create_model(config)
