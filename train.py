@@ -5,7 +5,8 @@
 
 Every field of the config is a flag (--config.data.root=PATH). The folder WORKDIR receives
 `config.json`, `log.csv`, `validation.csv`, TensorBoard events, `samples/*.png` and
-`checkpoints/step_*.pt`. Running the same command again continues from the newest checkpoint. Random
+`checkpoints/step_*.pt`; with `training.reconstruct_every` also `reconstructions.csv` and
+`reconstructions/*.png`. Running the same command again continues from the newest checkpoint. Random
 numbers are functions of (seed, sample number), so that the result does not depend on interruptions
 or, up to rounding, on the number of processes.
 
@@ -21,10 +22,9 @@ import math
 import os
 import platform
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,6 @@ from absl import flags
 from ml_collections import ConfigDict
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
 import configs
 import datasets
@@ -45,6 +44,7 @@ from datasets.files import holding, write_atomically
 from datasets.identity import check_files, check_outside
 from datasets.prepare import prepare_dataset
 from datasets.stream import TrainingStream, batches
+from evaluation.run import held_out
 from evaluation.show.contact_sheet import contact_sheet, png
 from models import checkpoint, create_model
 from models.allocator import keep_freed_memory
@@ -52,7 +52,6 @@ from models.ema import create_ema
 from models.nested import depth_of_step
 from models.run import (
     REQUEUE,
-    CsvLog,
     catch_signals,
     checkpoint_path,
     due,
@@ -61,6 +60,7 @@ from models.run import (
     save_checkpoint,
     write_if_changed,
 )
+from models.training_log import VALIDATION_COLUMNS, TrainingLog
 from operators.batch import BatchGenerator, derive_seed
 from samplers import NonFiniteError
 from samplers.unconditional import unconditional
@@ -78,18 +78,6 @@ from sde import (
     validation_loss,
 )
 
-COLUMNS = (
-    "step",
-    "loss",
-    "loss_per_pixel",
-    "lr",
-    "grad_norm",
-    "skipped_steps",
-    "images_per_second",
-    "seconds_per_epoch",
-    "gpu_memory_gib",
-)
-VALIDATION_COLUMNS = ("step", "sigma_from", "sigma_to", "loss", "loss_per_pixel")
 # fields that may differ when a run is continued
 MAY_CHANGE = (
     "training.num_steps",
@@ -105,6 +93,10 @@ MAY_CHANGE = (
     "training.sample_every",
     "training.sample_images",
     "training.sample_steps",
+    "training.reconstruct_every",
+    "training.reconstruct_images",
+    "training.reconstruct_steps",
+    "training.reconstruct_from",
     "training.channels_last",
     "training.compile",
     "training.cudnn_benchmark",
@@ -152,13 +144,13 @@ def train(
         checkpoint.load_averaged(net, t.init)
     stream = create_stream(config)
     check_size(config, tuple(stream[0].shape))
-    held_out = held_out_images(config) if t.validate_every and rank == 0 else []
+    images = held_out_images(config) if rank == 0 else {}
     with holding(workdir) if rank == 0 else nullcontext():
         if rank == 0:
             configs.check_same(workdir / "config.json", config, ignore=MAY_CHANGE)
             check_files(workdir / "files.csv", stream.dataset, config.data)
             write_if_changed(workdir / "config.json", configs.to_json(config))
-        return fit(config, workdir, device, interrupted, net, sde, stream, held_out)
+        return fit(config, workdir, device, interrupted, net, sde, stream, images)
 
 
 def fit(
@@ -169,7 +161,7 @@ def fit(
     net: nn.Module,
     sde: VESDE | VPSDE,
     stream: TrainingStream,
-    held_out: list[Tensor],
+    images: dict[str, list[Tensor]],
 ) -> Path:
     """The training loop of `train`, whose arguments are opened and checked there."""
     t, o = config.training, config.optim
@@ -203,7 +195,12 @@ def fit(
         fast = compiled(net, stream[0], t.batch_size // (world * t.accumulation), config, device)
     if world > 1:
         fast = DistributedDataParallel(fast, find_unused_parameters=depths > 0)
-    log = Log(workdir, start, len(stream.dataset), window, depths) if rank == 0 else None
+    measured = measure(config, images, device) if rank == 0 and t.reconstruct_every else []
+    ending = ExitStack()
+    log = None
+    if rank == 0:
+        log = TrainingLog(workdir, start, len(stream.dataset), window, depths, bool(measured))
+        ending.enter_context(closing(log))
     progress = progress_bar(t.num_steps, "step", initial=start, file=sys.stdout, disable=rank > 0)
     bad = 0  # steps in a row without a finite loss
     net.train()
@@ -219,7 +216,7 @@ def fit(
         splits=t.accumulation,
         finish=partial(with_noise, seed=config.seed, sde=sde, log_normal=log_normal(config)),
     )
-    with closing(loader) as pieces:
+    with ending, closing(loader) as pieces:
         for step in range(start, t.num_steps):
             depth = (
                 depth_of_step(derive_seed(config.seed, "depth", step), depths) if depths else None
@@ -228,7 +225,7 @@ def fit(
             total = torch.zeros((), device=device)  # this process's share of the mean loss
             for i in range(t.accumulation):
                 numbers, piece = next(pieces)
-                images, sigma, noise = (x.to(device, non_blocking=True) for x in piece)
+                clean, sigma, noise = (x.to(device, non_blocking=True) for x in piece)
                 if config.model.get("dropout"):  # dropout uses PyTorch's global generator
                     torch.manual_seed(derive_seed(config.seed, "dropout", numbers.start))
                 # exchange gradients once per step, after the last piece
@@ -236,7 +233,7 @@ def fit(
                 with fast.no_sync() if wait else nullcontext():
                     losses = score_matching_loss(
                         lambda *given: autocast(fast, config, *given),
-                        images,
+                        clean,
                         sigma,
                         noise,
                         depth=depth,
@@ -266,9 +263,7 @@ def fit(
                 log.add(loss, grad_norm, t.batch_size)
                 progress.update()
                 if due(t.log_every, done, last):
-                    row = log.write(
-                        done, loss_scale=0.5 * images[0].numel(), lr=lr, skipped=skipped
-                    )
+                    row = log.write(done, loss_scale=0.5 * clean[0].numel(), lr=lr, skipped=skipped)
                     speed = f"{row['images_per_second']:.1f} images/s"
                     progress.set_postfix_str(
                         f"loss {row['loss_per_pixel']:.4f}/pixel, {speed}", refresh=False
@@ -276,12 +271,15 @@ def fit(
                 with log.pause():
                     # log before the checkpoint, as a resumed run writes only later rows
                     if due(t.validate_every, done, last):
-                        validate(log, done, ema.module, held_out, sde, config)
+                        validate(log, done, ema.module, images["validate"], sde, config)
+                    if due(t.reconstruct_every, done, last):
+                        reconstruct(log, workdir, done, ema.module, measured, sde, config)
+                    log.flush()
                     # no checkpoint while losses are not finite, so that the last good one remains
                     if bad == 0 and (due(t.checkpoint_every, done, last) or stop_now):
                         save(workdir, done, config, net, ema, adam, skipped, log.window)
                     if due(t.sample_every, done, last):
-                        sample(workdir, done, ema.module, stream[0].shape, sde, config, device)
+                        sample(log, workdir, done, ema.module, stream[0].shape, sde, config, device)
             if bad >= t.max_bad_steps:
                 raise FloatingPointError(
                     f"the loss or its gradient was not finite in {bad} steps in a row, the last "
@@ -295,8 +293,6 @@ def fit(
                     distributed.barrier()  # torchrun ends all processes as soon as one exits
                 raise SystemExit(REQUEUE)
     progress.close()
-    if log:
-        log.close()
     return checkpoint_path(workdir, t.num_steps)
 
 
@@ -309,6 +305,9 @@ def idle_fields(config: ConfigDict) -> dict[str, str]:
     if not t.sample_every:
         names = ("training.sample_images", "training.sample_steps")
         found |= dict.fromkeys(names, "training.sample_every is 0")
+    if not t.reconstruct_every:
+        names = [f"training.reconstruct_{name}" for name in ("images", "steps", "from")]
+        found |= dict.fromkeys(names, "training.reconstruct_every is 0")
     if not config.data.crop:
         found["data.shrink"] = "data.crop is 0"
     unused = ("beta_min", "beta_max") if config.sde.name == "ve" else ("sigma_min", "sigma_max")
@@ -337,6 +336,7 @@ def check(config: ConfigDict, world: int) -> None:
     t = config.training
     positive = ["validation_images", "validation_bins"] if t.validate_every else []
     positive += ["sample_images"] if t.sample_every else []
+    positive += ["reconstruct_images"] if t.reconstruct_every else []
     for name in positive:
         if t[name] < 1:
             raise configs.ConfigError(f"expected training.{name} of at least 1, got {t[name]}")
@@ -344,6 +344,19 @@ def check(config: ConfigDict, world: int) -> None:
         raise configs.ConfigError(
             f"expected training.sample_steps of at least 2, got {t.sample_steps}"
         )
+    if t.reconstruct_every:
+        names = held_out.parse(t.reconstruct_from)
+        least = 3 if "ct" in names else 2  # one call finds the first noise level of CT
+        if t.reconstruct_steps < least:
+            raise configs.ConfigError(
+                f"expected training.reconstruct_steps of at least {least}, got "
+                f"{t.reconstruct_steps}"
+            )
+        if "ct" in names and config.data.phase:
+            raise configs.ConfigError(
+                "expected training.reconstruct_from=mri with a data.phase, as images of CT are "
+                f"real, got {t.reconstruct_from!r}"
+            )
     if t.batch_size % (world * t.accumulation):
         raise configs.ConfigError(
             f"expected training.batch_size to be a multiple of {world} processes x "
@@ -475,17 +488,25 @@ def create_stream(config: ConfigDict) -> TrainingStream:
     )
 
 
-def held_out_images(config: ConfigDict) -> list[Tensor]:
+def held_out_images(config: ConfigDict) -> dict[str, list[Tensor]]:
     """Evenly spaced images ``(1, H, W)`` of the validation split, cropped as in training.
+
+    Returns:
+        Those of "validate" and those of "reconstruct", whichever the config asks for.
 
     Raises:
         DataError: there are no validation images, or they cannot be read.
     """
+    t = config.training
+    wanted = {"validate": t.validation_images} if t.validate_every else {}
+    wanted |= {"reconstruct": t.reconstruct_images} if t.reconstruct_every else {}
+    if not wanted:
+        return {}
     try:
         dataset = prepare_dataset(config.data, "val")
     except DataError as error:
-        hint = "set training.validate_every=0 to train without validation"
-        raise DataError(f"{error} ({hint})") from None
+        fields = " and ".join(f"training.{name}_every=0" for name in wanted)
+        raise DataError(f"{error} (set {fields} to train without validation)") from None
     stream = TrainingStream(
         dataset,
         seed=config.seed,
@@ -495,11 +516,23 @@ def held_out_images(config: ConfigDict) -> list[Tensor]:
         rotate=False,
         phase=config.data.phase,
     )
-    count = config.training.validation_images
-    if not config.data.crop:  # random crops of few images give any number of different ones
-        count = min(count, len(dataset))
-    stride = max(len(dataset) // count, 1)
-    return [stream[i * stride] for i in range(count)]
+
+    def spread(count: int) -> list[Tensor]:
+        if not config.data.crop:  # random crops of few images give any number of different ones
+            count = min(count, len(dataset))
+        stride = max(len(dataset) // count, 1)
+        return [stream[i * stride] for i in range(count)]
+
+    return {name: spread(count) for name, count in wanted.items()}
+
+
+def measure(
+    config: ConfigDict, images: dict[str, list[Tensor]], device: str
+) -> list[held_out.Measured]:
+    """Measurements of the held-out images to reconstruct, beside what they give without a prior."""
+    batch = held_out.stack(images["reconstruct"])
+    names = held_out.parse(config.training.reconstruct_from)
+    return held_out.measure(batch, names, seed=config.seed, device=device)
 
 
 def with_noise(
@@ -610,7 +643,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def validate(log: "Log", step: int, net, images: list[Tensor], sde, config) -> None:
+def validate(log: TrainingLog, step: int, net, images: list[Tensor], sde, config) -> None:
     """Log the loss of `net` on held-out images for each bin of noise levels, and each depth."""
     bins = config.training.validation_bins
     edges = noise_level_bins(sde.ve, bins).tolist()
@@ -624,8 +657,10 @@ def validate(log: "Log", step: int, net, images: list[Tensor], sde, config) -> N
         log.write_validation(rows, depth)
 
 
-def sample(workdir: Path, step: int, net, shape: torch.Size, sde, config, device) -> None:
-    """Draw images from the prior and write them side by side as ``samples/step_*.png``."""
+def sample(
+    log: TrainingLog, workdir: Path, step: int, net, shape: torch.Size, sde, config, device
+) -> None:
+    """Draw images from the prior, side by side in ``samples/step_*.png`` and TensorBoard."""
     count = config.training.sample_images
     try:
         images = unconditional(
@@ -639,115 +674,43 @@ def sample(workdir: Path, step: int, net, shape: torch.Size, sde, config, device
     except NonFiniteError as error:  # early in training the sampler may diverge
         warnings.warn(f"no samples at step {step}: {error}", stacklevel=2)
         return
-    picture = png(contact_sheet(images, columns=count))
-    write_atomically(workdir / "samples" / f"step_{step:08d}.png", picture)
+    sheet = contact_sheet(images, columns=count)
+    write_atomically(workdir / "samples" / f"step_{step:08d}.png", png(sheet))
+    log.write_picture("samples/prior", sheet, step)
 
 
-class Log:
-    """Log of a training run: `log.csv`, `validation.csv` and TensorBoard.
+def reconstruct(
+    log: TrainingLog,
+    workdir: Path,
+    step: int,
+    net,
+    measured: Sequence[held_out.Measured],
+    sde,
+    config: ConfigDict,
+) -> None:
+    """Reconstruct the held-out measurements with the prior: numbers and pictures, for each kind.
 
-    Validation of a nested network at less than full depth is in `validation_depth_1.csv`, ...
-
-    A row of `log.csv` holds means over the steps since the previous row. Rows after `start`, which
-    a run wrote before it was killed, are dropped, so that no step appears twice.
-
-    Args:
-        workdir: folder of the run.
-        start: number of finished steps.
-        epoch: number of training images.
-        window: values since the last row, from a checkpoint.
-        depths: number of depths of a nested network; 0 for others.
+    The pictures, ``reconstructions/NAME_step_*.png``, have the rows target, direct reconstruction,
+    TV, and the prior's.
     """
-
-    def __init__(
-        self,
-        workdir: Path,
-        start: int,
-        epoch: int,
-        window: dict[str, list[float]],
-        depths: int = 0,
-    ):
-        self.csv = CsvLog(workdir / "log.csv", COLUMNS, start)
-        files = {None: "validation.csv"}
-        files |= {depth: f"validation_depth_{depth}.csv" for depth in range(1, depths)}
-        self.validation = {
-            depth: CsvLog(workdir / name, VALIDATION_COLUMNS, start)
-            for depth, name in files.items()
-        }
-        self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
-        self.epoch = epoch
-        self.window = {name: list(window.get(name, [])) for name in ("loss", "grad_norm")}
-        self.images, self.begin = 0, time.perf_counter()
-
-    def add(self, loss: float, grad_norm: float, images: int) -> None:
-        """Add the values of one step.
-
-        Args:
-            loss: mean loss of the batch.
-            grad_norm: norm of the gradient before clipping.
-            images: number of images in the batch.
-        """
-        self.window["loss"].append(loss)
-        self.window["grad_norm"].append(grad_norm)
-        self.images += images
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Context whose duration does not count as training time."""
-        begin = time.perf_counter()
-        yield
-        self.begin += time.perf_counter() - begin
-
-    def write(self, step: int, *, loss_scale: float, lr: float, skipped: int) -> dict:
-        """Write a row of means since the previous row.
-
-        Args:
-            step: number of finished steps.
-            loss_scale: loss of a network whose output is 0, by which the loss is divided.
-            lr: learning rate.
-            skipped: number of skipped steps.
-
-        Returns:
-            The row.
-        """
-        loss = finite_mean(self.window["loss"])
-        speed = self.images / (time.perf_counter() - self.begin)
-        memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        row = {
-            "step": step,
-            "loss": loss,
-            "loss_per_pixel": loss / loss_scale,  # 1 for a network whose output is 0
-            "lr": lr,
-            "grad_norm": finite_mean(self.window["grad_norm"]),
-            "skipped_steps": skipped,
-            "images_per_second": speed,
-            "seconds_per_epoch": self.epoch / speed,
-            "gpu_memory_gib": memory / 2**30,
-        }
-        self.csv.write([row])
-        for name in COLUMNS[1:]:
-            self.board.add_scalar(name, row[name], step)
-        self.window = {"loss": [], "grad_norm": []}
-        self.images, self.begin = 0, time.perf_counter()
-        return row
-
-    def write_validation(self, rows: list[dict], depth: int | None = None) -> None:
-        """Write one row per bin of noise levels, at a depth of a nested network."""
-        self.validation[depth].write(rows)
-        part = "validation" if depth is None else f"validation_depth_{depth}"
-        for row in rows:
-            name = f"{part}/sigma_{row['sigma_from']:.3g}_to_{row['sigma_to']:.3g}"
-            self.board.add_scalar(name, row["loss_per_pixel"], row["step"])
-
-    def close(self) -> None:
-        """Close TensorBoard's writer; the CSV files are written row by row."""
-        self.board.close()
-
-
-def finite_mean(values: list[float]) -> float:
-    """Mean of the finite values; NaN if there are none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else math.nan
+    symmetric = bool(config.data.flip and config.data.rotate)
+    score = score_function(net, stride=net.stride, symmetric=symmetric)
+    rows = []
+    for one in measured:
+        try:
+            images = held_out.reconstruct(
+                one, score, sde.ve, num_steps=config.training.reconstruct_steps
+            )
+        except NonFiniteError as error:  # early in training the sampler may diverge
+            warnings.warn(f"no reconstructions at step {step}: {error}", stacklevel=2)
+            continue
+        held_out.add_tv(one)
+        rows += held_out.rows(one, images, step=step)
+        sheet = contact_sheet(held_out.picture(one, images), columns=len(images))
+        path = workdir / "reconstructions" / f"{one.name}_step_{step:08d}.png"
+        write_atomically(path, png(sheet))
+        log.write_picture(f"reconstruction/{one.name}", sheet, step)
+    log.write_reconstructions(rows)
 
 
 def set_up_process(config: ConfigDict) -> str:

@@ -23,12 +23,12 @@ from collections.abc import Callable
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import times_in_turns
 from configs import base, natural_base, natural_small
 from models import create_model
 from models.ema import create_ema
+from models.flops import count_flops
 from sde import score_matching_loss
 
 SIDE, BATCH = 64, 2  # on the CPU
@@ -143,12 +143,7 @@ def on_cpu(repeats: int, compiled: bool) -> None:
 
 def flops_of(config: ConfigDict, side: int) -> float:
     """Number of floating-point operations of a training step per image, forward and backward."""
-    with torch.device("meta"):
-        net = create_model(config)
-        x, sigma = torch.empty(1, 1, side, side), torch.ones(1)
-    with FlopCounterMode(display=False) as counter:
-        net(x, sigma).sum().backward()
-    return counter.get_total_flops()
+    return count_flops(config, side, backward=True)
 
 
 def on_gpu(repeats: int) -> None:

@@ -161,6 +161,11 @@ def _shared() -> ConfigDict:
     training.sample_every = 50_000  # steps between pictures sampled from the prior; 0: never
     training.sample_images = 4  # pictures
     training.sample_steps = 200  # noise levels of the ancestral sampler, at least 2
+    # steps between reconstructions of held-out images by pnp, with PSNR beside TV's; 0: never
+    training.reconstruct_every = 0
+    training.reconstruct_images = 4  # held-out images
+    training.reconstruct_steps = 20  # network calls for each, at least 2
+    training.reconstruct_from = "mri"  # gaussian1d 4x; or "ct", 30 views, or "mri,ct"
     # how to compute; "auto" means on with a GPU, off without (docs/performance.md)
     training.precision = "float32"  # or "bfloat16": autocast; weights and loss stay float32
     training.channels_last = "auto"  # or "on", "off": memory layout of images and features

@@ -12,4 +12,6 @@ def get_config(size: str = "1") -> ConfigDict:
     config.data.root = "data/celeba_hq"  # holds 30 000 jpg files
     config.data.cache = "disk"  # 12 GB; decoding 1024 x 1024 jpg is slower than a training step
     config.training.batch_size = 1
+    config.training.reconstruct_every = 50_000
+    config.training.reconstruct_from = "mri,ct"
     return config

@@ -15,4 +15,6 @@ def get_config(size: str = "1") -> ConfigDict:
     config.data.root = "data/celeba_hq"  # holds 30 000 jpg files
     config.data.subset = f"first:{study2026.IMAGES}"
     config.data.cache = "disk"  # 3 GB
+    config.training.reconstruct_every = 50_000
+    config.training.reconstruct_from = "mri,ct"
     return config

@@ -16,4 +16,6 @@ def get_config(size: str = "1") -> ConfigDict:
     config.data.cache = "disk"  # 15 GB
     config.training.batch_size = 4
     config.training.num_steps = 268_650
+    config.training.reconstruct_every = 50_000
+    config.training.reconstruct_from = "ct"
     return config

@@ -17,4 +17,6 @@ def get_config(size: str = "1") -> ConfigDict:
     config.data.subset = "first:242"  # files
     config.data.slices = "range:34:94:2"
     config.data.cache = "disk"  # 3 GB
+    config.training.reconstruct_every = 50_000
+    config.training.reconstruct_from = "ct"
     return config

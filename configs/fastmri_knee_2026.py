@@ -17,4 +17,5 @@ def get_config(size: str = "1") -> ConfigDict:
     config.data.slices = "central:15"
     config.data.upside_down = True
     config.data.cache = "disk"  # 3 GB
+    config.training.reconstruct_every = 50_000
     return config

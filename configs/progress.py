@@ -63,6 +63,7 @@ class LogLines:
         self.total, self.n, self.unit, self.label, self.file = total, initial, unit, label, file
         self.postfix, self.initial = "", initial
         self.begin = self.last = time.monotonic()
+        self.shown = initial
 
     def update(self, n: float = 1) -> None:
         """Count `n` more units as done."""
@@ -79,12 +80,12 @@ class LogLines:
         self.postfix = text
 
     def close(self) -> None:
-        """Write a last line, if there were others."""
-        if self.last > self.begin:
+        """Write a last line, if there were others, unless it would say the same."""
+        if self.last > self.begin and self.n != self.shown:
             self._write()
 
     def _write(self) -> None:
-        self.last = time.monotonic()
+        self.last, self.shown = time.monotonic(), self.n
         seconds = self.last - self.begin
         rate = (self.n - self.initial) / seconds
         facts = [f"{self.n:g}/{self.total:g} {self.unit}s", f"{rate:.3g} {self.unit}s/s"]
@@ -93,7 +94,7 @@ class LogLines:
             facts.append(f"{tqdm.format_interval(left)} left" if left else "done")
         text = ", ".join([*facts, *filter(None, [self.postfix])])
         label = f"{self.label}: " if self.label else ""
-        print(f"{time.strftime('%F %T')}  {label}{text}", file=self.file, flush=True)
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {label}{text}", file=self.file, flush=True)
 
     def __enter__(self) -> "LogLines":
         return self
@@ -158,9 +159,9 @@ class SliceProgress:
         each = self.taken / self.finished if self.taken else max(self.calls, 1)
         self.bar.total = round(each * (self.done + self.count))
         now = round(each * self.done) + self.taken + self.pending
-        self.bar.set_postfix_str(
-            f"{self.done + self.finished}/{self.done + self.count} slices", refresh=False
-        )
+        if self.calls:  # otherwise the bar itself counts slices
+            slices = f"{self.done + self.finished}/{self.done + self.count} slices"
+            self.bar.set_postfix_str(slices, refresh=False)
         self.bar.update(min(now, self.bar.total) - self.bar.n)
 
     def __enter__(self) -> "SliceProgress":

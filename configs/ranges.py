@@ -44,6 +44,7 @@ POSITIVE = (
     "training.log_every",
     "training.max_bad_steps",
     "training.num_steps",
+    "training.reconstruct_steps",
     "training.sample_steps",
 )
 

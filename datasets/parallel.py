@@ -36,6 +36,7 @@ def map_items(
         count: number of items.
         label: label of the progress bar, which appears only if the work takes long.
         processes: number of processes; None for the number of cores, at most `MOST_PROCESSES`.
+            Where the system cannot fork, it is one.
 
     Raises:
         DataError: a process was killed. Errors of `work` are raised at once.
@@ -43,6 +44,8 @@ def map_items(
     chunks = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     if processes is None:
         processes = min(MOST_PROCESSES, cores()) if count >= FEWEST else 1
+    if "fork" not in multiprocessing.get_all_start_methods():  # Windows
+        processes = 1
     with progress_bar(count, "image", label=label, delay=2.0) as progress:
         results = map(work, chunks) if processes < 2 else _in_pool(work, chunks, processes)
         for done, result in enumerate(results, start=1):

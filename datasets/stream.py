@@ -219,7 +219,8 @@ def _start(loader: DataLoader) -> tuple[Iterator[Batch | Exception], list[BasePr
     """
     others = multiprocessing.active_children()
     iterator = iter(loader)
-    if loader.num_workers and threading.current_thread() is threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    if loader.num_workers and in_main and hasattr(signal, "SIGCHLD"):  # not on Windows
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return iterator, [p for p in multiprocessing.active_children() if p not in others]
 

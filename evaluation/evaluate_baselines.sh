@@ -4,12 +4,13 @@
 #
 #   bash evaluation/evaluate_baselines.sh --quick      embedded slices
 #   bash evaluation/evaluate_baselines.sh --dry-run    the commands; --count: how many cells
+#   bash evaluation/evaluate_baselines.sh --plan       network calls, hours, an sbatch command that fits
 #   bash evaluation/evaluate_baselines.sh              all cells in turn; NPROC=4: each on 4 GPUs
 #   sbatch evaluation/evaluate_baselines.sh            a task a cell, from the repository
 #
 # Data: KNEE, BRAIN, CT, HEAD. Priors: RUNS. Results: OUT. See docs/evaluation.md.
 #SBATCH --job-name=baselines
-#SBATCH --array=0-77
+#SBATCH --array=0-77%8
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=8
@@ -18,7 +19,7 @@
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=slurm-%x-%A_%a.out
+#SBATCH --output=logs/%x_%A_%a.out
 set -euo pipefail
 # SLURM runs a copy of this file from elsewhere; then the repository is where sbatch was called
 REPOSITORY="${REPOSITORY:-$(cd "$(dirname "$0")/.." && pwd)}"

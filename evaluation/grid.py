@@ -1,6 +1,7 @@
 """Run a grid of reconstructions (`evaluation.study.grids`), or one cell of it.
 
     python -m evaluation.grid mri --dry-run     print the commands, one per line
+    python -m evaluation.grid mri --plan        print network calls, hours, and an sbatch command
     python -m evaluation.grid mri --cell=7      run one of them, as a task of a SLURM array does
     python -m evaluation.grid mri               run all in turn; finished cells are skipped
 
@@ -37,6 +38,7 @@ from evaluation.study.runner import (
 )
 
 CONFIG = "configs/evaluate.py"
+AT_ONCE = 8  # cells that an array runs at the same time
 ALL = GRIDS | NOISY_GRIDS | GRIDS_2026
 ALL_QUICK = QUICK_GRIDS | QUICK_NOISY_GRIDS | QUICK_GRIDS_2026
 
@@ -54,6 +56,17 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
     what.add_argument("--count", action="store_true", help="print how many cells there are")
     what.add_argument("--list", action="store_true", help="print their folders")
     what.add_argument("--dry-run", action="store_true", help="print their commands")
+    what.add_argument(
+        "--plan",
+        action="store_true",
+        help="print network calls and hours, and an sbatch command with a time limit that fits",
+    )
+    parser.add_argument(
+        "--tflops", type=positive, metavar="T", help="of --plan: TFLOP/s of a GPU; else measured"
+    )
+    parser.add_argument(
+        "--seconds-per-call", type=positive, metavar="S", help="of --plan: of one slice, instead"
+    )
     variables = [
         (
             "out",
@@ -76,6 +89,14 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:
     return arguments, overrides
 
 
+def positive(text: str) -> float:
+    """A positive number of a flag."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
 def choose(arguments: Namespace) -> list[GridCell]:
     """Chosen cells in the order of the grid; none if ``--cell`` is beyond the last one.
 
@@ -91,6 +112,38 @@ def choose(arguments: Namespace) -> list[GridCell]:
     if arguments.cell < 0:
         raise ValueError(f"expected --cell in 0 ... {len(chosen) - 1}, got {arguments.cell}")
     return chosen[arguments.cell : arguments.cell + 1]
+
+
+def planned(
+    arguments: Namespace, cells: dict[str, GridCell], overrides: Sequence[str]
+) -> list[str]:
+    """Lines of ``--plan``: network calls and hours, and the command that submits the cells.
+
+    Args:
+        arguments: of the command line.
+        cells: results folder -> cell.
+        overrides: the flags that are passed on.
+    """
+    from evaluation.study import cost  # needs PyTorch, which takes seconds
+
+    costs = {folder: cost.cost_of(cell, overrides) for folder, cell in cells.items()}
+    rate = cost.choose_rate(costs, arguments.tflops, arguments.seconds_per_call)
+    lines = cost.plan(cells, costs, rate)
+    hours = max(map(rate.hours, costs.values()), default=0) / arguments.nproc
+    script = f"evaluation/evaluate_{arguments.name}.sh"
+    if not Path(script).is_file():
+        return lines
+    command = ["sbatch", f"--array=0-{len(cells) - 1}%{AT_ONCE}"]
+    if hours:
+        lines.append(f"longest cell {hours:.2f} h: half as much again and half an hour fit it")
+        command.append(f"--time={cost.time_limit(hours)}")
+    if arguments.nproc > 1:
+        command.append(f"--gpus-per-node={arguments.nproc}")
+    command.append(script)
+    command += ["--quick"] if arguments.quick else []
+    command += [f"--only={arguments.only}"] if arguments.only != "*" else []
+    variables = f"NPROC={arguments.nproc} " if arguments.nproc > 1 else ""
+    return [*lines, variables + shlex.join([*command, *overrides])]
 
 
 def python() -> str:
@@ -184,6 +237,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(len(cells))
     elif arguments.list:
         print("\n".join(folders))
+    elif arguments.plan:
+        with clear_errors():
+            found = dict(zip(folders, cells, strict=True))
+            print("\n".join(planned(arguments, found, overrides)))
     elif arguments.dry_run:
         print("\n".join(map(shlex.join, commands.values())))
     else:

@@ -106,11 +106,14 @@ class CsvLog:
         path: the file; created with a header if missing.
         columns: names of the columns.
         start: number of finished steps.
+        names: columns that hold names instead of numbers.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...], start: int):
+    def __init__(
+        self, path: Path, columns: tuple[str, ...], start: int, names: tuple[str, ...] = ()
+    ):
         self.path, self.columns = path, columns
-        rows = _good_rows(path) if path.is_file() else []
+        rows = _good_rows(path, names) if path.is_file() else []
         kept = [row for row in rows if int(row["step"]) <= start]
         write_atomically(path, to_csv(kept, columns))
 
@@ -124,7 +127,7 @@ class CsvLog:
             file.write(to_csv(rows, self.columns, header=False))
 
 
-def _good_rows(path: Path) -> list[dict[str, str]]:
+def _good_rows(path: Path, names: tuple[str, ...]) -> list[dict[str, str]]:
     """The readable rows of a log; see `CsvLog`."""
     text = read_text(path)
     whole = text[: text.rfind("\n") + 1]  # a crash may have cut off the last row
@@ -132,7 +135,7 @@ def _good_rows(path: Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(io.StringIO(whole)))
     except csv.Error:
         rows = [{}]
-    good = [row for row in rows if _is_good(row)]
+    good = [row for row in rows if _is_good(row, names)]
     if len(good) < len(rows) or (text and not whole):
         kept = path.with_name(f"{path.name}.damaged")
         write_atomically(kept, path.read_bytes())
@@ -141,9 +144,9 @@ def _good_rows(path: Path) -> list[dict[str, str]]:
     return good
 
 
-def _is_good(row: Mapping) -> bool:
+def _is_good(row: Mapping, names: tuple[str, ...]) -> bool:
     with suppress(TypeError, ValueError):
-        numbers = [float(value) for value in row.values() if value != ""]
+        numbers = [float(row[name]) for name in row if name not in names and row[name] != ""]
         return row.get("step", "").isdigit() and None not in row and bool(numbers)
     return False
 

@@ -104,7 +104,8 @@ def test_training_learns_and_continues(tiny_config, tmp_path: Path, precision):
     tiny_config.training.num_steps = 40
     tiny_config.training.batch_size = 8
     tiny_config.optim.lr = 2e-3
-    tiny_config.training.checkpoint_every = 20
+    tiny_config.training.checkpoint_every = tiny_config.training.reconstruct_every = 20
+    tiny_config.training.reconstruct_from = "mri,ct"
     train(tiny_config, tmp_path, "cuda")
     tiny_config.training.num_steps = 60
     train(tiny_config, tmp_path, "cuda")
@@ -113,3 +114,7 @@ def test_training_learns_and_continues(tiny_config, tmp_path: Path, precision):
     assert len(losses) == 60
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
     assert load(find_latest(tmp_path / "checkpoints"))["step"] == 60
+    with (tmp_path / "reconstructions.csv").open(newline="") as file:
+        psnr = [float(row["psnr"]) for row in csv.DictReader(file)]
+    assert len(psnr) == 3 * 2 * 4 * 3  # steps, measurements, images, methods
+    assert np.isfinite(psnr).all()

@@ -15,18 +15,25 @@ child=0 signalled=0 requeue=0
 
 from_the_caller DATA_ROOT NATURAL RUNS
 
-# train_sizes NAME [SIZE...] [--FLAG...]: all these sizes, or this array task's one
+# train_sizes NAME [SIZE...] [--FLAG...]: all these sizes, or this array task's one; --plan: only
+# what they take, and an sbatch command with a time limit that fits
 train_sizes() {
-  local name=$1 sizes=() extra=() argument size
+  local name=$1 sizes=() extra=() argument size plan=0
   shift
   for argument in "$@"; do
     case "$argument" in
       -h | --help) usage; return ;;
+      --plan) plan=1 ;;
       --*) extra+=("$argument") ;;
       *) sizes+=("$argument") ;;
     esac
   done
   [ "${#sizes[@]}" -gt 0 ] || sizes=("${SIZES[@]}")
+  if [ "$plan" = 1 ]; then
+    "${PYTHON:-$(default_python)}" -m training_scripts.plan "$name" "${sizes[@]}" \
+      ${extra[@]+"${extra[@]}"}
+    return
+  fi
   if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     if [ "$SLURM_ARRAY_TASK_ID" -ge "${#sizes[@]}" ]; then
       echo "array task $SLURM_ARRAY_TASK_ID: nothing to do, the sizes are ${sizes[*]}"

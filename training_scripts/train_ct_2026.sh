@@ -10,10 +10,11 @@
 # Sizes: 1_small 1 1_large 2 3 4 4_small 4_attention 1_attention mrncsn msncsn structured; the last
 # three are networks of four depths each.
 #
+# --plan prints the hours and a command with a time limit that fits.
 # What starts with -- goes to train.py (--config.training.num_steps=1000). Variables: see common.sh.
 # An interrupted run, whatever the reason, goes on with the same command; docs/cluster.md.
 #SBATCH --job-name=ct_2026
-#SBATCH --array=0-11
+#SBATCH --array=0-11%4
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=1
@@ -23,7 +24,7 @@
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=slurm-%x-%A_%a.out
+#SBATCH --output=logs/%x_%A_%a.out
 set -euo pipefail
 # SLURM runs a copy of this file from elsewhere; then the repository is where sbatch was called
 REPOSITORY="${REPOSITORY:-$(cd "$(dirname "$0")/.." && pwd)}"

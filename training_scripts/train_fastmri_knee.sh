@@ -6,10 +6,11 @@
 #   sbatch training_scripts/train_fastmri_knee.sh          all five as an array, from the repository
 #   sbatch --array=4 training_scripts/train_fastmri_knee.sh        the fifth, 4_attention
 #
+# --plan prints the hours and a command with a time limit that fits.
 # What starts with -- goes to train.py (--config.training.num_steps=1000). Variables: see common.sh.
 # An interrupted run, whatever the reason, goes on with the same command; docs/cluster.md.
 #SBATCH --job-name=fastmri_knee
-#SBATCH --array=0-4
+#SBATCH --array=0-4%4
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=1
@@ -19,7 +20,7 @@
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=slurm-%x-%A_%a.out
+#SBATCH --output=logs/%x_%A_%a.out
 set -euo pipefail
 # SLURM runs a copy of this file from elsewhere; then the repository is where sbatch was called
 REPOSITORY="${REPOSITORY:-$(cd "$(dirname "$0")/.." && pwd)}"

@@ -2,7 +2,6 @@
 
 import hashlib
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,11 @@ import torch
 from configs import ConfigError, project_version
 from evaluation.results.files import read_json
 from operators import LinearOperator
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DIGEST_BYTES = 8  # size of a fingerprint: a collision among a million slices has probability 3e-8
@@ -162,8 +166,13 @@ def reset_peak_memory(device: str) -> None:
 
 
 def peak_memory(device: str) -> float:
-    """Peak memory in MiB: on a GPU since `reset_peak_memory`, on a CPU that of the process."""
+    """Peak memory in MiB: on a GPU since `reset_peak_memory`, on a CPU that of the process.
+
+    NaN where the system does not tell (Windows).
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if resource is None:
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

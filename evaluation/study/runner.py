@@ -143,13 +143,14 @@ def run_commands(commands: Mapping[str, Sequence[str]]) -> dict[str, str]:
         code = call(command)
         return f"exit code {code}" if code else ""
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    warning = getattr(signal, "SIGUSR1", None)  # Windows has none, nor SLURM
+    for number in filter(None, (signal.SIGINT, signal.SIGTERM, warning)):
         signal.signal(number, interruption)
     try:
         return run({name: partial(job, command) for name, command in commands.items()})
     except KeyboardInterrupt as interrupted:
         slurm = os.environ.get("SLURM_JOB_ID")
-        if interrupted.args[0] == signal.SIGUSR1 and slurm:  # the time limit is near
+        if interrupted.args[0] == warning and slurm:  # the time limit is near
             print("== interrupted before the time limit; back into the queue", flush=True)
             subprocess.run(["scontrol", "requeue", slurm], check=True)
         else:

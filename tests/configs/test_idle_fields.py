@@ -57,7 +57,9 @@ def test_fields_of_a_training():
     assert not {"data.shrink", "training.sample_steps", "data.crop", "data.flip"} & found.keys()
     found = train.idle_fields(config("fastmri_knee", training__sample_every=0))
     assert {"data.shrink", "training.sample_images", "data.subset"} <= found.keys()
-    assert "training.validation_bins" not in found
+    assert not {"training.validation_bins", "training.reconstruct_from"} & found.keys()
+    found = train.idle_fields(config("fastmri_knee", training__reconstruct_every=0))
+    assert {f"training.reconstruct_{name}" for name in ("images", "steps", "from")} <= found.keys()
     assert datasets.idle_fields({"name": "unknown"}) == {}
 
 

@@ -48,6 +48,41 @@ def test_a_log_gets_a_dated_line_a_minute(monkeypatch):
     assert lines[-1].startswith("2026-01-31 12:00:00  fit: 400/1000")
 
 
+def test_the_last_line_is_not_written_twice(monkeypatch):
+    monkeypatch.setattr(module, "time", Clock(61.0))
+    file = io.StringIO()
+    with progress_bar(2, "slice", file=file) as bar:
+        bar.update()
+        bar.update()
+    assert [line.split()[2] for line in file.getvalue().splitlines()] == ["1/2", "2/2"]
+    with progress_bar(3, "slice", file=file) as bar:
+        bar.update()
+        bar.n = 3
+    assert file.getvalue().splitlines()[-1].split()[2] == "3/3"
+
+
+def test_lines_of_network_calls_tell_the_time_left(monkeypatch):
+    clock = Clock(0.0)
+    monkeypatch.setattr(module, "time", clock)
+    file = io.StringIO()
+    monkeypatch.setattr(module.sys, "stderr", file)
+    progress = SliceProgress()
+    with progress.start(80, calls=50):
+        progress.begin(8)
+        for _ in range(50):
+            clock.now += 1.2
+            progress.call()
+        progress.finish()
+        progress.begin(8)
+        for _ in range(10):
+            clock.now += 1.2
+            progress.call()
+    last = file.getvalue().splitlines()[-1]
+    assert last == (
+        "2026-01-31 12:00:00  480/4000 network calls, 6.67 network calls/s, 08:48 left, 8/80 slices"
+    )
+
+
 def test_a_short_job_leaves_no_line(monkeypatch):
     monkeypatch.setattr(module, "time", Clock(0.001))
     file = io.StringIO()
@@ -113,12 +148,12 @@ def test_without_a_network_slices_are_counted(moves):
     with progress.start(3, calls=0):
         progress.begin(2)
         progress.call()
-        assert moves[-1] == (1, 3, "0/3 slices")
+        assert moves[-1] == (1, 3, "")
         progress.call()
         progress.finish()
         progress.begin(1)
         progress.finish()
-    assert moves[-1] == (3, 3, "3/3 slices")
+    assert moves[-1] == (3, 3, "")
 
 
 @pytest.mark.parametrize(

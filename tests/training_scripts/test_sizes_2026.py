@@ -9,6 +9,7 @@ from configs.base import ALL_SIZES, NESTED
 from evaluation.study.grids_2026 import GRIDS_2026
 from tests.conftest import ROOT
 from tests.helpers.scripts import bash
+from training_scripts.plan import AT_ONCE
 
 NAMES = ("fastmri_knee_2026", "celeba_2026", "ct_2026")
 
@@ -19,7 +20,7 @@ def test_all_sizes_have_an_array_task(name):
     text = (ROOT / script).read_text()
     sizes = re.search(r"^SIZES=\((.*)\)$", text, re.MULTILINE)[1].split()
     assert set(sizes) == {*ALL_SIZES, *NESTED}
-    assert f"#SBATCH --array=0-{len(sizes) - 1}\n" in text
+    assert f"#SBATCH --array=0-{len(sizes) - 1}%{AT_ONCE}\n" in text
     lines = bash(script, PYTHON="echo").stdout.splitlines()
     commands = [line.split() for line in lines if line.startswith("train.py")]
     assert [command[1:3] for command in commands] == [

@@ -36,6 +36,7 @@ FLAGS = (
     "--config.training.checkpoint_every=40",
     "--config.training.validate_every=500",
     "--config.training.sample_every=0",
+    "--config.training.reconstruct_every=0",
 )
 CONFIGURATION = """
 ClusterName=test

@@ -463,7 +463,7 @@ def test_a_dry_run_is_the_grid(name):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_s_array_has_a_task_for_each_cell(name):
     header = (ROOT / SCRIPTS[name]).read_text()
-    assert f"#SBATCH --array=0-{len(ALL[name]) - 1}\n" in header
+    assert f"#SBATCH --array=0-{len(ALL[name]) - 1}%{grid.AT_ONCE}\n" in header
     assert f"run_grid {name} " in header
 
 
