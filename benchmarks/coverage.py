@@ -9,7 +9,9 @@ appends a row a slice, measurement and sampler to coverage.csv and goes on where
 or body and of means over blocks of 8 x 8 pixels inside it: the part of the truth that is inside
 intervals of 50, 90 and 95 %, CRPS, and spread against error; as they are, and with the scale of
 `evaluation.run.calibrated`. ``--fit`` prints that scale: the factor of the samples' deviation from
-their mean at which intervals of 90 % cover 90 % of the pixels of validation people.
+their mean at which intervals of 90 % cover 90 % of the pixels of validation people. ``--point``
+prints the PSNR of plug and play's image of the same measurements, which the samples' mean is to be
+compared with.
 
 Intervals are between limits of `samplers.prediction_quantile`, which are right for few samples.
 """
@@ -41,11 +43,12 @@ from operators.fourier import fft2c
 from operators.inverse_problem import InverseProblem, mri_problem
 from operators.masks import make_mask
 from operators.simulation import smooth_phase
-from samplers import prediction_quantile
+from samplers import NUM_STEPS, prediction_quantile
 from samplers.posterior import magnitude
 from sde import Prior
 
 SIDE, BLOCK = 256, 8
+POINT_STEPS = NUM_STEPS["pnp"]
 LEVELS = (0.5, 0.9, 0.95)
 GOAL = 0.9  # coverage that the scale is fitted to
 SCALES = np.geomspace(0.25, 8, 101)
@@ -343,6 +346,50 @@ def run(
                 )
 
 
+def point_table(
+    kinds: Sequence[str],
+    split: str,
+    slices: int,
+    *,
+    num_steps: int = POINT_STEPS,
+    open_prior: Callable[[str], Prior] = load_prior,
+    noises: Sequence[float] | None = None,
+) -> str:
+    """Mean PSNR over people of `samplers.pnp` on the measurements of `run`, in Markdown.
+
+    Args:
+        kinds: keys of `KINDS`.
+        split: "val" or "test".
+        slices: number of slices.
+        num_steps: network calls.
+        open_prior: prior of a name.
+        noises: noise levels; None: those of `KINDS`.
+    """
+    lines = ["| measurement | noise | `pnp` (dB) |", "|---|---:|---:|"]
+    for kind in kinds:
+        name, levels = KINDS[kind]
+        prior = open_prior(name)
+        for noise in levels if noises is None else noises:
+            rows = []
+            for key, person, image in images_of(kind, split, slices):
+                problem = problem_of(kind, noise, image, key)
+                found, _ = draw(
+                    problem,
+                    prior,
+                    "pnp",
+                    {},
+                    num_steps=num_steps,
+                    count=1,
+                    key=key,
+                    seed=0,
+                    together=1,
+                )
+                value = psnr(image[0, 0].numpy(), found[0].numpy())
+                rows.append({"person": person, "psnr": value})
+            lines.append(f"| {kind} | {noise:g} | {over_people(rows, 'psnr'):.2f} |")
+    return "\n".join(lines)
+
+
 def done(path: Path) -> set[tuple]:
     """What makes the rows that the table has; nothing where there is no table."""
     return {tuple(row[key] for key in KEYS) for row in read(path)}
@@ -461,10 +508,14 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=4, help="samples in a batch")
     parser.add_argument("--fit", action="store_true", help="print the scales; run nothing")
     parser.add_argument("--print", action="store_true", help="the tables as they are; run nothing")
+    parser.add_argument("--point", action="store_true", help="pnp's PSNR; no samples")
     given = parser.parse_args()
     kinds = [kind.strip() for kind in given.kinds.split(",") if kind.strip()] or list(KINDS)
     if set(kinds) - KINDS.keys():
         parser.error(f"expected kinds out of {', '.join(KINDS)}, got {given.kinds}")
+    if given.point:
+        print(point_table(kinds, given.split, given.slices))
+        return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not (given.fit or given.print):
         run(

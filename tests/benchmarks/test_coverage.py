@@ -167,6 +167,12 @@ def test_a_run_continues_and_its_table_says_what_was_found(tmp_path, monkeypatch
     assert len(text.splitlines()) == 3  # no scale was fitted, so there is no line of it
     with (tmp_path / "coverage.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
+    common = {"num_steps": 2, "open_prior": prior, "noises": [0.0]}
+    values = [
+        float(coverage.point_table(["MR"], "val", count, **common).split()[-2]) for count in (1, 2)
+    ]
+    assert 10 < values[0] < 60
+    assert values[1] == pytest.approx(values[0], abs=2)  # the mean with the mirror image's
 
 
 def test_scaled_measures():
