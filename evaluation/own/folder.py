@@ -219,7 +219,7 @@ def _write(run: Run, found: dict, together: dict | None) -> dict:
     if None in slices:
         raise ValueError(f"{run.parts}: slices have gone while others were done; run this again")
     result = write_results(
-        run.out, run.opened, slices, run.settings, run.sampling, **found, volume=together
+        run.out, run.opened, slices, run.settings, run.sampling, **found, together=together
     )
     shutil.rmtree(run.parts)
     return result
