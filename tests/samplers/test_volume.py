@@ -124,6 +124,20 @@ def test_every_turn_gives_the_volume_back(plane):
         assert torch.equal(same, x)
 
 
+def test_each_plane_is_seen_in_its_eight_orientations(monkeypatch):
+    operator, y = problem()
+    seen = []
+
+    def turned(score, x, sigma, *, turn):
+        seen.append((tuple(x.shape[-2:]), turn))
+        return x
+
+    monkeypatch.setattr("samplers.volume.denoise_turned", turned)
+    run(operator, y, weight=2 / 3, turns=True, num_steps=12)
+    for plane in ((HEIGHT, WIDTH), (SLICES, WIDTH), (SLICES, HEIGHT)):
+        assert [turn for shape, turn in seen if shape == plane] == [0, 1, 2, 3]
+
+
 def test_the_size_of_network_calls_changes_nothing():
     operator, y = problem()
     seen = []
