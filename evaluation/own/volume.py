@@ -27,7 +27,7 @@ PAIRS = 4  # of neighbouring slices that are looked at
 CALLS = 20  # of the network for each of their slices, to see how alike they are
 # steps from slice to slice over steps from pixel to pixel: up to the first the full weight, from
 # the second on none (docs/volumes.md)
-ALIKE, UNLIKE = 1.5, 3.0
+ALIKE, UNLIKE = 1.0, 2.5
 
 
 class Slab(NamedTuple):
