@@ -54,16 +54,10 @@ from evaluation.own.last_level import (
     with_last_level,
 )
 from evaluation.own.noise_factor import check_noise_way, find_noise_factor, noise_by_held_out
+from evaluation.own.slabs import slabs, solve_slab
 from evaluation.own.validation import check_part
 from evaluation.own.validation import validate as run_validation
-from evaluation.own.volume import (
-    NONE,
-    check_volume,
-    look_at_volume,
-    read_weight,
-    slabs,
-    solve_slab,
-)
+from evaluation.own.volume import NONE, check_volume, look_at_volume, read_weight
 from evaluation.run.batching import choose_size
 from evaluation.run.methods import PRECISIONS
 from evaluation.run.shards import find_shard

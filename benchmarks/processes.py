@@ -3,9 +3,11 @@
     python -m benchmarks.processes --slices=192 --processes=1,2
 
 writes k-space of a volume (ellipsoids, 64 x 64 pixels a slice) and runs ``reconstruct.py --shard``
-on it, one thread a process. Efficiency is the time of one process over that of n, times 1 / n; the
-start of Python and PyTorch, about 5 s each, is part of both, and so are the slices beside a slab
-that are computed twice, which are the same however many processes there are.
+on it, one thread a process. Efficiency is the time of one process over that of n, times 1 / n. On a
+machine that others use it says little: "work" is then the better number, the processor seconds of
+all processes over those of one. The start of Python and PyTorch, and what is found of the volume
+before its first slab, are done by each process; the slices beside a slab, which are computed twice,
+are the same however many processes there are.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from evaluation.own.volume import slabs
+from evaluation.own.slabs import slabs
 from operators.masks import make_mask
 
 SIDE, STEPS, NOISE = 64, 20, 0.01
@@ -44,14 +46,14 @@ def write_volume(path: Path, count: int) -> None:
         file["mask"] = np.stack(masks)
 
 
-def seconds(source: Path, out: Path, processes: int) -> float:
-    """Time until the last process has written the results."""
+def seconds(source: Path, out: Path, processes: int) -> tuple[float, float]:
+    """Time until the last process has written the results, and processor seconds of all."""
     command = [
         *(sys.executable, str(ROOT / "reconstruct.py"), f"--input={source}", f"--out={out}"),
         *("--config.volume.weight=0.667", f"--config.sampler.num_steps={STEPS}"),
     ]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), _processor_seconds()
     running = [
         subprocess.Popen(
             [*command, f"--shard={rank}/{processes}"],
@@ -64,7 +66,12 @@ def seconds(source: Path, out: Path, processes: int) -> float:
     codes = [process.wait() for process in running]
     if any(codes) or not (out / "reconstruction.h5").is_file():
         raise RuntimeError(f"a process failed: exit codes {codes}")
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, _processor_seconds() - before
+
+
+def _processor_seconds() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def main() -> None:
@@ -74,18 +81,19 @@ def main() -> None:
     parser.add_argument("--processes", default="1,2", help="numbers of processes, 1 first")
     args = parser.parse_args()
     print(f"{args.slices} slices in {len(slabs(args.slices))} slabs")
-    print(
-        "| processes | seconds | efficiency | load of the machine before |\n|---:|---:|---:|---:|"
-    )
+    print("| processes | seconds | efficiency | processor seconds | work | load before |")
+    print("|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "volume.h5")
         write_volume(source, args.slices)
-        one = float("nan")
+        one = float("nan"), float("nan")
         for run, count in enumerate(map(int, args.processes.split(","))):
             load = os.getloadavg()[0]
-            taken = seconds(source, Path(folder, f"results_{run}"), count)
-            one = taken if count == 1 else one  # the last run of one process before
-            print(f"| {count} | {taken:.0f} | {one / taken / count:.2f} | {load:.1f} |", flush=True)
+            taken, work = seconds(source, Path(folder, f"results_{run}"), count)
+            if count == 1:  # the last run of one process is what the others are compared with
+                one = taken, work
+            row = f"{taken:.0f} | {one[0] / taken / count:.2f} | {work:.0f} | {work / one[1]:.2f}"
+            print(f"| {count} | {row} | {load:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

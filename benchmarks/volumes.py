@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from evaluation.baselines import direct
-from evaluation.own.volume import CALLS, FULL, probes, unlikeness, weight_of
+from evaluation.own.volume import CALLS, probes, unlikeness, weight_of
 from models.checkpoint import load_prior
 from operators import BatchGenerator, LinearOperator, ParallelBeamCT, SingleCoilMRI
 from operators.ct import few_view_angles
@@ -72,7 +72,7 @@ PROBLEMS = {
     "MR 8x": ("mri", 8, True, 0.0),
     "CT 30 views, noise": ("ct", 30, False, 0.4),
 }
-TV, LOCAL, PLANES = (5e-4, 1e-3, 2e-3), (0.005, 0.01), (0.4, FULL)
+TV, LOCAL, PLANES = (5e-4, 1e-3, 2e-3), (0.005, 0.01), (0.4, 2 / 3)
 ADMM_STEPS, RADIUS = 20, 2
 
 
@@ -116,6 +116,15 @@ def measure(images: Tensor, kind: str, amount: int, own_masks: bool, noise: floa
     return Measured(images, operator, y + noise * white.normal_like(y) * operator.mask, noise)
 
 
+def some(problem: Measured) -> Measured:
+    """The slices of a problem that `look_at_volume` would look at."""
+    images, operator, y, noise = problem
+    items = probes(len(images))
+    if operator.batch_size is not None:
+        operator = SingleCoilMRI(operator.mask[items])
+    return Measured(images[items], operator, y[items], noise)
+
+
 def by_slices(prior: Prior, problem: Measured, steps: int = STEPS) -> Tensor:
     """`pnp`, slice by slice."""
     operator, y = problem.operator, problem.y
@@ -130,8 +139,7 @@ def by_planes(prior: Prior, problem: Measured, weight: float | None) -> Tensor:
     end = last_level(prior[1], operator, y, noise)
     start = first_level(*prior, operator, y, first, factor=START_FACTOR, end_sigma=end)
     if weight is None:
-        quick = by_slices(prior, problem, steps=CALLS)
-        weight = weight_of(unlikeness(quick[probes(len(quick))]))
+        weight = weight_of(unlikeness(by_slices(prior, some(problem), steps=CALLS)))
         if not weight:
             return by_slices(prior, problem)
     return pnp_volume(

@@ -44,17 +44,16 @@ from evaluation.own.noise_factor import (
     noise_by_held_out,
 )
 from evaluation.own.output import IMAGES, Part, write_results
+from evaluation.own.slabs import Slab, slabs, solve_slab
 from evaluation.own.validation import check_part, read_choices, table, validate
 from evaluation.own.volume import (
     NONE,
-    Slab,
     batches,
+    can_be_volume,
     check_volume,
     describe_volume,
     look_at_volume,
     read_weight,
-    slabs,
-    solve_slab,
 )
 from evaluation.results.files import read_json
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
@@ -124,6 +123,8 @@ def reconstruct_file(
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)
+    if weight == NONE and can_be_volume(opened, sampling):
+        print("slices are reconstructed one by one; of neighbours, volume.weight=auto is better")
     print(f"prior: {checkpoint.describe(opened_prior)}")
     del opened_prior  # frees a second copy of the weights
     alone = shard == WHOLE

@@ -8,7 +8,8 @@ import torch
 from configs import load_config
 from evaluation.own import volume
 from evaluation.own.folder import reconstruct_file
-from evaluation.own.volume import FULL, on_scale, probes, slabs, unlikeness, weight_of
+from evaluation.own.slabs import HALO, SLAB, on_scale, slabs, solve_slab
+from evaluation.own.volume import FULL, probes, unlikeness, weight_of
 from evaluation.run.shards import Shard
 from operators.inverse_problem import image_problem, mri_problem
 from operators.masks import make_mask
@@ -101,9 +102,8 @@ def test_where_slabs_are_cut_is_not_seen(monkeypatch):
     options = {"mask": masks, "sigma_y": NOISE * UNIT, "num_steps": 12, "volume": 0.667}
     whole = np.abs(reconstruct(kspace, **options).image) / UNIT
     error = np.sqrt(np.square(whole - truth).mean())
-    monkeypatch.setattr(volume, "slabs", lambda count: slabs(count, slab=16))
-    monkeypatch.setattr("reconstruct.slabs", volume.slabs)
-    assert len(volume.slabs(32)) == 2
+    assert len(slabs(32)) == 1
+    monkeypatch.setattr("reconstruct.slabs", lambda count: slabs(count, slab=16))
     cut = np.abs(reconstruct(kspace, **options).image) / UNIT
     by_slice = np.sqrt(np.square(cut - whole).mean((1, 2)))
     assert by_slice.max() > 0  # it was cut
@@ -115,11 +115,11 @@ def test_slabs_keep_each_slice_once():
         parts = slabs(count)
         assert [n for part in parts for n in part.kept] == list(range(count))
         sizes = [len(part.kept) for part in parts]
-        assert max(sizes) <= volume.SLAB
+        assert max(sizes) <= SLAB
         assert max(sizes) - min(sizes) <= 1
         for part in parts:
-            assert part.begin == max(0, part.first - volume.HALO)
-            assert part.end == min(count, part.last + volume.HALO)
+            assert part.begin == max(0, part.first - HALO)
+            assert part.end == min(count, part.last + HALO)
 
 
 def test_shards_give_what_one_process_gives(tmp_path, monkeypatch):
@@ -158,10 +158,9 @@ def test_a_slab_that_is_missing_is_done_again_alone(tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in (out / "parts").glob("*.npz")}
     assert len(kept) == 8
     seen = []
-    solve = volume.solve_slab
     monkeypatch.setattr(
         "evaluation.own.folder.solve_slab",
-        lambda opened, slab, *a, **k: seen.append(slab) or solve(opened, slab, *a, **k),
+        lambda opened, slab, *a, **k: seen.append(slab) or solve_slab(opened, slab, *a, **k),
     )
     reconstruct_file(config, source, out, "cpu")
     assert [slab.first for slab in seen] == [8]
