@@ -211,7 +211,7 @@ def _reconstruct_missing(run: Run) -> Callable[[], dict] | None:
     return lambda: _write(run, found, together)
 
 
-def _write(run: Run, found: dict, together: dict | None) -> dict:
+def _write(run: Run, found: tuple, together: dict | None) -> dict:
     """Write all files of the results from the parts of all slices."""
     summary = run.out / "summary.json"
     if summary.is_file():
@@ -220,14 +220,14 @@ def _write(run: Run, found: dict, together: dict | None) -> dict:
     if None in slices:
         raise ValueError(f"{run.parts}: slices have gone while others were done; run this again")
     result = write_results(
-        run.out, run.opened, slices, run.settings, run.sampling, **found, together=together
+        run.out, run.opened, slices, run.settings, run.sampling, *found, together
     )
     shutil.rmtree(run.parts)
     return result
 
 
-def _choose_from_data(run: Run) -> tuple[Sampling, dict]:
-    """The sampler as held-out data tell, and what was found by keyword of `write_results`."""
+def _choose_from_data(run: Run) -> tuple[Sampling, tuple]:
+    """The sampler as held-out data tell, and what was found, in the order of `write_results`."""
     config, out, opened, sampling, prior = (
         run.config,
         run.out,
@@ -259,7 +259,7 @@ def _choose_from_data(run: Run) -> tuple[Sampling, dict]:
             lambda found: "\n".join(table(found)),
         )
         sampling = sampling._replace(options=sampling.options | validation["chosen"])
-    return sampling, {"validation": validation, "last_level": found, "noise_level": factor}
+    return sampling, (validation, found, factor)
 
 
 def _solve_slices(run: Run) -> dict[str, str]:
