@@ -72,7 +72,7 @@ PROBLEMS = {
     "MR 8x": ("mri", 8, True, 0.0),
     "CT 30 views, noise": ("ct", 30, False, 0.4),
 }
-TV, LOCAL, PLANES = (5e-4, 1e-3, 2e-3), (0.005, 0.01), (0.4, 2 / 3)
+TV, LOCAL, PLANES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3), (0.005, 0.01), (0.4, 2 / 3)
 ADMM_STEPS, RADIUS = 20, 2
 
 
