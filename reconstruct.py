@@ -18,6 +18,7 @@ units are in docs/reconstruct.md. Run again, it continues where it was stopped.
 import configs.installed
 
 # isort: split
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,10 +54,13 @@ from evaluation.own.last_level import (
     with_last_level,
 )
 from evaluation.own.noise_factor import check_noise_way, find_noise_factor, noise_by_held_out
+from evaluation.own.slabs import slabs, solve_slab
 from evaluation.own.validation import check_part
 from evaluation.own.validation import validate as run_validation
+from evaluation.own.volume import NONE, check_volume, look_at_volume, read_weight
 from evaluation.run.batching import choose_size
 from evaluation.run.methods import PRECISIONS
+from evaluation.run.shards import find_shard
 from evaluation.show.undecided import undecided
 from models.checkpoint import load_prior
 from operators import LinearOperator
@@ -101,6 +105,8 @@ class Result:
             (`evaluation.own.last_level.find_last_level`); None if the noise decided.
         noise_level: how well left-out points are predicted by noise
             (`evaluation.own.noise_factor.find_noise_factor`); None if it was estimated or given.
+        volume: weight with which slices were reconstructed together, and what it was found from
+            (`evaluation.own.volume.look_at_volume`); None if it was not asked for.
     """
 
     image: np.ndarray | Tensor
@@ -115,6 +121,7 @@ class Result:
     validation: dict | None = None
     last_level: dict | None = None
     noise_level: dict | None = None
+    volume: dict | None = None
     quantile_05: np.ndarray | Tensor | None = None
     quantile_95: np.ndarray | Tensor | None = None
     undecided: np.ndarray | Tensor | None = None
@@ -150,6 +157,7 @@ def reconstruct(
     choose: Mapping[str, Sequence[float]] | None = None,
     last_level: str = "",
     noise_level: str = "",
+    volume: str | float = NONE,
 ) -> Result:
     """Reconstruct images from k-space, sinograms, or the measurement of any linear operator.
 
@@ -238,6 +246,7 @@ def reconstruct(
     check_part(validate, choose, sampling)
     check_way(last_level)
     check_noise_way(noise_level)
+    weight = read_weight(volume)
     opened, axes = open_array(
         measurement,
         mask=mask,
@@ -253,6 +262,7 @@ def reconstruct(
             f"{type(operator).__name__} cannot tell how noisy a measurement is: it is taken as "
             "free of noise; say so with sigma_y=0, or give the noise's standard deviation"
         )
+    check_volume(weight, opened, sampling)
     held_out = by_held_out(last_level, opened, sampling, choose)
     by_points = noise_by_held_out(noise_level, opened, sampling)
     prior = default_prior(opened.is_complex) if prior is None else prior
@@ -273,7 +283,22 @@ def reconstruct(
             opened, validate, sampling, prior, seed=seed, device=device, choices=choose
         )
         sampling = sampling._replace(options=sampling.options | validation["chosen"])
-    solution = _solve_all(opened, sampling, prior, seed, device)
+    together = None
+    if weight != NONE:
+        together = look_at_volume(
+            opened,
+            weight,
+            sampling,
+            prior,
+            seed=seed,
+            device=device,
+            size=choose_size(0, device.type),
+        )
+    by_slabs = together is not None and together["weight"] != NONE
+    if by_slabs:
+        solution = _solve_volume(opened, together, sampling, prior, device)
+    else:
+        solution = _solve_all(opened, sampling, prior, seed, device)
     if len(solution.failures) == len(opened.keys):
         raise FloatingPointError(f"no image is usable: {solution.failures[0]}")
     for number, reason in solution.failures.items():
@@ -300,6 +325,7 @@ def reconstruct(
         validation=validation,
         last_level=found,
         noise_level=factor,
+        volume=together,
         outputs=describe_outputs(sampling, opened),
     )
 
@@ -397,6 +423,20 @@ def _solve_all(
             continue
         found.append(solution)
         left = left[len(batch) :]
+    return _joined(found)
+
+
+def _solve_volume(
+    opened: Input, together: dict, sampling: Sampling, prior: Prior, device: torch.device
+) -> Solution:
+    """All slices, slab by slab; images that failed are NaN."""
+    how = {"device": device, "size": choose_size(0, device.type)}
+    parts = slabs(len(opened.keys))
+    return _joined([solve_slab(opened, slab, together, sampling, prior, **how) for slab in parts])
+
+
+def _joined(found: list[Solution]) -> Solution:
+    """Solutions of successive slices as one; images that failed are NaN."""
     starts = np.cumsum([0, *(len(part.scale) for part in found)])
     failures = {
         int(start) + b: reason
@@ -415,7 +455,11 @@ def main(_) -> None:
     out = Path(flags.FLAGS.out)
     with configs.clear_errors():
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        summary = reconstruct_file(flags.FLAGS.config, Path(flags.FLAGS.input), out, device)
+        shard = find_shard(flags.FLAGS.shard, os.environ)
+        source = Path(flags.FLAGS.input)
+        summary = reconstruct_file(flags.FLAGS.config, source, out, device, shard)
+    if summary is None:
+        return
     noise = summary["noise"]
     if noise["origin"] == "estimated":
         print(f"estimated noise: {noise['least']:.3g} to {noise['most']:.3g} (sampler.sigma_y)")
@@ -425,6 +469,7 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("shard", "auto", "auto, slurm or RANK/WORLD: see evaluation/run/shards.py")
     configs.define_flags(
         "configs/reconstruct.py",
         input="file or folder: k-space, sinogram, or images (docs/reconstruct.md)",

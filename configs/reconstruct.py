@@ -42,6 +42,12 @@ def get_config() -> ConfigDict:
     # on a CPU, 64 on a GPU; halved until they fit
     config.batch_size = 0
 
+    config.volume = volume = ConfigDict()
+    # part of pnp's steps, from 0 to 1, in which the prior sees images across the slices, so that
+    # slices are reconstructed together; 0: slice by slice; auto: by how alike neighbours are
+    # (docs/volumes.md)
+    volume.weight = "0"
+
     config.data = data = ConfigDict()
     data.slices = ""  # central:N, first:N, range:A:B; "": all
     # of 3-D k-space: slices or coils; "": slices in HDF5, coils in others. Of 3-D sinograms: slices

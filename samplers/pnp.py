@@ -1,6 +1,7 @@
 """Plug-and-play half-quadratic splitting with momentum: Zhang et al. (DPIR), TPAMI 2022."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ POINT_ESTIMATE = True  # nothing is random: every sample is the same image
 STRENGTH = 0.23  # lambda of DPIR
 # first, last; chosen on validation slices and with noise on real k-space, too (docs/samplers.md)
 MOMENTUM, NOISY_MOMENTUM = (0.5, 0.8), (0.5, 0.5)
+
+Denoiser = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @torch.no_grad()
@@ -89,9 +92,7 @@ def pnp(
             a negative `tolerance`.
         NonFiniteError: some samples became NaN or infinite; it holds the others.
     """
-    first, last = momenta(momentum, torch.as_tensor(sigma_y).expand(len(y)))
     turns = getattr(score, "symmetric", False) if turns is None else turns
-    watch = Watch(rng, callback)
     x = first_image(operator, y, initial)
     if end_sigma is None:
         end_sigma = last_level(sde, operator, y, sigma_y)
@@ -106,6 +107,64 @@ def pnp(
         end_sigma=end_sigma,
         cg_steps=cg_steps,
     )
+    return splitting(
+        lambda x, sigma, step: denoise_turned(score, x, sigma, turn=step if turns else 0),
+        sde,
+        operator,
+        y,
+        x,
+        levels,
+        rng=rng,
+        momentum=momentum,
+        strength=strength,
+        sigma_y=sigma_y,
+        cg_steps=cg_steps,
+        tolerance=tolerance,
+        callback=callback,
+    )
+
+
+def splitting(
+    denoiser: Denoiser,
+    sde: VESDE,
+    operator: LinearOperator,
+    y: Tensor,
+    x: Tensor,
+    levels: Tensor,
+    *,
+    rng: BatchGenerator | None = None,
+    momentum: float | tuple[float, float] | None = None,
+    strength: float = STRENGTH,
+    sigma_y: float | Tensor = 0.0,
+    cg_steps: int | None = None,
+    tolerance: float = 0.0,
+    callback: Callback | None = None,
+) -> Tensor:
+    """The iteration of `pnp` around any denoiser, at given levels.
+
+    Args:
+        denoiser: ``(x, sigma, step)`` -> denoised images of the shape of x.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        x: ``(B, *domain_shape)`` images to start from.
+        levels: ``(num_steps, B)`` falling noise levels.
+        rng: as in `pnp`, like all that follow.
+        momentum: extrapolation of the image's last change.
+        strength: lambda.
+        sigma_y: standard deviation of the measurement noise.
+        cg_steps: largest number of iterations of a data step.
+        tolerance: of the image's and the misfit's change.
+        callback: called after each step.
+
+    Returns:
+        ``(B, *domain_shape)`` images.
+
+    Raises:
+        ValueError, NonFiniteError: as `pnp`.
+    """
+    first, last = momenta(momentum, torch.as_tensor(sigma_y).expand(len(y)))
+    watch = Watch(rng, callback)
     fits = levels.clone()  # of the data steps
     fits[-1] = sde.sigma_min
     noise_level = math.sqrt(strength) * sigma_y
@@ -114,7 +173,7 @@ def pnp(
     for step, (peak, sigma, fit) in enumerate(
         zip(levels.amax(1).tolist(), levels.to(x.real), fits.to(x.real), strict=True)
     ):
-        clean = denoise_turned(score, x, sigma, turn=step if turns else 0)
+        clean = denoiser(x, sigma, step)
         fitted = data_step(operator, y, clean, fit, sigma_y=noise_level, cg_steps=cg_steps)
         before, image = image, stopping.keep(image, fitted)
         # the first image is no step of the iteration: nothing to extrapolate from

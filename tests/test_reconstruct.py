@@ -813,7 +813,9 @@ def test_command_line(tmp_path, prior):
 
 
 def test_errors_are_one_line(tmp_path, settings, monkeypatch):
-    given = SimpleNamespace(config=settings(), input=str(tmp_path / "k.txt"), out=str(tmp_path))
+    given = SimpleNamespace(
+        config=settings(), input=str(tmp_path / "k.txt"), out=str(tmp_path), shard="auto"
+    )
     (tmp_path / "k.txt").write_text("no k-space")
     monkeypatch.setattr(program.flags, "FLAGS", given)
     with pytest.raises(SystemExit, match=r"^error: .*is the input's folder"):

@@ -5,8 +5,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ import configs
 from configs.progress import SliceProgress
 from configs.ranges import check_numbers
 from configs.reconstruct import default_prior
-from datasets.files import holding, remove_abandoned, write_atomically
+from datasets.files import FolderInUseError, holding, remove_abandoned, write_atomically
 from evaluation.own import open_input
 from evaluation.own.base import Input, digest
 from evaluation.own.engine import (
@@ -43,10 +44,21 @@ from evaluation.own.noise_factor import (
     noise_by_held_out,
 )
 from evaluation.own.output import IMAGES, Part, write_results
+from evaluation.own.slabs import Slab, slabs, solve_slab
 from evaluation.own.validation import check_part, read_choices, table, validate
+from evaluation.own.volume import (
+    NONE,
+    batches,
+    can_be_volume,
+    check_volume,
+    describe_volume,
+    look_at_volume,
+    read_weight,
+)
 from evaluation.results.files import read_json
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
-from evaluation.run.methods import PRECISIONS, expected_calls
+from evaluation.run.methods import PRECISIONS, OnCall, expected_calls
+from evaluation.run.shards import WHOLE, Shard
 from evaluation.run.slices import describe_error
 from models import checkpoint
 from models.checkpoint import keyword_files, load_prior, open_prior, resolve_prior
@@ -55,13 +67,16 @@ from sde import Prior
 
 log = logging.getLogger(__name__)
 
+ABANDONED = 86400  # seconds after which the temporary file of another process is no longer in use
 MAY_CHANGE = ("batch_size", "prior_format")  # files are compared by their hashes
 ALWAYS = ("reconstruction", "direct")  # outputs of every result
 # field of the operator -> an operator whose default its None stands for, whichever is simulated
 DEFAULTS_OF = {"acceleration": "mri", "center_fraction": "mri", "num_views": "ct"}
 
 
-def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -> dict:
+def reconstruct_file(
+    config: ConfigDict, source: Path, out: Path, device: str, shard: Shard = WHOLE
+) -> dict | None:
     """Reconstruct the slices that are missing in a folder, then write all of its files.
 
     Args:
@@ -69,9 +84,11 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
         source: the input, see `evaluation.own.open_input`.
         out: folder of the results, made if missing.
         device: device of the network.
+        shard: this process's part of the batches or slabs; the last of several processes writes
+            the files.
 
     Returns:
-        The summary, as in ``summary.json``.
+        The summary, as in ``summary.json``; None if slices of other processes are missing.
 
     Raises:
         ConfigError, DataError, CheckpointError, ValueError, FileNotFoundError: before any
@@ -85,11 +102,13 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     check_part(config.validate, choices, sampling)
     check_way(config.last_level)
     check_noise_way(config.noise_level)
+    weight = read_weight(config.volume.weight)
     if config.prior_format and not config.prior:
         raise ValueError(f"expected the prior's file with prior_format={config.prior_format!r}")
     if config.prior:  # so that a wrong name is found before the input is read
         resolve_prior(config.prior, config.prior_format)
     opened = open_input(source, config)
+    check_volume(weight, opened, sampling)
     sampling = calibrate(sampling, config.prior or default_prior(opened.is_complex), opened)
     settings = describe_settings(config, source, opened, sampling)
     held_out = by_held_out(config.last_level, opened, sampling, choices)
@@ -104,43 +123,128 @@ def reconstruct_file(config: ConfigDict, source: Path, out: Path, device: str) -
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)
+    if weight == NONE and can_be_volume(opened, sampling):
+        print("slices are reconstructed one by one; of neighbours, volume.weight=auto is better")
     print(f"prior: {checkpoint.describe(opened_prior)}")
     del opened_prior  # frees a second copy of the weights
-    with holding(out):
+    alone = shard == WHOLE
+    run = Run(config, out, device, opened, settings, sampling, prior, shard)
+    with holding(out, shared=not alone):
         configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
-        return _reconstruct_missing(config, out, device, opened, settings, sampling, prior)
+        finish = _reconstruct_missing(run)
+        if alone or finish is None:
+            return finish and finish()
+    try:
+        with holding(out):
+            return finish()
+    except FolderInUseError:
+        return None  # another process has finished, too, and writes the files
 
 
-def _reconstruct_missing(
-    config: ConfigDict,
-    out: Path,
-    device: str,
-    opened: Input,
-    settings: ConfigDict,
-    sampling: Sampling,
-    prior: Prior,
-) -> dict:
-    """`reconstruct_file` with its input opened and checked."""
+class Run(NamedTuple):
+    """A reconstruction of a file with its input opened and checked."""
+
+    config: ConfigDict
+    out: Path
+    device: str
+    opened: Input
+    settings: ConfigDict
+    sampling: Sampling
+    prior: Prior
+    shard: Shard
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the finished slices."""
+        return self.out / "parts"
+
+    @property
+    def size(self) -> int:
+        """Largest number of slices in a call of the network."""
+        return choose_size(self.config.batch_size, self.device)
+
+
+def _reconstruct_missing(run: Run) -> Callable[[], dict] | None:
+    """Reconstruct this process's slices; what writes the files, or None if others are missing."""
+    config, out, opened, prior = run.config, run.out, run.opened, run.prior
     summary = out / "summary.json"
     if summary.is_file():
         print(f"{out} is complete")
-        return read_json(summary)
+        return lambda: read_json(summary)
 
-    parts = out / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    for folder in (out, parts):
-        remove_abandoned(folder, older=0)
-    write_atomically(out / "config.json", configs.to_json(settings))
+    run.parts.mkdir(parents=True, exist_ok=True)
+    for folder in (out, run.parts):
+        remove_abandoned(folder, older=0 if run.shard == WHOLE else ABANDONED)
+    write_atomically(out / "config.json", configs.to_json(run.settings))
+    sampling, found = _choose_from_data(run)
+    run = run._replace(sampling=sampling)
+    weight, together = read_weight(config.volume.weight), None
+    if weight != NONE:
+        together = _found_once(
+            out / "volume.json",
+            lambda: look_at_volume(
+                opened,
+                weight,
+                sampling,
+                prior,
+                seed=config.seed,
+                device=run.device,
+                size=run.size,
+            ),
+            describe_volume,
+        )
+    by_slabs = together is not None and together["weight"] != NONE
+    failures = _solve_slabs(run, together) if by_slabs else _solve_slices(run)
+    if failures:
+        raise ValueError(
+            f"{len(failures)} slices failed, the others are kept in {run.parts}; the same command "
+            "tries them again:\n  "
+            + "\n  ".join(f"{key}: {reason}" for key, reason in failures.items())
+        )
+    there = sum(_part(run.parts, item).is_file() for item in range(len(opened.keys)))
+    if run.shard != WHOLE and there < len(opened.keys):
+        print(
+            f"shard {run.shard.rank} of {run.shard.world} is done: {there} of {len(opened.keys)} "
+            "slices are there; the process that finishes last writes the results"
+        )
+        return None
+    return lambda: _write(run, found, together)
+
+
+def _write(run: Run, found: tuple, together: dict | None) -> dict:
+    """Write all files of the results from the parts of all slices."""
+    summary = run.out / "summary.json"
+    if summary.is_file():
+        return read_json(summary)
+    slices = [_load_part(_part(run.parts, item)) for item in range(len(run.opened.keys))]
+    if None in slices:
+        raise ValueError(f"{run.parts}: slices have gone while others were done; run this again")
+    result = write_results(
+        run.out, run.opened, slices, run.settings, run.sampling, *found, together
+    )
+    shutil.rmtree(run.parts)
+    return result
+
+
+def _choose_from_data(run: Run) -> tuple[Sampling, tuple]:
+    """The sampler as held-out data tell, and what was found, in the order of `write_results`."""
+    config, out, opened, sampling, prior = (
+        run.config,
+        run.out,
+        run.opened,
+        run.sampling,
+        run.prior,
+    )
     validation = factor = found = None
-    how = {"seed": config.seed, "device": device}
-    if settings.noise_level == "held_out":
+    how = {"seed": config.seed, "device": run.device}
+    if run.settings.noise_level == "held_out":
         factor = _found_once(
             out / "noise_level.json",
             lambda: find_noise_factor(opened, prior, **how),
             describe_noise_factor,
         )
         sampling = sampling._replace(noise_factor=factor["factor"])
-    if settings.last_level == "held_out":
+    if run.settings.last_level == "held_out":
         found = _found_once(
             out / "last_level.json",
             lambda: find_last_level(opened, sampling, prior, **how),
@@ -155,53 +259,79 @@ def _reconstruct_missing(
             lambda found: "\n".join(table(found)),
         )
         sampling = sampling._replace(options=sampling.options | validation["chosen"])
-    items = range(len(opened.keys))
-    size = choose_size(config.batch_size, device)
-    there = [_load_part(_part(parts, item)) is not None for item in items]
-    todo = unfinished(items, size, there.__getitem__)
-    failures: dict[str, str] = {}
+    return sampling, (validation, found, factor)
 
+
+def _solve_slices(run: Run) -> dict[str, str]:
+    """Reconstruct this process's slices that are missing; error messages by key."""
+    size = run.size
+    mine = run.shard.part(batches(range(len(run.opened.keys)), size))
+    items = [item for batch in mine for item in batch]
+    there = {item: _load_part(_part(run.parts, item)) is not None for item in items}
+    todo = unfinished(items, size, there.__getitem__)
+
+    def solve(batch: list[int], on_call: OnCall) -> tuple[list[int], Solution]:
+        how = {"seed": run.config.seed, "device": run.device, "size": size, "on_call": on_call}
+        return batch, solve_slices(run.opened, batch, run.sampling, run.prior, **how)
+
+    return _solve(run, todo, size, len(todo), len(items) - len(todo), solve)
+
+
+def _solve_slabs(run: Run, found: dict) -> dict[str, str]:
+    """Reconstruct this process's slabs of which slices are missing; error messages by key."""
+    mine = run.shard.part(slabs(len(run.opened.keys)))
+    todo = [
+        slab
+        for slab in mine
+        if any(_load_part(_part(run.parts, item)) is None for item in slab.kept)
+    ]
+
+    def solve(batch: list[Slab], on_call: OnCall) -> tuple[list[int], Solution]:
+        how = {"device": run.device, "size": run.size, "on_call": on_call}
+        solution = solve_slab(run.opened, batch[0], found, run.sampling, run.prior, **how)
+        return list(batch[0].kept), solution
+
+    count, all_of_them = (sum(len(slab.kept) for slab in those) for those in (todo, mine))
+    return _solve(run, todo, 1, count, all_of_them - count, solve)
+
+
+def _solve(
+    run: Run,
+    todo: list,
+    size: int,
+    count: int,
+    done: int,
+    solve: Callable[[list, OnCall], tuple[list[int], Solution]],
+) -> dict[str, str]:
+    """Reconstruct slices or slabs in batches, with a progress bar; error messages by key."""
+    opened, sampling, failures = run.opened, run.sampling, {}
     progress = SliceProgress()
 
-    def work(batch: list[int]) -> dict[str, str]:
-        progress.begin(len(batch))
+    def work(batch: list) -> dict[str, str]:
+        progress.begin(sum(len(_items(part)) for part in batch))
         begin = time.perf_counter()
-        solution = solve_slices(
-            opened,
-            batch,
-            sampling,
-            prior,
-            seed=config.seed,
-            device=device,
-            size=size,
-            on_call=progress.call,
-        )
-        _save_parts(parts, batch, solution, (time.perf_counter() - begin) / len(batch))
-        return {opened.keys[batch[b]]: reason for b, reason in solution.failures.items()}
+        items, solution = solve(batch, progress.call)
+        _save_parts(run.parts, items, solution, (time.perf_counter() - begin) / len(items))
+        return {opened.keys[items[b]]: reason for b, reason in solution.failures.items()}
 
     calls = expected_calls(
         sampling.sampler, sampling.num_steps, sampling.num_samples, sampling.options
     )
-    with progress.start(len(todo), calls, done=len(items) - len(todo)):
+    with progress.start(count, calls, done=done):
         for batch, outcome in in_batches(todo, size, work):
             if isinstance(outcome, Exception):
-                outcome = {opened.keys[batch[0]]: describe_error(outcome)}
+                reason = describe_error(outcome)
+                outcome = {opened.keys[item]: reason for item in _items(batch[0])}
             failures |= outcome
-            if not any(parts.iterdir()):
+            if not any(run.parts.iterdir()):
                 check_alike(failures.values())
             progress.finish()
-    if failures:
-        raise ValueError(
-            f"{len(failures)} slices failed, the others are kept in {parts}; the same command "
-            "tries them again:\n  "
-            + "\n  ".join(f"{key}: {reason}" for key, reason in failures.items())
-        )
-    slices = [_load_part(_part(parts, item)) for item in items]
-    if None in slices:
-        raise ValueError(f"{parts}: slices have gone while others were done; run this again")
-    result = write_results(out, opened, slices, settings, sampling, validation, found, factor)
-    shutil.rmtree(parts)
-    return result
+    return failures
+
+
+def _items(part: int | Slab) -> Sequence[int]:
+    """Numbers of the slices of a slice or slab."""
+    return part.kept if isinstance(part, Slab) else [part]
 
 
 def _found_once(path: Path, find: Callable[[], dict], describe: Callable[[dict], str]) -> dict:

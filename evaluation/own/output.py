@@ -58,6 +58,7 @@ def write_results(
     validation: dict | None = None,
     last_level: dict | None = None,
     noise_level: dict | None = None,
+    together: dict | None = None,
 ) -> dict:
     """Write all files of a results folder; last the summary, which marks it as complete.
 
@@ -70,6 +71,8 @@ def write_results(
         validation: result of `evaluation.own.validation.validate`, if there is one.
         last_level: result of `evaluation.own.last_level.find_last_level`, if there is one.
         noise_level: result of `evaluation.own.noise_factor.find_noise_factor`, if there is one.
+        together: result of `evaluation.own.volume.look_at_volume`, if slices may be reconstructed
+            together.
 
     Returns:
         The summary.
@@ -132,6 +135,8 @@ def write_results(
         result["noise_level"] = noise_level
     if last_level is not None:
         result["last_level"] = last_level
+    if together is not None:
+        result["volume"] = together
     if opened.truth(0) is not None:
         result["metrics"] = _metrics(opened, slices)
     write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
