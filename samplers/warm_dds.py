@@ -14,9 +14,9 @@ from sde import VESDE, Score
 
 NUM_STEPS = 20  # default number of noise levels, beside those of the point estimate
 # docs/calibration.md
-SPREAD = "near to right on images, 0.7 to 1.2 of the variance of a Gaussian posterior"
+SPREAD = "their limits of 90 % held 67 to 89 % of the pixels of test images"
 FROM_POINT = True  # all samples of a measurement share their first image, `point_estimate`
-START_FACTOR = 1.5  # first level over the direct image's estimated error (docs/calibration.md)
+START_FACTOR = 1.0  # first level over the direct image's estimated error (docs/calibration.md)
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 # intervals of 90 % cover 90 % of the pixels of the embedded validation people, as
 # `python -m benchmarks.coverage --fit` prints it
 SCALES: dict[tuple[str, str, int, str], float] = {
-    ("natural_small", "warm_dds", 20, "MR"): 1.44,  # one person, 6 measurements
-    ("natural_complex_small", "warm_dds", 20, "MR complex"): 1.76,  # one person, 6 measurements
-    ("natural_small", "warm_dds", 20, "CT"): 1.14,  # three people, 6 measurements
+    ("natural_small", "warm_dds", 20, "MR"): 1.64,  # one person, 6 measurements
+    ("natural_complex_small", "warm_dds", 20, "MR complex"): 2.05,  # one person, 6 measurements
+    ("natural_small", "warm_dds", 20, "CT"): 1.30,  # three people, 6 measurements
     ("natural_small", "dds", 20, "MR"): 2.62,  # one person, 6 measurements
     ("natural_complex_small", "dds", 20, "MR complex"): 3.00,  # one person, 6 measurements
     ("natural_small", "dds", 20, "CT"): 2.35,  # three people, 6 measurements

@@ -24,7 +24,7 @@ def test_it_is_dds_from_the_plug_and_play_image(sigma_y):
     score, sde, operator, y = arguments()
     direct = operator.direct(y)
     point = pnp(score, sde, operator, y, num_steps=6, initial=direct, sigma_y=sigma_y)
-    level = 1.5 * error_level(score, sde, operator, y, direct)
+    level = 1.0 * error_level(score, sde, operator, y, direct)
     expected = dds(
         score,
         sde,
