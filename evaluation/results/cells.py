@@ -210,6 +210,11 @@ def read_cell(folder: Path, *, per: str = "slice") -> CellResults:
     folder = folder.absolute()
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: expected a results folder of evaluation.evaluate")
+    if (folder / "reconstruction.h5").is_file():
+        raise ValueError(
+            f"{folder}: expected a results folder of evaluation.evaluate, got one of "
+            "reconstruct.py, which has no truth to compare with; its picture is preview.png"
+        )
     check_sums(folder)
     info = folder / "info.json"
     rows = read_rows(folder)

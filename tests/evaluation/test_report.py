@@ -303,3 +303,7 @@ def test_command_line(folders, tmp_path, capsys):
     assert re.match(r"report: .* and report_files \(0\.\d MB\)", capsys.readouterr().out)
     with pytest.raises(SystemExit, match="expected a results folder"):
         main([str(tmp_path)])
+    for name in ("config.json", "reconstruction.h5"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(SystemExit, match=r"got one of reconstruct.py, .* preview.png"):
+        main([str(tmp_path)])
