@@ -14,7 +14,7 @@ from sde import VESDE, Score
 
 NUM_STEPS = 20  # default number of noise levels, beside those of the point estimate
 # docs/calibration.md
-SPREAD = "their limits of 90 % held 67 to 89 % of the pixels of test images"
+SPREAD = "their limits of 90 % held 59 to 86 % of the pixels of test images"
 FROM_POINT = True  # all samples of a measurement share their first image, `point_estimate`
 START_FACTOR = 1.0  # first level over the direct image's estimated error (docs/calibration.md)
 
@@ -43,8 +43,8 @@ def warm_dds(
     above: that is the warm start of Chung et al. (CVPR 2022, "Come-Closer-Diffuse-Faster"), here
     from the plug-and-play image. All steps are then spent where samples differ. They are those of
     `samplers.dds` with the noise of the exact step back and of the image after the data step, which
-    spreads as the posterior does (docs/calibration.md); with all new noise, the default there, it
-    has half of its variance.
+    keep what the data leave open (docs/calibration.md); all noise new, the default there, loses
+    half of the variance.
 
     Args:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.
