@@ -389,6 +389,7 @@ RUNS = {
     ("daps", 300): (CT | {"inner_steps": 5}, 60),
     ("dds", 100): (CT | {"start_sigma": 20.0}, 100),
     ("dds, ancestral", 300): (CT | {"start_sigma": 20.0, "ancestral": True}, 300),
+    ("warm_dds", 100): (CT, 20),
     ("diffpir", 300): (CT | {"start_sigma": 20.0}, 300),
     ("dps", 300): ({"start_sigma": 20.0}, 100),
     ("red_diff", 300): ({}, 300),

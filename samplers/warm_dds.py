@@ -76,7 +76,14 @@ def warm_dds(
     """
     if initial is None:
         initial = point_estimate(
-            score, sde, operator, y, rng=rng, point_steps=point_steps, sigma_y=sigma_y
+            score,
+            sde,
+            operator,
+            y,
+            rng=rng,
+            point_steps=point_steps,
+            sigma_y=sigma_y,
+            cg_steps=cg_steps,
         )
     start = start_sigma
     if start is None:
@@ -117,6 +124,7 @@ def point_estimate(
     rng: BatchGenerator | None = None,
     point_steps: int = POINT_STEPS,
     sigma_y: float | Tensor = 0.0,
+    cg_steps: int | None = None,
 ) -> Tensor:
     """The image that samples start from: `samplers.pnp` from the direct image.
 
@@ -128,10 +136,17 @@ def point_estimate(
         rng: names the samples in errors; no random number is drawn.
         point_steps: number of network calls.
         sigma_y: standard deviation of the measurement noise, of all samples or of each ``(B,)``.
+        cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
 
     Returns:
         ``(B, *domain_shape)``, complex if the operator's images are.
+
+    Raises:
+        ValueError: fewer than two calls, or three where one of them finds the first level.
     """
+    least = 3 if operator.direct_error(y) is None else 2
+    if point_steps < least:
+        raise ValueError(f"expected point_steps of at least {least}, got {point_steps}")
     return pnp(
         score,
         sde,
@@ -141,4 +156,5 @@ def point_estimate(
         num_steps=point_steps,
         initial=operator.direct(y),
         sigma_y=sigma_y,
+        cg_steps=cg_steps,
     )

@@ -391,7 +391,8 @@ def _shared_image(
     score: Score, sde: VESDE, operator: LinearOperator, y: Tensor, options: dict
 ) -> Tensor:
     """`point_estimate`; of slices in which it fails not finite, which their samples then report."""
-    used = {name: options[name] for name in ("point_steps", "sigma_y") if name in options}
+    keywords = ("point_steps", "sigma_y", "cg_steps")
+    used = {name: options[name] for name in keywords if name in options}
     try:
         return point_estimate(score, sde, operator, y, **used)
     except NonFiniteError as error:

@@ -1,5 +1,7 @@
 """Samples around the point estimate: its parts, what samples share, and their spread."""
 
+import sys
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from tests.samplers import test_formulas as box
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS, KEYS = [3, 7], ["a", "b"]
+module = sys.modules["samplers.warm_dds"]  # the package has the function of that name
 
 
 def arguments(score=box.torch_score):
@@ -42,6 +45,24 @@ def test_it_is_dds_from_the_plug_and_play_image(sigma_y):
         *arguments(), rng=BatchGenerator(SEEDS), num_steps=5, point_steps=6, sigma_y=sigma_y
     )
     torch.testing.assert_close(found, expected)
+
+
+def test_the_iterations_of_a_data_step_are_those_of_the_point_estimate_too(monkeypatch):
+    seen = []
+
+    def watched(*arguments, **options):
+        seen.append(options["cg_steps"])
+        return pnp(*arguments, **options)
+
+    monkeypatch.setattr(module, "pnp", watched)
+    warm_dds(*arguments(), rng=BatchGenerator(SEEDS), num_steps=3, point_steps=3, cg_steps=2)
+    source(box.torch_score, 4, cg_steps=2)
+    assert seen == [2, 2]
+
+
+def test_too_few_calls_of_the_point_estimate_are_told_by_name():
+    with pytest.raises(ValueError, match="expected point_steps of at least 2, got 1"):
+        source(box.torch_score, 4, point_steps=1)
 
 
 def source(score, together, **options):
