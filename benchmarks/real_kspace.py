@@ -10,7 +10,9 @@ maps are estimated from what is given.
 
 Images are what `reconstruct.py` makes of such a file with its defaults. A baseline has, in each
 row, the weight that predicts the left-out samples best. Errors are squared and relative to the
-energy of these samples, above their noise, whose level is estimated from all of k-space.
+energy of these samples, above their noise, whose level is estimated from all of k-space. In
+brackets: the part of it beyond the convex hull of what is given, such as the corners that a Poisson
+disc leaves empty, where k-space is extrapolated.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from skimage.morphology import convex_hull_image
 from torch import Tensor
 
 from configs.reconstruct import default_prior
@@ -37,6 +40,7 @@ from evaluation.own.noise_factor import (
 )
 from evaluation.own.validation import FIRST_WEIGHTS, best_weight
 from models.checkpoint import load_prior
+from operators.inverse_problem import InverseProblem
 from operators.kspace_peak import find_peak
 from operators.masks import make_mask
 from operators.noise import kspace_noise
@@ -65,6 +69,18 @@ class Row(NamedTuple):
     kspace: Tensor
     given: Tensor
     left_out: Tensor
+
+
+class Errors(NamedTuple):
+    """Prediction error above the noise, over the energy of all that is left out.
+
+    Attributes:
+        all: of all that is left out.
+        beyond: of the part beyond the convex hull of what is given.
+    """
+
+    all: float
+    beyond: float
 
 
 def read_kspace(path: Path) -> Tensor:
@@ -101,12 +117,22 @@ def open_row(row: Row) -> tuple[Input, HoldOut, float]:
     """The given part as an input, the part to predict, and the error that its noise causes."""
     opened, _ = open_array(row.kspace * row.given, mask=None, maps=None, angles=None, operator=None)
     problem = opened.problem([0])
-    operator = type(problem.operator)(row.left_out[None, None], problem.operator.sens_maps)
-    count = 2 * len(row.kspace) * int(row.left_out.sum())
-    rest = row.kspace * row.left_out
-    held = hold_out(problem, operator, rest[None], count, "samples")
+    held = left_out_part(problem, row.kspace, row.left_out)
+    return opened, held, noise_energy(row, row.left_out)
+
+
+def left_out_part(problem: InverseProblem, kspace: Tensor, part: Tensor) -> HoldOut:
+    """Some positions of k-space ``(H, W)`` as what is to be predicted."""
+    operator = type(problem.operator)(part[None, None], problem.operator.sens_maps)
+    count = 2 * len(kspace) * int(part.sum())
+    return hold_out(problem, operator, (kspace * part)[None], count, "samples")
+
+
+def noise_energy(row: Row, part: Tensor) -> float:
+    """Energy of the noise in some positions ``(H, W)`` over that of all that is left out."""
     noise = float(kspace_noise(row.kspace[None])[0])
-    return opened, held, count * noise**2 / float(rest.abs().square().sum())
+    energy = float((row.kspace * row.left_out).abs().square().sum())
+    return 2 * len(row.kspace) * int(part.sum()) * noise**2 / energy
 
 
 def default_image(opened: Input, held: HoldOut, prior: Prior, device: str) -> Tensor:
@@ -123,22 +149,46 @@ def default_image(opened: Input, held: HoldOut, prior: Prior, device: str) -> Te
     return moments.mean.cpu()
 
 
-def compare(row: Row, prior: Prior, device: str, baselines: Sequence[str]) -> dict[str, float]:
-    """Prediction error above the noise by method; `baselines` are keys of `WEIGHTED`."""
+def compare(row: Row, prior: Prior, device: str, baselines: Sequence[str]) -> dict[str, Errors]:
+    """Prediction errors by method; `baselines` are keys of `WEIGHTED`."""
     opened, held, noise = open_row(row)
     problem = held.problem
-    errors = {"pnp": held.error(default_image(opened, held, prior, device))}
-    errors["zero-filled"] = held.error(problem.direct)
+    images = {"pnp": default_image(opened, held, prior, device), "zero-filled": problem.direct}
     for label in baselines:
         name = WEIGHTED[label]
 
-        def error(weight: float, name: str = name) -> list[float]:
-            image = BASELINES[name](problem.operator, problem.y, weight=weight)
-            return [held.error(image)]
+        def baseline(weight: float, name: str = name) -> Tensor:
+            return BASELINES[name](problem.operator, problem.y, weight=weight)
 
-        errors[label] = best_weight(error, FIRST_WEIGHTS[name])[1][0]
-    print(f"noise {noise:.4g}", {m: f"{error:.4g}" for m, error in errors.items()}, flush=True)
-    return {method: error - noise for method, error in errors.items()}
+        weight, _ = best_weight(lambda w: [held.error(baseline(w))], FIRST_WEIGHTS[name])
+        images[label] = baseline(weight)
+    beyond = row.left_out & ~torch.from_numpy(convex_hull_image(row.given.numpy()))
+    far, far_noise = left_out_part(problem, row.kspace, beyond), noise_energy(row, beyond)
+    share = float(far.y.abs().square().sum() / held.y.abs().square().sum())
+    errors = {
+        method: Errors(held.error(image) - noise, share and far.error(image) * share - far_noise)
+        for method, image in images.items()
+    }
+    print(f"noise {noise:.4g}", {m: f"{e.all:.4g}" for m, e in errors.items()}, flush=True)
+    return errors
+
+
+def line(
+    name: str,
+    found: Sequence[dict[str, Errors]],
+    methods: Sequence[str],
+    baselines: Sequence[str],
+) -> str:
+    """Line of the table: the means over a row's parts."""
+    means = {
+        m: Errors(*(statistics.fmean(part) for part in zip(*(e[m] for e in found), strict=True)))
+        for m in methods
+    }
+    numbers = " | ".join(
+        f"{e.all:.4f}" + (f" ({e.beyond:.4f})" if e.beyond else "") for e in means.values()
+    )
+    best = min((means[m].all for m in baselines), default=float("nan"))
+    return f"| {name} | {numbers} | {means['pnp'].all / best:.2f} |"
 
 
 def main() -> None:
@@ -164,10 +214,7 @@ def main() -> None:
             compare(row, prior, device, args.baselines)
             for row in rows_of(name, args.data, args.seeds)
         ]
-        means = {m: statistics.fmean(errors[m] for errors in found) for m in methods}
-        numbers = " | ".join(f"{means[m]:.4f}" for m in methods)
-        best = min((means[m] for m in args.baselines), default=float("nan"))
-        lines.append(f"| {name} | {numbers} | {means['pnp'] / best:.2f} |")
+        lines.append(line(name, found, methods, args.baselines))
         print(lines[-1], flush=True)
     print("\nprediction error above the noise")
     print(f"| | {' | '.join(methods)} | pnp / best baseline |")
