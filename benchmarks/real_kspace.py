@@ -40,7 +40,6 @@ from evaluation.own.noise_factor import (
 )
 from evaluation.own.validation import FIRST_WEIGHTS, best_weight
 from models.checkpoint import load_prior
-from operators.inverse_problem import InverseProblem
 from operators.kspace_peak import find_peak
 from operators.masks import make_mask
 from operators.noise import kspace_noise
@@ -117,15 +116,16 @@ def open_row(row: Row) -> tuple[Input, HoldOut, float]:
     """The given part as an input, the part to predict, and the error that its noise causes."""
     opened, _ = open_array(row.kspace * row.given, mask=None, maps=None, angles=None, operator=None)
     problem = opened.problem([0])
-    held = left_out_part(problem, row.kspace, row.left_out)
+    operator = type(problem.operator)(row.left_out[None, None], problem.operator.sens_maps)
+    count = 2 * len(row.kspace) * int(row.left_out.sum())
+    held = hold_out(problem, operator, (row.kspace * row.left_out)[None], count, "samples")
     return opened, held, noise_energy(row, row.left_out)
 
 
-def left_out_part(problem: InverseProblem, kspace: Tensor, part: Tensor) -> HoldOut:
-    """Some positions of k-space ``(H, W)`` as what is to be predicted."""
-    operator = type(problem.operator)(part[None, None], problem.operator.sens_maps)
-    count = 2 * len(kspace) * int(part.sum())
-    return hold_out(problem, operator, (kspace * part)[None], count, "samples")
+def energy_missed(held: HoldOut, image: Tensor, part: Tensor) -> float:
+    """Energy of the prediction error at some positions ``(H, W)`` over that of all left out."""
+    missed = (held.operator.forward(image) - held.y) * part
+    return float(missed.abs().square().sum() / held.y.abs().square().sum())
 
 
 def noise_energy(row: Row, part: Tensor) -> float:
@@ -163,10 +163,9 @@ def compare(row: Row, prior: Prior, device: str, baselines: Sequence[str]) -> di
         weight, _ = best_weight(lambda w: [held.error(baseline(w))], FIRST_WEIGHTS[name])
         images[label] = baseline(weight)
     beyond = row.left_out & ~torch.from_numpy(convex_hull_image(row.given.numpy()))
-    far, far_noise = left_out_part(problem, row.kspace, beyond), noise_energy(row, beyond)
-    share = float(far.y.abs().square().sum() / held.y.abs().square().sum())
+    noise_beyond = noise_energy(row, beyond)
     errors = {
-        method: Errors(held.error(image) - noise, share and far.error(image) * share - far_noise)
+        method: Errors(held.error(image) - noise, energy_missed(held, image, beyond) - noise_beyond)
         for method, image in images.items()
     }
     print(f"noise {noise:.4g}", {m: f"{e.all:.4g}" for m, e in errors.items()}, flush=True)

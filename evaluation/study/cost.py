@@ -21,7 +21,7 @@ from configs import load_config
 from configs.base import ALL_SIZES, NESTED
 from evaluation.baselines import BASELINES
 from evaluation.results.folder import read_rows
-from evaluation.run.methods import counted, enough_samples, starts_warm
+from evaluation.run.methods import counted, enough_samples, shares, starts_warm
 from evaluation.run.protocols import with_protocol
 from evaluation.study.grids import QUICK_PRIOR, SHIPPED_PRIORS, GridCell
 from models.flops import count_flops
@@ -129,16 +129,29 @@ def _count_calls(prior: str, fields: tuple[tuple[str, object], ...]) -> int:
     options = with_protocol(config, name, options)
     if starts_warm(name, options):
         options["initial"] = operator.direct(y)
-    SAMPLERS[name](
-        counted(score, count),
-        create_sde(load_config(config_of_prior(prior)).sde).ve,  # levels decide what is skipped
-        operator,
-        y,
-        rng=BatchGenerator([0]),
-        num_steps=num_steps,
-        **options,
-    )
-    return calls * num_samples
+    sde = create_sde(load_config(config_of_prior(prior)).sde).ve  # levels decide what is skipped
+
+    def calls_of(**more: Tensor) -> int:
+        """Network calls of one sample."""
+        nonlocal calls
+        calls = 0
+        SAMPLERS[name](
+            counted(score, count),
+            sde,
+            operator,
+            y,
+            rng=BatchGenerator([0]),
+            num_steps=num_steps,
+            **options,
+            **more,
+        )
+        return calls
+
+    first = calls_of()
+    if num_samples == 1 or not shares(name):
+        return first * num_samples
+    options.pop("point_steps", None)
+    return first + (num_samples - 1) * calls_of(initial=operator.direct(y))
 
 
 def measured_rate(cells: Mapping[str, Cost]) -> tuple[float, int] | None:

@@ -272,7 +272,7 @@ NOISY_COILS = {
     "operator.center_fraction": 0.08,  # enough for coil maps
 }
 NOISY_WEIGHTS = {"mri": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "ct": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)}
-DDS_MEAN = {"sampler.name": "dds", "sampler.num_steps": 50, "sampler.num_samples": 8}
+NOISY_MEAN = {"sampler.name": "warm_dds", "sampler.num_steps": 20, "sampler.num_samples": 8}
 
 
 def white(measurements: Mapping[str, Overrides]) -> dict[str, Overrides]:
@@ -292,7 +292,7 @@ def noisy_methods(direct: str, prior: str, weights: Iterable[float]) -> list[Gri
     point = {"sampler.name": "pnp", "sampler.num_steps": 50}
     own = [
         GridMethod(f"{prior}_pnp", prior, point),
-        GridMethod(f"{prior}_dds_mean_of_8", prior, DDS_MEAN),
+        GridMethod(f"{prior}_mean_of_8", prior, NOISY_MEAN),
     ]
     return [*baselines(direct), *penalised, *own]
 

@@ -10,7 +10,7 @@ from configs import load_config
 from evaluation import grid
 from evaluation.study import cost as module
 from evaluation.study.cost import Cost, choose_rate, cost_of, time_limit
-from evaluation.study.grids import GRIDS
+from evaluation.study.grids import GRIDS, NOISY_GRIDS
 from evaluation.study.grids_2026 import GRIDS_2026
 from models import create_model
 from tests.conftest import ROOT
@@ -56,6 +56,14 @@ def test_flags_that_are_passed_on_count():
     # the study's DPS of 2026 skips the levels above about 1
     cell = find(GRIDS_2026, "study2026_mri", "brain/radial_29/knee_1_dps")
     assert cost_of(cell, ["--config.protocol=study2026"]).calls < cost_of(cell).calls
+
+
+def test_samples_that_share_a_first_image_pay_for_it_once():
+    # measured in a run: recon.nfe of evaluate; a sinogram's first level takes a call a sample
+    cell = find(NOISY_GRIDS, "noisy", "brain/gaussian1d_4x_noise_0.03/natural_small_mean_of_8")
+    assert cost_of(cell).calls == 50 + 8 * 20
+    cell = find(NOISY_GRIDS, "noisy", "ct/views_30_photons_10000/natural_small_mean_of_8")
+    assert cost_of(cell).calls == 50 + 8 * (20 + 1)
 
 
 def test_levels_are_those_of_the_prior():

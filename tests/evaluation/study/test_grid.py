@@ -210,7 +210,7 @@ def test_noisy_rows_have_each_noise_once_and_the_baselines_several_weights():
     }
     methods = Counter(cell.overrides["sampler.name"] for cell in cells)
     assert methods == {
-        "zero_filled": 9, "fbp": 4, "tv": 13 * 5, "l1_wavelet": 13 * 5, "pnp": 13, "dds": 13
+        "zero_filled": 9, "fbp": 4, "tv": 13 * 5, "l1_wavelet": 13 * 5, "pnp": 13, "warm_dds": 13
     }  # fmt: skip
     priors = {cell.prior for cell in cells} - {""}
     assert priors == set(study.SHIPPED_PRIORS)
