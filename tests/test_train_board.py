@@ -15,6 +15,7 @@ import configs
 import train as module
 from datasets import DataError
 from evaluation.run import held_out
+from evaluation.run.methods import sample_source, starts_warm
 from models.training_log import TAGS, TrainingLog
 from operators.fourier import fft2c
 from samplers import NonFiniteError
@@ -188,6 +189,26 @@ def test_the_measurement_and_its_baselines():
         assert held_out.picture(one, images).shape == (2 * 4, 1, side, side)
 
 
+def as_evaluated(measured, score):
+    """What `evaluation.evaluate` makes of the same measurement."""
+    options = {}
+    draw, failures = sample_source(
+        "pnp",
+        score,
+        VESDE(0.01, 5.0),
+        measured.operator,
+        measured.y,
+        num_steps=20,
+        num_samples=1,
+        seed=0,
+        keys=[str(i) for i in range(len(measured.y))],
+        initial=measured.operator.direct(measured.y) if starts_warm("pnp", options) else None,
+        options=options,
+    )
+    assert not failures
+    return draw(0)
+
+
 def test_a_good_prior_reconstructs_better_than_none():
     """Images of one constant and little noise: the score of that Gaussian is known."""
     rng = torch.Generator().manual_seed(0)
@@ -199,6 +220,7 @@ def test_a_good_prior_reconstructs_better_than_none():
 
     for one in held_out.measure(images, ["mri", "ct"], seed=1, device="cpu"):
         found = held_out.reconstruct(one, score, VESDE(0.01, 5.0), num_steps=20)
+        assert torch.equal(found, as_evaluated(one, score))
         held_out.add_tv(one)
         psnr = {r["method"]: r["psnr"] for r in held_out.rows(one, found, step=0)}
         # 30 views of so few pixels are nearly all there is to know: TV does without a prior

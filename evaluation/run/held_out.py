@@ -124,7 +124,9 @@ def add_tv(measured: Measured) -> None:
 
 
 def reconstruct(measured: Measured, score: Score, sde: VESDE, *, num_steps: int) -> Tensor:
-    """Reconstruction ``(B, 1, H, W)`` with a prior by `samplers.pnp`, in which nothing is random.
+    """Reconstruction ``(B, 1, H, W)`` by `samplers.pnp`, as `evaluation.evaluate` calls it.
+
+    It starts from the direct reconstruction, and nothing in it is random.
 
     Args:
         measured: the measurement.
@@ -135,7 +137,8 @@ def reconstruct(measured: Measured, score: Score, sde: VESDE, *, num_steps: int)
     Raises:
         NonFiniteError: the prior leads to infinite values, as it may early in training.
     """
-    return pnp(score, sde, measured.operator, measured.y, num_steps=num_steps)
+    operator, y = measured.operator, measured.y
+    return pnp(score, sde, operator, y, num_steps=num_steps, initial=operator.direct(y))
 
 
 def rows(measured: Measured, images: Tensor, *, step: int) -> list[dict]:

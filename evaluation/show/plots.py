@@ -1,7 +1,6 @@
 """Plots of the metrics of a grid: boxes by mask and size, means by depth, means by lambda."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -14,7 +13,7 @@ from configs.base import SIZES
 from evaluation.results.cells import METRICS, SAMPLER_LABELS, CellResults
 from evaluation.results.cells import label as in_words
 from evaluation.show.boxes import box_or_points
-from evaluation.show.intervals import Interval, mean_interval
+from evaluation.show.intervals import mean_interval
 from evaluation.show.style import LINES, MARKERS, STYLE, WIDTH, plain, prior_colors, shade
 
 ROW = 2.1  # height of a row of axes in inches
@@ -122,64 +121,6 @@ def draw_depth(cells: Sequence[CellResults], metric: str) -> Figure:
         if axis.get_subplotspec().is_first_col():
             axis.set_ylabel(f"{label(samplers[row])}: {METRICS[metric].title}")
     _finish(figure, grid, "depth (4a: with attention)")
-    return figure
-
-
-class SizePanel(NamedTuple):
-    """Content of one axis of `draw_sizes`.
-
-    Attributes:
-        column: title of its column.
-        row: title of its row.
-        lines: prior -> size -> interval.
-        known: priors drawn dotted, as they were trained on the kind of some of these images.
-        reference: PSNR in dB of TV; NaN if there is none.
-    """
-
-    column: str
-    row: str
-    lines: Mapping[str, Mapping[str, Interval]]
-    known: frozenset[str]
-    reference: float
-
-
-@rc_context(STYLE)
-def draw_sizes(panels: Sequence[SizePanel]) -> Figure:
-    """Mean PSNR and 95 % interval by size, with one line per prior; a grey line shows TV.
-
-    Args:
-        panels: contents of the axes.
-    """
-    columns = list(dict.fromkeys(panel.column for panel in panels))
-    rows = list(dict.fromkeys(panel.row for panel in panels))
-    priors = sorted({prior for panel in panels for prior in panel.lines})
-    sizes = [s for s in SIZES if any(s in line for p in panels for line in p.lines.values())]
-    colors = prior_colors(priors)
-    figure = Figure(figsize=(WIDTH, ROW * 0.8 * len(rows) + 0.7), layout="constrained")
-    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
-    for axis in axes.flat:
-        axis.set_visible(False)  # shown below if it has content
-    grid = {}
-    for panel in panels:
-        place = rows.index(panel.row), columns.index(panel.column)
-        axis = grid[place] = axes[place]
-        axis.set_visible(True)
-        if panel.reference == panel.reference:
-            axis.axhline(panel.reference, color="0.6", linewidth=1, label="TV")
-        for number, prior in enumerate(priors):
-            aside = DODGE * (number - (len(priors) - 1) / 2)
-            line = panel.lines.get(prior, {})
-            places = {sizes.index(size) + aside: line[size] for size in sizes if size in line}
-            look = {"linestyle": ":"} if prior in panel.known else {}
-            if places:
-                _line(axis, places, colors[prior], "_" if look else label(prior), **look)
-        axis.set_xticks(range(len(sizes)), [SIZE_TICKS.get(size, size) for size in sizes])
-        axis.set_xlim(-0.5, len(sizes) - 0.5)
-        if place[0] == 0:
-            axis.set_title(panel.column)
-        if place[1] == 0:
-            axis.set_ylabel(f"{panel.row}: {METRICS['psnr'].title}")
-    _finish(figure, grid, "size (4a: with attention); dotted: some images are the prior's own kind")
     return figure
 
 
