@@ -67,6 +67,7 @@ from evaluation.run.methods import (
     expected_calls,
     prior_file,
     prior_keyword_files,
+    spread_scale,
     weights_file,
 )
 from evaluation.run.protocols import protocol_of
@@ -162,7 +163,11 @@ def evaluate(config: ConfigDict, out: Path, device: str, shard: Shard = WHOLE) -
             skipped = list(getattr(dataset, "skipped", ()))
             info = describe(out, operator=operator, prior=prior, skipped=skipped, device=device)
             people = number_people(getattr(dataset, "people", {}), keys)
-            results.write_info(info | ({"people": people} if people else {}))
+            scale = spread_scale(config)
+            info |= ({"people": people} if people else {}) | (
+                {"spread_scale": scale} if scale != 1 else {}
+            )
+            results.write_info(info)
         if info["earlier"]:
             log.warning("%s has slices of other versions: last digits may differ (info.json)", out)
         own = shard.part(range(len(keys)))

@@ -95,7 +95,7 @@ def _labels(cell: CellResults) -> list[str]:
     protocol = cell.config["protocol"]
     depth = cell.config.get("depth")
     details = [prior, f"depth {depth}" if depth else "", protocol if protocol != "correct" else ""]
-    details = ", ".join(filter(None, details))
+    details = ", ".join(filter(None, [*details, *_samples(cell)]))
     calls = sorted({int(count) for count in cell.values("nfe").values()})
     return [
         " ".join(filter(None, [data["name"], data["subset"], data["acquisition"]])),
@@ -104,6 +104,15 @@ def _labels(cell: CellResults) -> list[str]:
         "-".join(map(str, calls)),
         str(len(cell.rows)),
     ]
+
+
+def _samples(cell: CellResults) -> list[str]:
+    """What images of a cell are the mean of, and the factor that its spread was given."""
+    count = cell.config["sampler"].get("num_samples") or 1
+    most = "up to " if cell.config["sampler"].get("mean_error") else ""
+    scale = cell.info.get("spread_scale")
+    means = f"mean of {most}{count}" if count > 1 else ""
+    return [means, f"spread x {scale:g}" if scale else ""]
 
 
 def _texts(cell: CellResults, names: Sequence[str], spread: str) -> list[str]:

@@ -7,7 +7,8 @@ info.json       device and versions: ``device, python, torch, cuda, numpy, versi
                 ``prior``: its path and SHA-256; ``skipped``: files and slices that
                 ``data.skip_bad`` left out; ``effective_acceleration`` of the first slice's mask;
                 ``coils``, their number, of k-space;
-                ``people``: a numbered person by key, if the data set knows whom slices show
+                ``people``: a numbered person by key, if the data set knows whom slices show;
+                ``spread_scale``: factor of the spread of samples (``sampler.calibrated``)
 keys.txt        the keys of the slices in the order of the data set, one per line; keys with a line
                 break, a control character or invalid Unicode are JSON strings
 files.csv       ``file,bytes,digest`` of the files of the data (`datasets.identity`)

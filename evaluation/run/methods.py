@@ -104,6 +104,24 @@ def prior_keyword_files(config: ConfigDict) -> list[Path]:
     return keyword_files(config.prior, config.get("prior_format", ""))
 
 
+def spread_scale(config: ConfigDict) -> float:
+    """Factor of the samples' deviation from their mean: fitted with ``sampler.calibrated``, else 1.
+
+    Args:
+        config: evaluation config, see configs/evaluate.py.
+
+    Raises:
+        ValueError: there is one sample, or no factor was fitted.
+    """
+    options = {k: v for k, v in config.sampler.items() if v is not None}
+    if not options.pop("calibrated", False):
+        return 1.0
+    name, num_steps = options.pop("name"), options.pop("num_steps")
+    num_samples = enough_samples(options.pop("num_samples"), options.pop("mean_error", None))
+    kind = KINDS.get(config.operator.name, "")
+    return calibrated_scale(config.prior, name, options, num_steps, kind, num_samples)
+
+
 def create_reconstructor(
     config: ConfigDict,
     device: str,
@@ -134,7 +152,7 @@ def create_reconstructor(
     check_num_samples(name, num_samples)
     num_samples = enough_samples(num_samples, options.pop("mean_error", None))
     size = choose_size(config.batch_size, device)
-    calibrated = options.pop("calibrated", False)
+    options.pop("calibrated", None)
     path = prior_file(config)
     if path is None:
         options = with_protocol(config, name, options)
@@ -142,10 +160,7 @@ def create_reconstructor(
         return one_by_one(BASELINES[name], options, on_call)
     check_options(SAMPLERS[name], options)
     check_noise(name, options)
-    scale = 1.0
-    if calibrated:
-        kind = KINDS.get(config.operator.name, "")
-        scale = calibrated_scale(config.prior, name, options, num_steps, kind, num_samples)
+    scale = spread_scale(config)
     options = with_protocol(config, name, options)
     if config.precision not in PRECISIONS:
         raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")

@@ -27,6 +27,7 @@ from evaluation.run import methods
 from evaluation.run.calibrated import SCALES
 from evaluation.run.provenance import fingerprint
 from evaluation.run.shards import WHOLE, Shard
+from evaluation.tables import make_table
 from operators.ct import few_view_angles
 from operators.masks import make_mask
 from tests.conftest import PATIENCE, ROOT
@@ -577,6 +578,9 @@ def test_several_posterior_samples_keep_their_spread(knee, prior, tmp_path, monk
     evaluate(config, tmp_path / "scaled", "cpu")
     for key, values in read_images(tmp_path / "scaled", "std").items():
         np.testing.assert_allclose(values, 3 * std[key], rtol=1e-5)
+    assert "mean of 2, spread x 3)" in make_table([tmp_path / "scaled"], "markdown")
+    assert "mean of 2) |" in make_table([tmp_path / "two"], "markdown")
+    assert "mean" not in make_table([tmp_path / "one"], "markdown").splitlines()[-1]
     config.sampler.num_steps = 7
     with pytest.raises(ValueError, match="no scale was fitted"):
         evaluate(config, tmp_path / "other", "cpu")
