@@ -268,7 +268,7 @@ def reconstruct(
     prior = default_prior(opened.is_complex) if prior is None else prior
     sampling = calibrate(sampling, prior if isinstance(prior, str) else "", opened)
     prior, device = _open_prior(prior, device, precision, measurement)
-    check_prior(prior, opened)
+    check_prior(prior, opened, sampling)
     for note in opened.notes:
         warnings.warn(note, stacklevel=2)
     validation = factor = found = None

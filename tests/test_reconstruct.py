@@ -1,5 +1,6 @@
 """reconstruct.py from files to files: numbers, scales, resuming, and what it refuses."""
 
+import functools
 import json
 import multiprocessing
 import subprocess
@@ -21,10 +22,12 @@ from datasets.files import holding
 from datasets.sample import DataError
 from evaluation.own import engine, open_input
 from evaluation.own import folder as command
+from evaluation.own.kspace import KspaceInput
+from evaluation.run import rehearsal
 from evaluation.run.methods import draw_samples, enough_samples, in_groups
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
-from samplers import SPREAD
+from samplers import SAMPLERS, SPREAD
 from sde import complex_score
 from tests.conftest import ROOT
 from tests.helpers.data_writers import (
@@ -676,12 +679,30 @@ def test_an_error_in_one_slice_leaves_the_others(tmp_path, settings, monkeypatch
     assert kept == ["00000.npz", "00002.npz"]
 
 
-def test_what_is_no_slices_fault_ends_the_run(tmp_path, settings):
+def test_what_is_no_slices_fault_ends_the_run(tmp_path, settings, monkeypatch):
     with h5py.File(tmp_path / "k.h5", "w") as file:
         file["kspace"] = kspace_of(complex_images(5)) * lines()
-    changed = settings(**{"sampler.momentum": 3.0})
-    with pytest.raises(ValueError, match=r"first 3 slices all failed alike.*momentum in \[0, 1\)"):
-        run(changed, tmp_path / "k.h5", tmp_path / "out")
+    sampler = SAMPLERS["pnp"]
+
+    @functools.wraps(sampler)
+    def fails(score, sde, operator, y, **keywords):
+        if operator.domain_shape[-1] != rehearsal.SIDE:
+            raise ValueError("cannot be")
+        return sampler(score, sde, operator, y, **keywords)
+
+    monkeypatch.setitem(SAMPLERS, "pnp", fails)
+    with pytest.raises(ValueError, match=r"first 3 slices all failed alike.*cannot be"):
+        run(settings(), tmp_path / "k.h5", tmp_path / "out")
+
+
+def test_invalid_keywords_end_the_run_before_coil_maps(tmp_path, settings, monkeypatch):
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"] = kspace_of(complex_images(2)) * lines()
+    monkeypatch.setattr(KspaceInput, "problem", lambda *args: pytest.fail("no problem was needed"))
+    for field, value in {"momentum": 3.0, "end_sigma": 77.0}.items():
+        with pytest.raises(ValueError, match=f"^(?!.*alike).*{field}"):
+            run(settings(**{f"sampler.{field}": value}), tmp_path / "k.h5", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_setting_or_file_is_refused(tmp_path, settings, tiny_config):

@@ -19,6 +19,7 @@ from evaluation.run.methods import (
     starts_warm,
     uses_noise,
 )
+from evaluation.run.rehearsal import rehearse
 from evaluation.show.undecided import IN_WORDS as UNDECIDED
 from operators.inverse_problem import InverseProblem
 from samplers import COILS_APART, NUM_STEPS, POINT_ESTIMATES, SAMPLERS, Posterior, spread
@@ -168,18 +169,30 @@ def calibrate(sampling: Sampling, prior: str, opened: Input) -> Sampling:
     return sampling._replace(scale=scale)
 
 
-def check_prior(prior: Prior, opened: Input) -> None:
-    """Raise a ValueError if images are real but the prior is one of complex images.
+def check_prior(prior: Prior, opened: Input, sampling: Sampling) -> None:
+    """Raise a ValueError for a prior of complex images on real ones, or invalid keywords with it.
 
     Args:
         prior: the prior.
         opened: the input.
+        sampling: choice of the sampler, which `rehearse` tries.
     """
     if getattr(prior[0], "joint", False) and not opened.is_complex:
         raise ValueError(
             f"expected a prior of real images for {opened.kind}, such as {REAL}, got one of "
             "complex images, which is for k-space"
         )
+    given = {} if sampling.sigma_y is None else {"sigma_y": sampling.sigma_y}
+    options = sampling.options | given
+    rehearse(
+        sampling.sampler,
+        prior[1],
+        num_steps=sampling.num_steps,
+        options=options,
+        warm=starts_warm(sampling.sampler, options),
+        ct=opened.kind == "a sinogram",
+        is_complex=opened.is_complex,
+    )
 
 
 def solve(

@@ -119,7 +119,7 @@ def reconstruct_file(
     prior = load_prior(
         opened_prior, device, autocast=PRECISIONS[config.precision], compiled=config.compile
     )
-    check_prior(prior, opened)
+    check_prior(prior, opened, sampling)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)

@@ -16,8 +16,9 @@ from torch import Tensor
 from configs import is_out_of_memory
 from evaluation.baselines import BASELINES, direct
 from evaluation.run.batching import choose_size
-from evaluation.run.calibrated import KINDS, calibrated_scale
+from evaluation.run.calibrated import CT, KINDS, calibrated_scale
 from evaluation.run.protocols import has_one_seed, is_averaged, with_protocol
+from evaluation.run.rehearsal import rehearse
 from models.checkpoint import Opened, keyword_files, load_prior, resolve_prior, shipped_priors
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
@@ -172,6 +173,15 @@ def create_reconstructor(
         compiled=config.compile,
         depth=config.get("depth"),
         averaged=is_averaged(config),
+    )
+    rehearse(
+        name,
+        sde,
+        num_steps=num_steps,
+        options=options,
+        warm=starts_warm(name, options),
+        ct=KINDS.get(config.operator.name) == CT,
+        is_complex=getattr(score, "joint", False),
     )
 
     def method(problem: InverseProblem, keys: tuple[str, ...]) -> Reconstruction:
