@@ -15,7 +15,7 @@ from evaluation.report import main, make_report, write_report
 from evaluation.results.cells import read_cell
 from evaluation.results.files import SUMS
 from evaluation.show.cell_images import CellImages
-from evaluation.show.report_page import embed
+from evaluation.show.slice_data import embed
 from tests.helpers.report_folders import (
     SIDE,
     add_spread,
@@ -39,7 +39,7 @@ def test_numbers_and_images_are_those_of_the_folders(folders):
     data = data_of(text)
     # the best first, whatever the order of the folders; what needs no method at the end
     assert data["titles"] == ["target", "natural 1, PC", "TV", "zero-filled"]
-    assert data["start"] == {"left": 3, "right": 1}
+    assert data["start"] == {"lead": 0, "left": 3, "right": 1, "map": "size"}
     opened = [CellImages(read_cell(folders[i])) for i in (1, 0, 2)]
     assert [entry["key"] for entry in data["slices"]] == opened[0].keys[:3]
     for number, entry in enumerate(data["slices"]):
@@ -71,10 +71,10 @@ def test_best_method_is_first_in_the_table_too(folders):
 def test_direct_reconstruction_is_there_once(folders):
     data = data_of(make_report(folders))
     assert data["titles"] == ["target", "natural 1, PC", "TV", "zero-filled"]
-    assert data["start"] == {"left": 3, "right": 1}
+    assert data["start"] == {"lead": 0, "left": 3, "right": 1, "map": "size"}
     alone = data_of(make_report(folders[2:]))
     assert alone["titles"] == ["target", "zero-filled"]
-    assert alone["start"] == {"left": 1, "right": 0}
+    assert alone["start"] == {"lead": 0, "left": 1, "right": 0, "map": "size"}
 
 
 class Page(html.parser.HTMLParser):

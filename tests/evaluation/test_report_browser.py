@@ -201,6 +201,31 @@ def test_maps_of_errors_and_samples(browser, pages):
     assert browser.run("wrong") == []
 
 
+def test_differences_to_another_image(browser, pages):
+    show(browser, pages["mr"])
+    images = [decode(i, (SIDE, SIDE)) for i in slice_of(pages["mr"].read_text(), 0)["images"]]
+    assert browser.run("byId('map').selectedOptions[0].textContent") == "|error|"
+    choose(browser, "reference", "2")  # TV
+    assert browser.run("byId('map').selectedOptions[0].textContent") == "|difference|"
+    assert browser.run("byId('blink').textContent") == "Show TV"
+    assert "|image \N{MINUS SIGN} TV|" in browser.run("byId('legend').textContent")
+    shown = browser.run("views.filter(({ map }) => map).map(({ layers }) => layers[0].index)")
+    assert shown == [0, 1, 3]  # all but TV
+    large = [np.percentile(np.abs(images[i] - images[2]), 99.5) for i in (0, 1)]
+    assert 0.6 < browser.run("state.full.error") / np.mean(large) < 1.7
+    choose(browser, "map", "signed")
+    choose(browser, "full", "0.1")
+    table = np.array(browser.run("[...TABLES.signed].map((color) => color & 255)"))
+    places = np.clip(np.floor(256 * (images[1] - images[2] + 0.1) / 0.2), 0, 255).astype(int)
+    number = browser.run("views.findIndex(({ map, layers }) => map && layers[0].index === 1)")
+    assert np.abs(grey(browser, number) - table[places]).max() <= np.abs(np.diff(table)).max()
+    browser.run("stage.focus()")
+    for expected in (3, 0):
+        browser.press("r", 82)
+        assert browser.run("state.reference") == expected
+    assert browser.run("byId('map').selectedOptions[0].textContent") == "signed error"
+
+
 def test_zoom_and_pan_are_those_of_all_images(browser, pages):
     show(browser, pages["mr"])
     choose(browser, "map", "none")
