@@ -4,7 +4,6 @@ import hashlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,37 +15,13 @@ from datasets.files import write_atomically
 from evaluation.metrics import all_metrics
 from evaluation.own.base import Input
 from evaluation.own.engine import Sampling, describe, describe_outputs, noise_origin
+from evaluation.own.parts import Part
 from evaluation.own.preview import preview
 from evaluation.run.provenance import code_version
 from evaluation.show.undecided import IN_WORDS as UNDECIDED
 from evaluation.show.undecided import OPEN, undecided
 
 PREVIEWS = 4  # slices in the preview
-IMAGES = ("image", "std", "low", "high", "direct")  # of a `Part`
-
-
-class Part(NamedTuple):
-    """Result of a slice, in the unit of the measurement.
-
-    Attributes:
-        image: ``(H, W)`` mean over samples, float32, or complex64 for k-space.
-        std: ``(H, W)`` standard deviation over samples.
-        low: ``(H, W)`` 5 % quantile over samples, of magnitudes.
-        high: ``(H, W)`` 95 % quantile.
-        direct: ``(H, W)`` reconstruction without a prior.
-        scale: intensity range, by which images are divided for the prior, of shape ``()``.
-        sigma_y: standard deviation of the measurement noise, given or estimated, of shape ``()``.
-        seconds: time for the slice, of shape ``()``.
-    """
-
-    image: np.ndarray  # float32, or complex64 for k-space: the mean over samples
-    std: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    direct: np.ndarray
-    scale: np.ndarray  # (): intensity range, by which images are divided for the prior
-    sigma_y: np.ndarray  # (): noise of the measurement, given or estimated
-    seconds: np.ndarray  # ()
 
 
 def write_results(
@@ -66,7 +41,7 @@ def write_results(
         out: the folder.
         opened: the input.
         slices: results of all chosen slices.
-        settings: all settings, see `evaluation.own.folder.describe_settings`.
+        settings: all settings, see `evaluation.own.settings.describe_settings`.
         sampling: choice of the sampler.
         validation: result of `evaluation.own.validation.validate`, if there is one.
         last_level: result of `evaluation.own.last_level.find_last_level`, if there is one.
