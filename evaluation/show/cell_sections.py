@@ -13,7 +13,7 @@ from evaluation.results.cells import CellResults, describe_measurement
 from evaluation.show.boxes import draw_summary
 from evaluation.show.cell_images import CellImages
 from evaluation.show.markup import Column, Text, html
-from evaluation.show.sampling_picture import sampling_picture
+from evaluation.show.sampling_picture import figure, sampling_picture
 from evaluation.show.style import STYLE
 
 LEFT_OUT = ("people", "skipped")  # of info.json: long, and of single slices
@@ -70,8 +70,9 @@ def sampling(opened: Sequence[CellImages], key: str) -> str:
         try:
             picture = sampling_picture(source.operator(key))
         except ValueError:  # an operator of someone else's checkout
-            picture = ""
-        parts[fields] = f"<h3>{escape(words)}</h3>\n{picture or '<p>No picture of it.</p>'}"
+            picture = None
+        shown = figure(picture) if picture else "<p>No picture of it.</p>"
+        parts[fields] = f"<h3>{escape(words)}</h3>\n{shown}"
     return "\n".join(parts.values())
 
 

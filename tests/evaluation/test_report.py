@@ -150,7 +150,7 @@ def test_settings_versions_and_sampling_are_there(folders):
     info = json.loads((folders[0] / "info.json").read_text())
     assert f"<td>{info['torch']}</td>" in settings
     assert "&quot;acceleration&quot;: 4.0" in settings
-    assert 'class="mask"' in text
+    assert '<img src="data:image/png;base64,' in text
     assert f"Mask of {SIDE} x {SIDE}" in text
 
 
