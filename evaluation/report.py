@@ -1,11 +1,14 @@
 """Report on results folders of the same slices, as an HTML page that needs no network.
 
     python -m evaluation.report results/mri/pd/gaussian1d_4x/* --out=report.html
+    python -m evaluation.report results/scan_pnp results/scan_samples --out=scan.html
 
-It has a table with intervals, best method first; of each slice all images side by side, with zoom,
-window and level, and maps of the signed or absolute error or of how posterior samples differ; the
-sampling, all settings and versions. Large reports keep their images in OUT_files beside the page,
-which loads them slice by slice; the page and this folder belong together.
+Of folders of evaluation.evaluate it has a table with intervals, best method first; of folders of
+reconstruct.py, all of the same input, what was found, warnings, and how well left-out data were
+predicted. Of each slice all images side by side, with zoom, window and level, and maps of the
+signed or absolute error, of the difference to any of the images, or of how posterior samples
+differ; the sampling, all settings and versions. Large reports keep their images in OUT_files beside
+the page, which loads them slice by slice; the page and this folder belong together.
 """
 
 import argparse
@@ -13,34 +16,66 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs import clear_errors, quiet_pipe
+from evaluation.own.report import own_report, write_own_report
+from evaluation.own.result import is_own
 from evaluation.results.cells import read_cell
 from evaluation.show.cell_report import cell_report, count_pixels, ranked
 from evaluation.show.report_file import MOST_EMBEDDED, write_page
 from evaluation.show.report_slices import Store
 from evaluation.tables import flat_table
 
+TITLE = "Reconstructions"
+
 
 def make_report(
     folders: Sequence[Path],
     *,
     limit: int = 0,
-    title: str = "Reconstructions",
+    title: str = "",
     store: Store | None = None,
 ) -> str:
     """HTML text of the report.
 
     Args:
-        folders: results folders; the slices that they have in common are shown.
-        limit: number of slices, from the first; 0 for all.
-        title: title of the page.
+        folders: results folders of one kind; the slices that they have in common are shown.
+        limit: number of slices, from the first, of `reconstruct.py` evenly spaced; 0 for all.
+        title: title of the page; "" for "Reconstructions", of `reconstruct.py` the input's name.
         store: writes the images of a slice into a file of its own, which the page loads when the
             slice is looked at; None to have all in the page.
 
     Raises:
-        ValueError: a folder has no results, or the folders have no slice in common.
+        ValueError: a folder has no results, they are of both kinds or of different inputs, or have
+            no slice in common.
     """
+    if are_own(folders):
+        return own_report(folders, limit=limit, title=title, store=store)
     cells = ranked([read_cell(folder) for folder in folders])
-    return cell_report(cells, flat_table(cells, "both"), limit=limit, title=title, store=store)
+    return cell_report(
+        cells, flat_table(cells, "both"), limit=limit, title=title or TITLE, store=store
+    )
+
+
+def are_own(folders: Sequence[Path]) -> bool:
+    """Whether folders are results of `reconstruct.py`; otherwise of `evaluation.evaluate`.
+
+    Raises:
+        ValueError: a folder is neither, or there are some of both.
+    """
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            what = "one without config.json" if folder.is_dir() else "no folder"
+            raise ValueError(
+                f"{folder}: expected a results folder of evaluation.evaluate or reconstruct.py, "
+                f"got {what}"
+            )
+    own = [folder for folder in folders if is_own(folder)]
+    others = [folder for folder in folders if not is_own(folder)]
+    if own and others:
+        raise ValueError(
+            f"expected folders of one kind, got {own[0]} of reconstruct.py and {others[0]} of "
+            "evaluation.evaluate, which have other slices and units; make a report of each kind"
+        )
+    return bool(own)
 
 
 def write_report(
@@ -49,16 +84,18 @@ def write_report(
     """Write the report, and where its images are too many for the page, OUT_files beside it.
 
     Args:
-        folders: results folders.
+        folders: results folders of one kind.
         out: path of the page.
         limit: number of slices, 0 for all.
-        title: title of the page.
+        title: title of the page; "" for the default.
         files: "yes" for a folder of images beside the page, "no" to have them in it, "auto" to
             decide by their size.
 
     Returns:
         The paths that were written: the page, and the folder if there is one.
     """
+    if are_own(folders):
+        return write_own_report(folders, out, limit=limit, title=title, files=files)
     beside = files == "yes"
     if files == "auto":
         beside = count_pixels([read_cell(folder) for folder in folders], limit) > MOST_EMBEDDED
@@ -79,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--limit", type=int, default=200, help="slices, 0: all (default 200)")
-    parser.add_argument("--title", default="Reconstructions")
+    parser.add_argument("--title", default="", help="title of the page")
     parser.add_argument(
         "--files",
         choices=("auto", "yes", "no"),

@@ -41,6 +41,7 @@ from evaluation.own.noise_factor import (
 )
 from evaluation.own.output import write_results
 from evaluation.own.parts import load_part, part_path, save_parts
+from evaluation.own.report import add_report
 from evaluation.own.settings import MAY_CHANGE, describe_settings, read_sampling
 from evaluation.own.slabs import Slab, slabs, solve_slab
 from evaluation.own.validation import check_part, read_choices, table, validate
@@ -63,7 +64,7 @@ from models.checkpoint import load_prior, open_prior, resolve_prior
 from sde import Prior
 
 ABANDONED = 86400  # seconds after which the temporary file of another process is no longer in use
-ALWAYS = ("reconstruction", "direct")  # outputs of every result
+ALWAYS = ("reconstruction", "direct", "truth")  # outputs that need no words before they are there
 
 
 def reconstruct_file(
@@ -162,7 +163,7 @@ def _reconstruct_missing(run: Run) -> Callable[[], dict] | None:
     summary = out / "summary.json"
     if summary.is_file():
         print(f"{out} is complete")
-        return lambda: read_json(summary)
+        return lambda: _with_report(run, read_json(summary))
 
     run.parts.mkdir(parents=True, exist_ok=True)
     for folder in (out, run.parts):
@@ -200,7 +201,14 @@ def _reconstruct_missing(run: Run) -> Callable[[], dict] | None:
             "slices are there; the process that finishes last writes the results"
         )
         return None
-    return lambda: _write(run, found, together)
+    return lambda: _with_report(run, _write(run, found, together))
+
+
+def _with_report(run: Run, summary: dict) -> dict:
+    """The summary of a folder that is complete, after its report was written if it is wanted."""
+    if run.config.report:
+        add_report(run.out)
+    return summary
 
 
 def _write(run: Run, found: tuple, together: dict | None) -> dict:

@@ -12,7 +12,7 @@ from evaluation.run.methods import PRECISIONS
 from models.checkpoint import keyword_files, resolve_prior
 from operators.create import default_of
 
-MAY_CHANGE = ("batch_size", "prior_format")  # files are compared by their hashes
+MAY_CHANGE = ("batch_size", "report", "prior_format")  # files are compared by their hashes
 # field of the operator -> an operator whose default its None stands for, whichever is simulated
 DEFAULTS_OF = {"acceleration": "mri", "center_fraction": "mri", "num_views": "ct"}
 

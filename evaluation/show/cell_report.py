@@ -65,11 +65,14 @@ def cell_report(
         folded("What is measured", f'<div id="sampling">{sampling(opened, keys[0])}</div>'),
         folded("Settings and versions", settings),
     ]
+    values = f"in {gallery.unit}, 0 to 1"
+    if gallery.unit == HU:
+        values = "in Hounsfield units, by the range of the slice in its file"
     around = Around(
         intro=f"{sheet('summary', 'Summary', table(names, *summary))}\n{note(INTERVALS)}",
         sections="\n".join(sections),
         footer=f"{len(gallery.keys)} slices that all folders have{more}. "
-        f"{how_exactly(gallery.unit)} Errors are image minus target. Metrics are computed from the "
+        f"{how_exactly(values)} Errors are image minus target. Metrics are computed from the "
         "results themselves and over the whole range, whatever the window.",
     )
     folders = [cell.folder for cell in cells]

@@ -18,7 +18,6 @@ from evaluation.show.pixels import LEVELS
 from evaluation.show.report_slices import Store, all_slices, find_scales
 from evaluation.show.slice_data import embed
 from evaluation.show.undecided import IN_WORDS, OPEN, ORANGE
-from evaluation.show.windows import HU
 
 HERE = Path(__file__).parent / "report"
 SCRIPTS = ("pixels.js", "viewer.js", "window.js", "gestures.js", "page.js")  # in this order
@@ -115,9 +114,12 @@ def colors() -> dict:
     return {name: text.decode() for name, text in tables.items()} | {"undecided": orange}
 
 
-def how_exactly(unit: str) -> str:
-    """Sentence on the values of the images, for the footer."""
-    values = "in Hounsfield units, by the range of the slice in its file" if unit == HU else unit
+def how_exactly(values: str) -> str:
+    """Sentence on the values of the images, for the footer.
+
+    Args:
+        values: their unit, such as "in Hounsfield units".
+    """
     return (
         f"Images are magnitudes (real ones keep their sign), {values}; they are stored in steps of "
         f"1/{LEVELS} of the range of the slice and shown in 256 grey levels of the window."
@@ -139,14 +141,26 @@ def sheet(name: str, title: str, content: str) -> str:
     )
 
 
-def folded(title: str, content: str) -> str:
+def wide(title: str, content: str) -> str:
+    """A table that may be wider than what it is in.
+
+    Args:
+        title: what screen readers call it; plain text.
+        content: HTML.
+    """
+    title = escape(title)
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{title}">{content}</div>'
+
+
+def folded(title: str, content: str, *, level: int = 2) -> str:
     """A section that opens when its heading is clicked.
 
     Args:
         title: plain text of the heading.
         content: HTML.
+        level: of the heading, 1 for that of the page.
     """
-    heading = f"<summary><h2>{escape(title)}</h2></summary>"
+    heading = f"<summary><h{level}>{escape(title)}</h{level}></summary>"
     return f'<details class="sheet">{heading}\n{content}\n</details>'
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from evaluation.show.markup import MISSING, Column, Text, html
+from evaluation.show.report_page import wide
 
 
 def settings_html(
@@ -19,8 +20,11 @@ def settings_html(
     """
     parts = []
     if len(names) > 1:
-        parts.append(_table("Settings that differ", names, configs, only_different=True))
-    parts.append(_table("Versions and provenance", names, infos))
+        differing = "Settings that differ"
+        table = tree_table(differing, names, configs, only_different=True)
+        parts.append(f"<h3>{differing}</h3>\n{table}" if table else "")
+    versions = "Versions and provenance"
+    parts.append(f"<h3>{versions}</h3>\n{tree_table(versions, names, infos)}")
     for name, config, info in zip(names, configs, infos, strict=True):
         for what, content in (("settings", config), ("provenance", info)):
             text = escape(json.dumps(content, indent=2, ensure_ascii=False, default=str))
@@ -40,10 +44,17 @@ def _flat(tree: Mapping, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _table(
+def tree_table(
     title: str, names: Sequence[str], trees: Sequence[Mapping], *, only_different: bool = False
 ) -> str:
-    """Table with a row a setting and a column a folder; "" if there is no row."""
+    """Table with a row a leaf of nested mappings and a column a folder; "" if there is no row.
+
+    Args:
+        title: what screen readers call it.
+        names: names of the folders.
+        trees: a nested mapping of each.
+        only_different: whether to leave out what is the same in all.
+    """
     columns, rows = [_flat(tree) for tree in trees], []
     for field in dict.fromkeys(field for column in columns for field in column):
         values = [column.get(field, MISSING) for column in columns]
@@ -52,7 +63,4 @@ def _table(
     if not rows:
         return ""
     head = [Column("", number=False), *(Column(name, number=False) for name in names)]
-    return (
-        f'<h3>{title}</h3>\n<div class="wide" tabindex="0" role="region" aria-label="{title}">'
-        f"{html(head, rows)}</div>"
-    )
+    return wide(title, html(head, rows))

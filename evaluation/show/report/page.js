@@ -91,6 +91,8 @@ for (const id of ["left", "right"]) {
   listen(id, "change", () => { state[id] = +byId(id).value; makePanels(); });
 }
 byId("slice").max = data.slices.length;
+for (const id of ["previous", "next"]) byId(id).hidden = data.slices.length === 1;
+byId("slice").parentElement.hidden = data.slices.length === 1;
 
 listen("slice", "input", () => showSlice(byId("slice").value - 1));
 listen("previous", "click", () => showSlice(state.slice - 1));
