@@ -14,9 +14,9 @@ from operators.ct import RayTransform
 
 MOST_LINES = 64  # of a trajectory or of views that are drawn
 MOST_POINTS = 256  # of each line
-SIDE = 200  # of a drawing
+SIDE, MARGIN = 200, 8  # of a drawing
 INK, AREA, ACCENT = "#1b1f24", "#ddeefa", "#0060a0"  # of drawings, which are on white
-THICK = f"stroke='{ACCENT}' stroke-width='1.5'"
+THIN, THICK, DOT = 0.5, 1.5, 1.5  # of lines and radius of dots, where the drawing is `SIDE` wide
 
 
 class Picture(NamedTuple):
@@ -99,6 +99,7 @@ def _beams(operator: RayTransform) -> Picture:
     angles = np.deg2rad(operator.angles_deg)
     each = math.ceil(len(angles) / (2 * MOST_LINES))
     side = max(operator.size)
+    half = SIDE / 2 + MARGIN
     distance = getattr(operator, "source_distance", None)
     height, width = (SIDE / 2 * n / side for n in operator.size)
     box = (
@@ -108,23 +109,24 @@ def _beams(operator: RayTransform) -> Picture:
     if distance is None:
         reach, kind = 0.36 * SIDE, "parallel beams"
         drawn = "".join(_line(-reach, reach, angle) for angle in angles[::each])
-        drawn += _detector(operator.num_bins * SIDE / 2 / side, reach, angles[0])
+        drawn += _detector(operator.num_bins * SIDE / 2 / side, reach, angles[0], half)
     else:
         reach, kind = distance / side * SIDE / 2, "fan beam"
+        half = max(reach + MARGIN, half)
         drawn = "".join(
-            f"<circle cx='{reach * math.sin(a):.1f}' cy='{reach * math.cos(a):.1f}' r='1.5' "
-            f"fill='{INK}' stroke='none'/>"
+            f"<circle cx='{reach * math.sin(a):.1f}' cy='{reach * math.cos(a):.1f}' "
+            f"r='{_scaled(DOT, half)}' fill='{INK}' stroke='none'/>"
             for a in angles[::each]
         )
         edges = (operator.ray_angles.min(), operator.ray_angles.max())
-        drawn += "".join(_fan(reach, angles[0], edge) for edge in edges)
+        drawn += "".join(_fan(reach, angles[0], edge, half) for edge in edges)
     span = operator.angles_deg.max() - operator.angles_deg.min()
     part = f", every {_ordinal(each)} drawn" if each > 1 else ""
     caption = (
         f"{len(angles)} views over {span:.4g}°, {kind}, {operator.num_bins} detector bins{part}; "
         "square: the image"
     )
-    return _svg(box + drawn, caption, max(reach, SIDE / 2) + 8, centred=True)
+    return _svg(box + drawn, caption, half, centred=True)
 
 
 def _line(start: float, end: float, angle: float) -> str:
@@ -136,25 +138,35 @@ def _line(start: float, end: float, angle: float) -> str:
     )
 
 
-def _detector(length: float, reach: float, angle: float) -> str:
+def _detector(length: float, reach: float, angle: float, half: float) -> str:
     """The detector of the first view, along (cos, sin), beyond the image."""
     sine, cosine = math.sin(angle), math.cos(angle)
     x, y = reach * sine, reach * cosine
     dx, dy = length / 2 * cosine, -length / 2 * sine
     return (
-        f"<line x1='{x - dx:.1f}' y1='{y - dy:.1f}' x2='{x + dx:.1f}' y2='{y + dy:.1f}' {THICK}/>"
+        f"<line x1='{x - dx:.1f}' y1='{y - dy:.1f}' x2='{x + dx:.1f}' y2='{y + dy:.1f}' "
+        f"{_thick(half)}/>"
     )
 
 
-def _fan(reach: float, angle: float, edge: float) -> str:
+def _fan(reach: float, angle: float, edge: float, half: float) -> str:
     """Outer ray of the first view's fan, from the source to the other side of the image."""
     x, y = reach * math.sin(angle), reach * math.cos(angle)
     towards = angle - edge
     length = 1.7 * reach
     return (
         f"<line x1='{x:.1f}' y1='{y:.1f}' x2='{x - length * math.sin(towards):.1f}' "
-        f"y2='{y - length * math.cos(towards):.1f}' {THICK}/>"
+        f"y2='{y - length * math.cos(towards):.1f}' {_thick(half)}/>"
     )
+
+
+def _thick(half: float) -> str:
+    return f"stroke='{ACCENT}' stroke-width='{_scaled(THICK, half)}'"
+
+
+def _scaled(size: float, half: float) -> str:
+    """A size in a drawing that is 2 `half` wide, so that it looks as large as in any other."""
+    return f"{size * 2 * half / SIDE:.3g}"
 
 
 def _svg(content: str, caption: str, half: float, *, centred: bool = False) -> Picture:
@@ -162,7 +174,8 @@ def _svg(content: str, caption: str, half: float, *, centred: bool = False) -> P
     view = f"{start:.4g} {start:.4g} {2 * half:.4g} {2 * half:.4g}"
     text = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}" stroke="{INK}" '
-        f'stroke-width="0.5" fill="none"><title>{escape(caption)}</title>{content}</svg>\n'
+        f'stroke-width="{_scaled(THIN, half)}" fill="none"><title>{escape(caption)}</title>'
+        f"{content}</svg>\n"
     )
     return Picture(".svg", text.encode(), caption)
 
