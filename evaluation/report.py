@@ -50,9 +50,8 @@ def make_report(
     if are_own(folders):
         return own_report(folders, limit=limit, title=title, store=store)
     cells = ranked([read_cell(folder) for folder in folders])
-    return cell_report(
-        cells, flat_table(cells, "both"), limit=limit, title=title or TITLE, store=store
-    )
+    how = {"limit": limit, "title": title or TITLE, "store": store}
+    return cell_report(cells, flat_table(cells, "both"), folders=folders, **how)
 
 
 def are_own(folders: Sequence[Path]) -> bool:

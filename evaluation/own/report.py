@@ -1,14 +1,13 @@
 """The report on results folders of `reconstruct.py`: what was measured, found, and is not known."""
 
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from datasets.files import remove_abandoned
-from evaluation.metrics import all_metrics
+from evaluation.own.report_gallery import make_gallery
 from evaluation.own.report_sections import (
     count_slices,
     done_html,
@@ -18,10 +17,9 @@ from evaluation.own.report_sections import (
     validation_html,
     warnings_html,
 )
-from evaluation.own.result import OwnResult, check_comparable, differing, folder_names
-from evaluation.results.cells import IMAGE_METRICS
+from evaluation.own.result import IMAGE, OwnResult, check_comparable, folder_names
 from evaluation.run.slices import describe_error
-from evaluation.show.gallery import Gallery, Shown
+from evaluation.show.gallery import Gallery
 from evaluation.show.report_file import MOST_EMBEDDED, write_page
 from evaluation.show.report_page import Around, folded, how_exactly, make_page, sheet
 from evaluation.show.report_slices import Store
@@ -30,10 +28,12 @@ from evaluation.show.windows import HU
 
 log = logging.getLogger(__name__)
 
-TRUTH = "truth"
-ONE = "reconstruction"  # title of the result where there is one folder
 MOST_SLICES = 200  # of the page that is written beside the results
-VERSIONS = ("code_version", "torch", "prior")  # of summary.json
+VERSIONS = ("code_version", "torch", "prior", "mask_sha256")  # of summary.json
+ERRORS = (
+    "Errors are image minus truth, of which the measurement was simulated. Metrics are over the "
+    "range of the truth in the slice, whatever the window."
+)
 DIFFERENCES = (
     "Differences are image minus the one that it is compared with; the reconstruction without a "
     "prior is no truth: a difference to it is what the prior and the noise model have changed."
@@ -58,15 +58,18 @@ def own_report(
     """
     results = [OwnResult(folder) for folder in folders]
     keys = check_comparable(results)
-    names = [ONE] if len(results) == 1 else folder_names(results)
-    gallery = _gallery(results, names, _spaced(keys, limit))
+    names = [IMAGE] if len(results) == 1 else folder_names(results)
+    gallery = make_gallery(results, names, _spaced(keys, limit))
     intro = [
         sheet("summary", "Summary", summary_table(names, results)),
         summary_note(results),
         warnings_html(names, results),
         validation_html(names, results),
     ]
-    versions = [{name: result.summary[name] for name in VERSIONS} for result in results]
+    versions = [
+        {name: result.summary[name] for name in VERSIONS if name in result.summary}
+        for result in results
+    ]
     settings = settings_html(names, [result.settings for result in results], versions)
     sections = [
         folded("What was measured", measured_html(names, results)),
@@ -121,8 +124,8 @@ def add_report(folder: Path) -> None:
     out = folder / "report.html"
     if out.is_file():
         return
-    remove_abandoned(folder, older=0)
     try:
+        remove_abandoned(folder, older=0)
         write_own_report([folder], out, limit=MOST_SLICES)
     except Exception as error:
         log.warning(
@@ -146,95 +149,6 @@ def _spaced(keys: Sequence[str], limit: int) -> list[str]:
     return [keys[round(place)] for place in np.linspace(0, len(keys) - 1, count)]
 
 
-def _gallery(results: Sequence[OwnResult], names: Sequence[str], keys: Sequence[str]) -> Gallery:
-    """Truth, if there is one, results, and what was reconstructed without a prior.
-
-    Without a truth, a reconstruction without a prior is what others are compared with.
-    """
-    pose = _normaliser(results[0])
-    has_truth = all(TRUTH in result.names for result in results)
-    truth = results[0] if has_truth else None
-    methods = [
-        _shown(name, result, ONE, pose, truth) for name, result in zip(names, results, strict=True)
-    ]
-    apart = differing(results, "direct", keys[0])
-    directs = [
-        _shown(
-            results[i].direct + (f" ({names[i]})" if len(apart) > 1 else ""),
-            results[i],
-            "direct",
-            pose,
-            truth,
-        )
-        for i in apart
-    ]
-    first = [_shown(TRUTH, results[0], TRUTH, pose, None)] if has_truth else [directs.pop(0)]
-    shown = [*first, *methods, *directs]
-    samples = all("std" in result.names for result in results)
-    return Gallery(
-        keys=keys,
-        shown=shown,
-        unit=_unit(results[0].unit),
-        values=lambda key: pose(key)[:2],
-        metrics=IMAGE_METRICS if has_truth else (),
-        lead=0 if has_truth else 1,
-        left=next(i for i, one in enumerate(shown) if one.is_direct),
-        right=1,
-        map="std" if samples else "size",
-    )
-
-
-def _shown(
-    title: str,
-    result: OwnResult,
-    name: str,
-    pose: Callable[[str], tuple[float, float]],
-    truth: OwnResult | None,
-) -> Shown:
-    """An image of a result, in parts of the range that `pose` tells."""
-
-    def image(key: str) -> np.ndarray:
-        factor, offset = pose(key)
-        return (result.image(name, key) - offset) / factor
-
-    def spread(key: str) -> dict[str, np.ndarray]:
-        factor, offset = pose(key)
-        shift = {"std": 0.0}
-        found = result.spread(key) if name == ONE else {}
-        return {n: (values - shift.get(n, offset)) / factor for n, values in found.items()}
-
-    def metrics(key: str, *_) -> dict[str, float]:
-        if truth is None:
-            return {}
-        target = truth.image(TRUTH, key)
-        low, scale = target.min(), target.max() - target.min()
-        if not scale > 0:
-            return {}
-        return all_metrics((target - low) / scale, (result.image(name, key) - low) / scale)
-
-    return Shown(title, image, spread=spread, metrics=metrics, is_direct=name == "direct")
-
-
-def _normaliser(result: OwnResult) -> Callable[[str], tuple[float, float]]:
-    """Function of a key: range and least value of the slice's reconstruction."""
-    known: dict[str, tuple[float, float]] = {}
-
-    def pose(key: str) -> tuple[float, float]:
-        if key not in known:
-            image = result.image(ONE, key)
-            low, high = float(image.min()), float(image.max())
-            known[key] = (high - low) or 1.0, low
-        return known[key]
-
-    return pose
-
-
-def _unit(text: str) -> str:
-    """Unit of a result for the legend, such as "unit of the k-space"."""
-    short = re.sub(r" \(.*\)", "", text)
-    return f"unit {short}" if short.startswith("of ") else short
-
-
 def _footer(gallery: Gallery, count: int) -> str:
     shown = len(gallery.keys)
     left_out = (
@@ -244,4 +158,5 @@ def _footer(gallery: Gallery, count: int) -> str:
         else ""
     )
     values = "in Hounsfield units" if gallery.unit == HU else "in the unit of the result"
-    return f"{count_slices(shown)}{left_out}. {how_exactly(values)} {DIFFERENCES}"
+    compared = ERRORS if gallery.metrics else DIFFERENCES
+    return f"{count_slices(shown)}{left_out}. {how_exactly(values)} {compared}"

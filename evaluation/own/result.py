@@ -11,6 +11,7 @@ from configs import ConfigError
 from evaluation.results.files import read_json
 from evaluation.show.sampling_picture import Picture
 
+IMAGE, TRUTH = "reconstruction", "truth"  # names of images
 SPREAD = ("std", "quantile_05", "quantile_95")
 PICTURES = (".png", ".svg")  # of the sampling
 
@@ -107,8 +108,8 @@ def check_comparable(results: Sequence[OwnResult]) -> list[str]:
             here, there = of(first), of(other)
             if here != there:
                 raise ValueError(
-                    f"expected results of one {what}, got {_short(there)} in {other.folder} and "
-                    f"{_short(here)} in {first.folder}; make a report of each"
+                    f"expected results of one {what}, got {there} in {other.folder} and "
+                    f"{here} in {first.folder}; make a report of each"
                 )
     folders = [result.folder.resolve() for result in results]
     if len(set(folders)) < len(folders):
@@ -120,29 +121,24 @@ def check_comparable(results: Sequence[OwnResult]) -> list[str]:
     return keys
 
 
-def _input(result: OwnResult) -> tuple[str, str]:
-    return result.settings["input"], result.settings["sha256"]["input"]
+def _input(result: OwnResult) -> str:
+    return f"{result.settings['input']} (SHA-256 {result.settings['sha256']['input'][:16]}...)"
 
 
-def _pixel(result: OwnResult) -> float:
-    return result.settings["operator"]["pixel_size"]
+def _direction(result: OwnResult) -> str:
+    data = result.settings["data"]
+    return f"{data['axis'] or 'axial'}, {data['first_axis'] or 'default'}"
 
 
 # what results have to share to be compared -> function of one of them
 _THINGS = {
     "input": _input,
     "unit": lambda result: result.unit,
-    "operator.pixel_size": _pixel,
+    "operator.pixel_size": lambda result: result.settings["operator"]["pixel_size"],
+    "direction of slices (data.axis, data.first_axis)": _direction,
     "image size": lambda result: result.shape,
     "window (data.window)": lambda result: result.settings["data"]["window"],
 }
-
-
-def _short(value: object) -> str:
-    """A value for an error; of an input its name and the begin of its hash."""
-    if isinstance(value, tuple) and isinstance(value[0], str):
-        return f"{value[0]} (SHA-256 {value[1][:8]}...)"
-    return str(value)
 
 
 def folder_names(results: Sequence[OwnResult]) -> list[str]:
@@ -177,7 +173,7 @@ def facts(summary: Mapping) -> dict:
 KNOWN = (
     *("result", "outputs", "sampler", "num_steps", "num_samples", "noise", "notes", "sampling"),
     *("seconds_a_slice", "prior", "code_version", "torch", "validation", "noise_level"),
-    *("last_level", "volume", "metrics", "unit"),
+    *("last_level", "volume", "metrics", "unit", "mask_sha256"),
 )
 
 

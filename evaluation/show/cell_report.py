@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -34,6 +35,7 @@ def cell_report(
     cells: Sequence[CellResults],
     summary: tuple[Sequence[Column], Sequence[Sequence[Text]]],
     *,
+    folders: Sequence[Path],
     limit: int,
     title: str,
     store: Store | None,
@@ -44,6 +46,7 @@ def cell_report(
         cells: cells of results folders, best first (`ranked`); the slices that they have in common
             are shown.
         summary: columns and rows of the table, a row a cell.
+        folders: the folders as the page names them.
         limit: number of slices, from the first; 0 for all.
         title: title of the page.
         store: see `make_page`.
@@ -75,7 +78,6 @@ def cell_report(
         f"{how_exactly(values)} Errors are image minus target. Metrics are computed from the "
         "results themselves and over the whole range, whatever the window.",
     )
-    folders = [cell.folder for cell in cells]
     return make_page(gallery, around, title=title, folders=folders, store=store)
 
 

@@ -193,7 +193,7 @@ if (main) {
   const name = main[0].replace(" (dB)", "");
   byId("order").append(option("ascending", `lowest ${name} first`),
     option("descending", `highest ${name} first`));
-  byId("by").previousElementSibling.textContent = name;
+  byId("by").previousElementSibling.textContent = `${name} of`;
 } else {
   for (const id of ["order", "by"]) byId(id).parentElement.hidden = true;
 }

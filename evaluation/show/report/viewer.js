@@ -36,9 +36,14 @@ const viewer = byId("viewer"), stage = byId("stage");
 let images = null;  // of the slice that is shown
 let views = [];  // { box, layers: [{ index, canvas }], map: null or a key of MAPS }
 
+// a number in the unit, with an exponent where it would have many zeros
+function written(value, digits) {
+  if (data.unit === "HU") return String(Math.round(value));
+  const short = Number(value.toPrecision(digits)), size = Math.abs(short);
+  return size && (size < 1e-3 || size >= 1e5) ? short.toExponential() : String(short);
+}
 function format(value) {
-  const digits = data.unit === "HU" ? Math.round(value) : Number(value.toPrecision(3));
-  return String(digits).replace("-", "−");
+  return written(value, 3).replaceAll("-", "−");
 }
 const unit = () => (data.unit === "HU" ? " HU" : "");
 const bounds = () => [state.level - state.width / 2, state.level + state.width / 2];

@@ -50,8 +50,7 @@ function setWindow(level, width) {
 }
 
 function showWindow() {
-  const written = (value) => (data.unit === "HU" ? Math.round(value) : +value.toPrecision(4));
   byId("window").value = state.window;
-  byId("level").value = written(state.level);
-  byId("width").value = written(state.width);
+  byId("level").value = written(state.level, 4);
+  byId("width").value = written(state.width, 4);
 }
