@@ -30,7 +30,7 @@ def make_gallery(
         _shown(name, result, IMAGE, pose, truth)
         for name, result in zip(names, results, strict=True)
     ]
-    apart = differing(results, "direct", keys[0])
+    apart = differing(results, "direct", keys)
     directs = [
         _shown(
             results[i].direct + (f" ({names[i]})" if len(apart) > 1 else ""),
@@ -48,7 +48,7 @@ def make_gallery(
         keys=keys,
         shown=shown,
         unit=_unit(results[0].unit),
-        values=lambda key: pose(key)[:2],
+        values=pose,
         metrics=IMAGE_METRICS if has_truth else (),
         lead=0 if has_truth else 1,
         left=next(i for i, one in enumerate(shown) if one.is_direct),
@@ -72,9 +72,11 @@ def _shown(
 
     def spread(key: str) -> dict[str, np.ndarray]:
         factor, offset = pose(key)
-        shift = {"std": 0.0}
         found = result.spread(key) if name == IMAGE else {}
-        return {n: (values - shift.get(n, offset)) / factor for n, values in found.items()}
+        return {
+            what: (values if what == "std" else values - offset) / factor
+            for what, values in found.items()
+        }
 
     def metrics(key: str, *_) -> dict[str, float]:
         if truth is None:

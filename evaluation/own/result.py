@@ -13,6 +13,7 @@ from evaluation.show.sampling_picture import Picture
 
 IMAGE, TRUTH = "reconstruction", "truth"  # names of images
 SPREAD = ("std", "quantile_05", "quantile_95")
+PROBES = 4  # slices that tell whether images are the same
 PICTURES = (".png", ".svg")  # of the sampling
 
 
@@ -147,21 +148,27 @@ def folder_names(results: Sequence[OwnResult]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(r.folder) for r in results]
 
 
-def differing(results: Sequence[OwnResult], name: str, key: str) -> list[int]:
-    """Numbers of results whose image of a slice is none of those before: 0, and perhaps others.
+def differing(results: Sequence[OwnResult], name: str, keys: Sequence[str]) -> list[int]:
+    """Numbers of results whose images are none of those before: 0, and perhaps others.
 
     Images that differ by less than a thousandth of the largest value are taken as one.
+
+    Args:
+        results: the results.
+        name: name of the images.
+        keys: keys of slices that all have; up to `PROBES` or so, evenly spaced, are compared.
     """
+    chosen = keys[:: max(1, len(keys) // PROBES)]
     found: list[tuple[int, np.ndarray]] = []
     for number, result in enumerate(results):
-        image = result.image(name, key)
-        if not any(_alike(image, other) for _, other in found):
-            found.append((number, image))
+        images = np.stack([result.image(name, key) for key in chosen])
+        if not any(_alike(images, others) for _, others in found):
+            found.append((number, images))
     return [number for number, _ in found]
 
 
-def _alike(image: np.ndarray, other: np.ndarray) -> bool:
-    return float(np.abs(image - other).max()) <= 1e-3 * float(np.abs(other).max())
+def _alike(images: np.ndarray, others: np.ndarray) -> bool:
+    return float(np.abs(images - others).max()) <= 1e-3 * float(np.abs(others).max())
 
 
 def facts(summary: Mapping) -> dict:
