@@ -465,7 +465,8 @@ def main(_) -> None:
         print(f"estimated noise: {noise['least']:.3g} to {noise['most']:.3g} (sampler.sigma_y)")
     for name, metrics in summary.get("metrics", {}).items():
         print(f"{name}: {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.4f}")
-    print(f"results: {out} (look at {out / 'preview.png'})")
+    pictures = [out / name for name in ("report.html", "preview.png")]
+    print(f"results: {out} (look at {next(p for p in pictures if p.is_file())})")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ def get_config() -> ConfigDict:
     # slices, or where they are fewer slices times samples, per batch, which changes no number; 0: 4
     # on a CPU, 64 on a GPU; halved until they fit
     config.batch_size = 0
+    # whether report.html is written beside the results: a page with zoom, windows, differences,
+    # uncertainty and settings of up to 200 slices (python -m evaluation.report makes it later)
+    config.report = True
 
     config.volume = volume = ConfigDict()
     # part of pnp's steps, from 0 to 1, in which the prior sees images across the slices, so that

@@ -1,102 +1,80 @@
 """Report on results folders of the same slices, as an HTML page that needs no network.
 
     python -m evaluation.report results/mri/pd/gaussian1d_4x/* --out=report.html
+    python -m evaluation.report results/scan_pnp results/scan_samples --out=scan.html
 
-It has a table with intervals, best method first; of each slice all images side by side, with zoom,
-window and level, and maps of the signed or absolute error or of how posterior samples differ; the
-sampling, all settings and versions. Large reports keep their images in OUT_files beside the page,
-which loads them slice by slice; the page and this folder belong together.
+Of folders of evaluation.evaluate it has a table with intervals, best method first; of folders of
+reconstruct.py, all of the same input, what was found, warnings, and how well left-out data were
+predicted. Of each slice all images side by side, with zoom, window and level, and maps of the
+signed or absolute error, of the difference to any of the images, or of how posterior samples
+differ; the sampling, all settings and versions. Large reports keep their images in OUT_files beside
+the page, which loads them slice by slice; the page and this folder belong together.
 """
 
 import argparse
-import hashlib
-import json
-import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from configs import clear_errors, quiet_pipe
-from datasets.files import naming, write_atomically
-from evaluation.results.cells import IMAGE_METRICS, METRICS, CellResults, label, read_cell, titles
-from evaluation.show.cell_images import CellImages, common_keys
-from evaluation.show.report_page import (
-    EMBEDDED_POLICY,
-    FILES_POLICY,
-    colors,
-    embed,
-    fill,
-    footer,
-    plots,
-    sampling,
-    table,
-)
-from evaluation.show.report_slices import DIRECT, Store, all_slices, find_scales, is_direct
-from evaluation.show.run_settings import settings_html
-from evaluation.show.slice_data import Shown
+from evaluation.own.report import own_report, write_own_report
+from evaluation.own.result import is_own
+from evaluation.results.cells import read_cell
+from evaluation.show.cell_report import cell_report, count_pixels, ranked
+from evaluation.show.report_file import MOST_EMBEDDED, write_page
+from evaluation.show.report_slices import Store
 from evaluation.tables import flat_table
-from operators.create import is_known, operator_class
 
-MOST_EMBEDDED = 40e6  # pixels of all images up to which they are in the page: about as many bytes
-
-UNFINISHED = ".part"
-FILES = (".js", ".webp", UNFINISHED)  # of the folder of images
+TITLE = "Reconstructions"
 
 
 def make_report(
     folders: Sequence[Path],
     *,
     limit: int = 0,
-    title: str = "Reconstructions",
+    title: str = "",
     store: Store | None = None,
 ) -> str:
     """HTML text of the report.
 
     Args:
-        folders: results folders; the slices that they have in common are shown.
-        limit: number of slices, from the first; 0 for all.
-        title: title of the page.
+        folders: results folders of one kind; the slices that they have in common are shown.
+        limit: number of slices, from the first, of `reconstruct.py` evenly spaced; 0 for all.
+        title: title of the page; "" for "Reconstructions", of `reconstruct.py` the input's name.
         store: writes the images of a slice into a file of its own, which the page loads when the
             slice is looked at; None to have all in the page.
 
     Raises:
-        ValueError: a folder has no results, or the folders have no slice in common.
+        ValueError: a folder has no results, they are of both kinds or of different inputs, or have
+            no slice in common.
     """
-    cells, names, keys = _ranked([read_cell(folder) for folder in folders])
-    opened = [CellImages(cell) for cell in cells]
-    chosen = keys[: limit or None]
-    shown = [Shown(name, source) for name, source in zip(names, opened, strict=True)]
-    directs = _directs(cells, names)
-    shown += [Shown(name, opened[i], is_direct=True) for name, i in directs.items()]
-    scales = find_scales(chosen, shown)
-    slices, embedded = all_slices(chosen, shown, scales, store)
-    data = {
-        "titles": ["target", *(one.title for one in shown)],
-        "metrics": [(*METRICS[name][:2], METRICS[name].better is max) for name in IMAGE_METRICS],
-        "unit": scales.unit,
-        "windows": scales.windows,
-        "full": scales.full,
-        "colors": colors(),
-        "slices": slices,
-        "start": _start(cells, len(directs)),
-    }
-    height, width = opened[0].target(chosen[0]).shape
-    left_out = f"; {len(keys) - len(chosen)} more are left out" if len(chosen) < len(keys) else ""
-    return fill(
-        TITLE=escape(title),
-        POLICY=FILES_POLICY if store else EMBEDDED_POLICY,
-        FOLDERS=escape(", ".join(str(folder) for folder in folders)),
-        TABLE=table(names, *flat_table(cells, "both")),
-        PLOTS=plots(cells, names),
-        SAMPLING=sampling(opened, chosen[0]),
-        SETTINGS=settings_html(cells, names),
-        ASPECT=f"{width} / {height}",
-        FOOTER=footer(len(chosen), left_out, scales.unit, "undecided" in scales.full),
-        DATA=embed(data),
-        SLICES=embedded,
-    )
+    if are_own(folders):
+        return own_report(folders, limit=limit, title=title, store=store)
+    cells = ranked([read_cell(folder) for folder in folders])
+    how = {"limit": limit, "title": title or TITLE, "store": store}
+    return cell_report(cells, flat_table(cells, "both"), folders=folders, **how)
+
+
+def are_own(folders: Sequence[Path]) -> bool:
+    """Whether folders are results of `reconstruct.py`; otherwise of `evaluation.evaluate`.
+
+    Raises:
+        ValueError: a folder is neither, or there are some of both.
+    """
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            what = "one without config.json" if folder.is_dir() else "no folder"
+            raise ValueError(
+                f"{folder}: expected a results folder of evaluation.evaluate or reconstruct.py, "
+                f"got {what}"
+            )
+    own = [folder for folder in folders if is_own(folder)]
+    others = [folder for folder in folders if not is_own(folder)]
+    if own and others:
+        raise ValueError(
+            f"expected folders of one kind, got {own[0]} of reconstruct.py and {others[0]} of "
+            "evaluation.evaluate, which have other slices and units; make a report of each kind"
+        )
+    return bool(own)
 
 
 def write_report(
@@ -104,109 +82,27 @@ def write_report(
 ) -> list[Path]:
     """Write the report, and where its images are too many for the page, OUT_files beside it.
 
-    The page is written last, and only then are files removed that an earlier one used.
-
     Args:
-        folders: results folders.
+        folders: results folders of one kind.
         out: path of the page.
         limit: number of slices, 0 for all.
-        title: title of the page.
+        title: title of the page; "" for the default.
         files: "yes" for a folder of images beside the page, "no" to have them in it, "auto" to
             decide by their size.
 
     Returns:
         The paths that were written: the page, and the folder if there is one.
     """
-    folder = out.with_name(f"{out.stem}_files")
-    written: set[str] = set()
+    if are_own(folders):
+        return write_own_report(folders, out, limit=limit, title=title, files=files)
+    beside = files == "yes"
+    if files == "auto":
+        beside = count_pixels([read_cell(folder) for folder in folders], limit) > MOST_EMBEDDED
 
-    def store(end: str, content: str | bytes) -> str:
-        raw = content.encode() if isinstance(content, str) else content
-        name = f"{hashlib.blake2b(raw, digest_size=8).hexdigest()}{end}"
-        _write_quickly(folder / name, raw)
-        written.add(name)
-        return f"{folder.name}/{name}"
+    def make(store: Store | None) -> str:
+        return make_report(folders, limit=limit, title=title, store=store)
 
-    beside = files == "yes" or (files == "auto" and _pixels(folders, limit) > MOST_EMBEDDED)
-    text = make_report(folders, limit=limit, title=title, store=store if beside else None)
-    write_atomically(out, text.encode("utf-8", "replace"))
-    for suffix in FILES:
-        for old in folder.glob(f"{'[0-9a-f]' * 16}{suffix}"):
-            if old.name not in written:
-                old.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-    return [out, folder] if beside else [out]
-
-
-def _write_quickly(path: Path, content: bytes) -> None:
-    """Write a file whose name says what is in it; unlike a result it need not survive a power cut.
-
-    The file is there as a whole or not at all; one that is there is kept.
-    """
-    if path.is_file() and path.stat().st_size == len(content):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(UNFINISHED)
-    with naming(path):
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-
-
-def _pixels(folders: Sequence[Path], limit: int) -> int:
-    """About how many pixels all images have."""
-    opened = [CellImages(read_cell(folder)) for folder in folders]
-    keys = common_keys(opened)
-    first = [source.reconstruction(keys[0]).size for source in opened]
-    each = sum(
-        size * (1 + len(source.spread(keys[0]))) for size, source in zip(first, opened, strict=True)
-    )
-    return (each + 2 * first[0]) * min(len(keys), limit or len(keys))  # target, direct image
-
-
-def _ranked(
-    cells: Sequence[CellResults],
-) -> tuple[list[CellResults], list[str], list[str]]:
-    """Cells by their mean PSNR over the slices that all have, best first; their names; the keys."""
-    keys = common_keys([CellImages(cell) for cell in cells])
-
-    def worse(item: tuple[CellResults, str]) -> float:
-        mean = np.mean([item[0].rows[key].get("psnr", math.nan) for key in keys])
-        return math.inf if math.isnan(mean) else -mean
-
-    ranked = sorted(zip(cells, titles(cells), strict=True), key=worse)
-    return [cell for cell, _ in ranked], [name for _, name in ranked], keys
-
-
-def _directs(cells: Sequence[CellResults], names: Sequence[str]) -> dict[str, int]:
-    """Direct reconstructions to add, one per measurement: title -> index of a cell that has it.
-
-    A measurement whose direct reconstruction is among the cells gets none.
-    """
-    measured: dict[str, list[int]] = {}
-    for i, cell in enumerate(cells):
-        fields = [cell.config[name] for name in ("operator", "seed", "protocol")]
-        measured.setdefault(json.dumps(fields, sort_keys=True), []).append(i)
-    directs = {}
-    for members in measured.values():
-        first = cells[members[0]]
-        operator = first.config["operator"]["name"]
-        if not is_known(operator):  # its measurement cannot be made again
-            continue
-        name = operator_class(operator).direct_name
-        baseline = DIRECT.get(name)
-        if all(cells[i].config["sampler"]["name"] != baseline for i in members):
-            where = f" ({label(first.measurement)})" if len(measured) > 1 else ""
-            directs[name + where] = members[0]
-    return {name: i for name, i in directs.items() if name not in names}
-
-
-def _start(cells: Sequence[CellResults], directs: int) -> dict[str, int]:
-    """Images of the slider at first: a direct one or the target, and the best method."""
-    direct_ones = [is_direct(cell) for cell in cells]
-    own = next((1 + i for i, direct in enumerate(direct_ones) if direct), 0)
-    left = 1 + len(cells) if directs else own
-    return {"left": left, "right": next((1 + i for i in range(len(cells)) if 1 + i != left), 0)}
+    return write_page(out, make, beside=beside)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -219,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--limit", type=int, default=200, help="slices, 0: all (default 200)")
-    parser.add_argument("--title", default="Reconstructions")
+    parser.add_argument("--title", default="", help="title of the page")
     parser.add_argument(
         "--files",
         choices=("auto", "yes", "no"),

@@ -731,7 +731,7 @@ def test_folder_has_what_it_promises(tmp_path, settings):
     assert {path.name for path in out.iterdir()} == {
         *("config.json", "preview.png", "reconstruction.h5", "reconstruction.nii.gz"),
         *("std.nii.gz", "quantile_05.nii.gz", "quantile_95.nii.gz", "undecided.nii.gz"),
-        *("summary.json", ".lock"),
+        *("summary.json", "sampling.png", "report.html", ".lock"),
     }
     assert summary == json.loads((out / "summary.json").read_text())
     with h5py.File(out / "reconstruction.h5") as file:

@@ -15,6 +15,7 @@ from datasets import bart
 from datasets.bad_input import reading
 from datasets.image_series import ImageSeries
 from evaluation.own.holdout import HoldOut
+from operators import LinearOperator
 from operators.inverse_problem import InverseProblem
 
 OF_A_MASK = ("operator.acceleration", "operator.center_fraction")
@@ -110,6 +111,10 @@ class Input:
             f"validate leaves parts of k-space or of a sinogram out, the input is {self.kind}; "
             "leave it at 0"
         )
+
+    def first_operator(self) -> LinearOperator:
+        """Operator with the sampling of the first chosen slice; it need not have its coil maps."""
+        raise NotImplementedError
 
     def truth(self, item: int) -> np.ndarray | None:
         """True image ``(H, W)`` in its own unit if the measurement is simulated, otherwise None.

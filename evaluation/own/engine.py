@@ -373,4 +373,7 @@ def describe_outputs(sampling: Sampling, opened: Input) -> dict[str, str]:
             "quantile_95": f"{limit} 95 %, {given} ({quantile_kind(count)})",
             "undecided": f"not decided by the data, 0 to 1: {UNDECIDED}",
         }
-    return words | {"direct": f"without a prior: {opened.direct}"}
+    words |= {"direct": f"without a prior: {opened.direct}"}
+    if opened.truth(0) is not None:
+        words["truth"] = "what the measurement was simulated from"
+    return words

@@ -1,15 +1,12 @@
 """Reconstruction of a user's file into a folder of results, slice by slice, resumable."""
 
-import io
 import json
-import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
 import configs
@@ -18,13 +15,12 @@ from configs.ranges import check_numbers
 from configs.reconstruct import default_prior
 from datasets.files import FolderInUseError, holding, remove_abandoned, write_atomically
 from evaluation.own import open_input
-from evaluation.own.base import Input, digest
+from evaluation.own.base import Input
 from evaluation.own.engine import (
     Sampling,
     Solution,
     calibrate,
     check_prior,
-    choose_sampling,
     describe,
     describe_outputs,
     noise_origin,
@@ -43,7 +39,10 @@ from evaluation.own.noise_factor import (
     find_noise_factor,
     noise_by_held_out,
 )
-from evaluation.own.output import IMAGES, Part, write_results
+from evaluation.own.output import write_results
+from evaluation.own.parts import load_part, part_path, save_parts
+from evaluation.own.report import add_report
+from evaluation.own.settings import MAY_CHANGE, describe_settings, read_sampling
 from evaluation.own.slabs import Slab, slabs, solve_slab
 from evaluation.own.validation import check_part, read_choices, table, validate
 from evaluation.own.volume import (
@@ -61,17 +60,11 @@ from evaluation.run.methods import PRECISIONS, OnCall, expected_calls
 from evaluation.run.shards import WHOLE, Shard
 from evaluation.run.slices import describe_error
 from models import checkpoint
-from models.checkpoint import keyword_files, load_prior, open_prior, resolve_prior
-from operators.create import default_of
+from models.checkpoint import load_prior, open_prior, resolve_prior
 from sde import Prior
 
-log = logging.getLogger(__name__)
-
 ABANDONED = 86400  # seconds after which the temporary file of another process is no longer in use
-MAY_CHANGE = ("batch_size", "prior_format")  # files are compared by their hashes
-ALWAYS = ("reconstruction", "direct")  # outputs of every result
-# field of the operator -> an operator whose default its None stands for, whichever is simulated
-DEFAULTS_OF = {"acceleration": "mri", "center_fraction": "mri", "num_views": "ct"}
+ALWAYS = ("reconstruction", "direct", "truth")  # outputs that need no words before they are there
 
 
 def reconstruct_file(
@@ -170,7 +163,7 @@ def _reconstruct_missing(run: Run) -> Callable[[], dict] | None:
     summary = out / "summary.json"
     if summary.is_file():
         print(f"{out} is complete")
-        return lambda: read_json(summary)
+        return lambda: _with_report(run, read_json(summary))
 
     run.parts.mkdir(parents=True, exist_ok=True)
     for folder in (out, run.parts):
@@ -201,14 +194,21 @@ def _reconstruct_missing(run: Run) -> Callable[[], dict] | None:
             "tries them again:\n  "
             + "\n  ".join(f"{key}: {reason}" for key, reason in failures.items())
         )
-    there = sum(_part(run.parts, item).is_file() for item in range(len(opened.keys)))
+    there = sum(part_path(run.parts, item).is_file() for item in range(len(opened.keys)))
     if run.shard != WHOLE and there < len(opened.keys):
         print(
             f"shard {run.shard.rank} of {run.shard.world} is done: {there} of {len(opened.keys)} "
             "slices are there; the process that finishes last writes the results"
         )
         return None
-    return lambda: _write(run, found, together)
+    return lambda: _with_report(run, _write(run, found, together))
+
+
+def _with_report(run: Run, summary: dict) -> dict:
+    """The summary of a folder that is complete, after its report was written if it is wanted."""
+    if run.config.report:
+        add_report(run.out)
+    return summary
 
 
 def _write(run: Run, found: tuple, together: dict | None) -> dict:
@@ -216,7 +216,7 @@ def _write(run: Run, found: tuple, together: dict | None) -> dict:
     summary = run.out / "summary.json"
     if summary.is_file():
         return read_json(summary)
-    slices = [_load_part(_part(run.parts, item)) for item in range(len(run.opened.keys))]
+    slices = [load_part(part_path(run.parts, item)) for item in range(len(run.opened.keys))]
     if None in slices:
         raise ValueError(f"{run.parts}: slices have gone while others were done; run this again")
     result = write_results(
@@ -267,7 +267,7 @@ def _solve_slices(run: Run) -> dict[str, str]:
     size = run.size
     mine = run.shard.part(batches(range(len(run.opened.keys)), size))
     items = [item for batch in mine for item in batch]
-    there = {item: _load_part(_part(run.parts, item)) is not None for item in items}
+    there = {item: load_part(part_path(run.parts, item)) is not None for item in items}
     todo = unfinished(items, size, there.__getitem__)
 
     def solve(batch: list[int], on_call: OnCall) -> tuple[list[int], Solution]:
@@ -283,7 +283,7 @@ def _solve_slabs(run: Run, found: dict) -> dict[str, str]:
     todo = [
         slab
         for slab in mine
-        if any(_load_part(_part(run.parts, item)) is None for item in slab.kept)
+        if any(load_part(part_path(run.parts, item)) is None for item in slab.kept)
     ]
 
     def solve(batch: list[Slab], on_call: OnCall) -> tuple[list[int], Solution]:
@@ -311,7 +311,7 @@ def _solve(
         progress.begin(sum(len(_items(part)) for part in batch))
         begin = time.perf_counter()
         items, solution = solve(batch, progress.call)
-        _save_parts(run.parts, items, solution, (time.perf_counter() - begin) / len(items))
+        save_parts(run.parts, items, solution, (time.perf_counter() - begin) / len(items))
         return {opened.keys[items[b]]: reason for b, reason in solution.failures.items()}
 
     calls = expected_calls(
@@ -343,88 +343,6 @@ def _found_once(path: Path, find: Callable[[], dict], describe: Callable[[dict],
         write_atomically(path, json.dumps(found, indent=2) + "\n")
     print(describe(found))
     return found
-
-
-def read_sampling(config: ConfigDict, device: str) -> Sampling:
-    """Sampler of a config, checked.
-
-    Args:
-        config: config with the fields of configs/reconstruct.py.
-        device: device of the network.
-
-    Raises:
-        ValueError: an unknown sampler or keyword, several samples of a point estimate, or an
-            invalid `batch_size` or `precision`.
-    """
-    options = {k: v for k, v in config.sampler.items() if v is not None}
-    sampling = choose_sampling(
-        options.pop("name"),
-        num_steps=options.pop("num_steps", None),
-        num_samples=options.pop("num_samples"),
-        sigma_y=options.pop("sigma_y", None),
-        mean_error=options.pop("mean_error", None),
-        calibrated=options.pop("calibrated", False),
-        options=options,
-    )
-    choose_size(config.batch_size, device)  # so that a wrong one is found now
-    if config.precision not in PRECISIONS:
-        raise ValueError(f"expected precision in {list(PRECISIONS)}, got {config.precision!r}")
-    return sampling
-
-
-def _part(parts: Path, item: int) -> Path:
-    return parts / f"{item:05d}.npz"
-
-
-def _save_parts(parts: Path, items: list[int], solution: Solution, seconds: float) -> None:
-    """Write a file for each of the slices `items` that did not fail."""
-    for b, item in enumerate(items):
-        if b not in solution.failures:
-            values = {name: getattr(solution, name)[b, 0] for name in IMAGES}
-            values |= {"scale": solution.scale[b], "sigma_y": solution.sigma_y[b]}
-            arrays = {name: value.cpu().numpy() for name, value in values.items()}
-            part = Part(**arrays, seconds=np.array(seconds))
-            content = io.BytesIO()
-            np.savez(content, **part._asdict())
-            write_atomically(_part(parts, item), content.getvalue())
-
-
-def _load_part(path: Path) -> Part | None:
-    """Result of a finished slice; None if there is none, or it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Part(**file)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # damaged files raise anything
-        log.warning("%s: damaged, and done again (%s)", path, error)
-        return None
-
-
-def describe_settings(
-    config: ConfigDict, source: Path, opened: Input, sampling: Sampling
-) -> ConfigDict:
-    """Config with its defaults filled in, and with hashes of all files that are read."""
-    settings = ConfigDict(config.to_dict())
-    settings.prior = config.prior or default_prior(opened.is_complex)
-    settings.sampler.name, settings.sampler.num_steps = sampling.sampler, sampling.num_steps
-    for field, name in DEFAULTS_OF.items():
-        if settings.operator[field] is None:
-            settings.operator[field] = default_of(name, field)
-    settings.input = source.resolve().name
-    settings.sha256 = ConfigDict(
-        {
-            "input": digest(opened.sources),
-            "others": digest(opened.others),
-            "prior": digest(
-                [
-                    resolve_prior(settings.prior, settings.prior_format),
-                    *keyword_files(settings.prior, settings.prior_format),
-                ]
-            ),
-        }
-    )
-    return settings
 
 
 def _check_folders(source: Path, out: Path) -> None:

@@ -15,6 +15,7 @@ from datasets.image_series import ImageSeries, open_images
 from datasets.sample import DataError
 from datasets.slices import choose_slices
 from evaluation.own.base import Input, check_fields, check_without_effect, hash_masks
+from evaluation.show.windows import HU
 from operators import LinearOperator
 from operators.create import create_operator, fields_of
 from operators.inverse_problem import InverseProblem, image_problem
@@ -40,6 +41,10 @@ class ImageInput(Input):
         """
         images = torch.from_numpy(self.images[list(items)])[:, None]  # (B, 1, H, W)
         return image_problem(self.operator, images)
+
+    def first_operator(self) -> LinearOperator:
+        """Operator of all slices."""
+        return self.operator
 
     def truth(self, item: int) -> np.ndarray:
         """The slice ``(H, W)`` itself, clipped to the window.
@@ -83,7 +88,7 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
         kind="images",
         numbers=numbers,
         keys=[series.keys[number] for number in numbers],
-        unit="of the images",
+        unit=_unit(series),
         direct=operator.direct_name,
         sources=series.files,
         facts={"simulated": name, **_facts(operator), "image_shape": list(shape)},
@@ -100,6 +105,15 @@ def _facts(operator: LinearOperator) -> dict:
         facts["mask_sha256"] = hash_masks(operator.sampled()[None])
         facts["effective_acceleration"] = [round(operator.acceleration, 3)]
     return facts
+
+
+def _unit(series: ImageSeries) -> str:
+    """Unit of the images: Hounsfield units of CT in DICOM, which the standard asks for there."""
+    if series.volume is None:
+        header = read_header(series.files[0])
+        if header.get("Modality") == "CT" and (header.get("RescaleType") or HU) == HU:
+            return HU
+    return "of the images"
 
 
 def _default_operator(series: ImageSeries) -> str:

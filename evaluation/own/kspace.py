@@ -28,6 +28,7 @@ from evaluation.own.base import (
 )
 from evaluation.own.holdout import HoldOut, choose_positions, hold_out
 from evaluation.run.coil_maps import calibration_width, estimate_maps, for_calibration
+from operators import SingleCoilMRI
 from operators.batch import derive_seed
 from operators.create import create_mask, given_fields
 from operators.espirit_sets import espirit_sets, overlap
@@ -120,6 +121,10 @@ class KspaceInput(Input):
         operator = type(problem.operator)(held[None, None], problem.operator.sens_maps)
         count = 2 * len(kspace) * int(held.sum())
         return hold_out(problem, operator, (kspace * held)[None], count, what)
+
+    def first_operator(self) -> SingleCoilMRI:
+        """Operator with the mask of the first slice, without coil maps."""
+        return SingleCoilMRI(self.masks[0])
 
     def _slice(self, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """K-space ``(C, H, W)``, mask ``(H, W)``, noise ``()`` and maps ``(C, H, W)``."""

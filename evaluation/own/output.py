@@ -4,7 +4,6 @@ import hashlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,37 +15,15 @@ from datasets.files import write_atomically
 from evaluation.metrics import all_metrics
 from evaluation.own.base import Input
 from evaluation.own.engine import Sampling, describe, describe_outputs, noise_origin
+from evaluation.own.parts import Part
 from evaluation.own.preview import preview
+from evaluation.own.validation import in_a_line
 from evaluation.run.provenance import code_version
+from evaluation.show.sampling_picture import sampling_picture
 from evaluation.show.undecided import IN_WORDS as UNDECIDED
 from evaluation.show.undecided import OPEN, undecided
 
 PREVIEWS = 4  # slices in the preview
-IMAGES = ("image", "std", "low", "high", "direct")  # of a `Part`
-
-
-class Part(NamedTuple):
-    """Result of a slice, in the unit of the measurement.
-
-    Attributes:
-        image: ``(H, W)`` mean over samples, float32, or complex64 for k-space.
-        std: ``(H, W)`` standard deviation over samples.
-        low: ``(H, W)`` 5 % quantile over samples, of magnitudes.
-        high: ``(H, W)`` 95 % quantile.
-        direct: ``(H, W)`` reconstruction without a prior.
-        scale: intensity range, by which images are divided for the prior, of shape ``()``.
-        sigma_y: standard deviation of the measurement noise, given or estimated, of shape ``()``.
-        seconds: time for the slice, of shape ``()``.
-    """
-
-    image: np.ndarray  # float32, or complex64 for k-space: the mean over samples
-    std: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    direct: np.ndarray
-    scale: np.ndarray  # (): intensity range, by which images are divided for the prior
-    sigma_y: np.ndarray  # (): noise of the measurement, given or estimated
-    seconds: np.ndarray  # ()
 
 
 def write_results(
@@ -66,7 +43,7 @@ def write_results(
         out: the folder.
         opened: the input.
         slices: results of all chosen slices.
-        settings: all settings, see `evaluation.own.folder.describe_settings`.
+        settings: all settings, see `evaluation.own.settings.describe_settings`.
         sampling: choice of the sampler.
         validation: result of `evaluation.own.validation.validate`, if there is one.
         last_level: result of `evaluation.own.last_level.find_last_level`, if there is one.
@@ -91,6 +68,8 @@ def write_results(
     arrays |= spread
     if np.iscomplexobj(images):
         arrays["reconstruction_complex"] = images
+    if "truth" in words:
+        arrays["truth"] = np.stack([opened.truth(item) for item in range(len(slices))])
     noise = {"origin": noise_origin(opened, sampling)}
     if sampling.uses_noise:
         arrays["sigma_y"] = np.array([s.sigma_y for s in slices], dtype=np.float64)
@@ -112,8 +91,12 @@ def write_results(
     for name, volume in volumes.items():
         _write_volume(out, name, volume, opened, f"{identity}{name}", words[name])
     _write_preview(out / "preview.png", opened, slices, sampling, validation)
+    sampled = sampling_picture(opened.first_operator())
+    if sampled:
+        write_atomically(out / f"sampling{sampled.suffix}", sampled.content)
     result = {
         "input": settings.input,
+        "kind": opened.kind,
         "result": describe(sampling),
         "outputs": words,
         "sampler": sampling.sampler,
@@ -123,6 +106,7 @@ def write_results(
         "unit": opened.unit,
         "noise": noise,
         **opened.facts,
+        "sampling": sampled.caption if sampled else "",
         "notes": opened.notes,
         "seconds_a_slice": round(float(np.mean([s.seconds for s in slices])), 3),
         "prior": settings.prior,
@@ -137,7 +121,7 @@ def write_results(
         result["last_level"] = last_level
     if together is not None:
         result["volume"] = together
-    if opened.truth(0) is not None:
+    if "truth" in words:
         result["metrics"] = _metrics(opened, slices)
     write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
     return result
@@ -187,18 +171,10 @@ def _write_preview(
         if sampling.num_samples > 1:
             row += [("std", part.std), (OPEN, undecided(_shown(part.image), part.std))]
         rows.append((opened.keys[item], row))
-    notes = [] if validation is None else [_in_a_line(validation)]
+    notes = [] if validation is None else [in_a_line(validation)]
     if sampling.num_samples > 1:
         notes.append(f"{OPEN} (orange): {UNDECIDED}")
     preview(path, rows, note="; ".join(notes), unit=opened.unit)
-
-
-def _in_a_line(validation: dict) -> str:
-    errors = ", ".join(f"{m['method']} {m['error']:.3g}" for m in validation["methods"])
-    return (
-        f"error of predicting {100 * validation['part']:g} % of the {validation['left_out']}, left "
-        f"out: {errors}; noise alone {validation['noise']:.3g}"
-    )
 
 
 def _metrics(opened: Input, slices: list[Part]) -> dict[str, dict[str, float]]:

@@ -93,6 +93,10 @@ class SinogramInput(Input):
             problem, operator, left_out, left_out.numel(), "views", noise=noise[:, :, held]
         )
 
+    def first_operator(self) -> ParallelBeamCT | FanBeamCT:
+        """Operator of all slices."""
+        return self.operator
+
     def finish(self, images: Tensor) -> Tensor:
         """Central part of reconstructed images, in attenuation per unit of length.
 

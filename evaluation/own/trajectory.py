@@ -79,6 +79,10 @@ class TrajectoryInput(Input):
         y = kspace[:, held][None, :, None]
         return hold_out(problem, operator, y, 2 * y.numel(), what)
 
+    def first_operator(self) -> NonCartesianMRI:
+        """Operator of the trajectory, without coil maps."""
+        return self.operator
+
     @property
     def _estimates_maps(self) -> bool:
         return self.sens_maps is None and self.facts["coils"] > 1

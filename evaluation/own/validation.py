@@ -260,6 +260,31 @@ def table(found: Mapping) -> list[str]:
     return lines
 
 
+def find_own(found: Mapping, sampler: str) -> dict:
+    """Row of the sampler itself, with the keyword that was chosen, of what `validate` found.
+
+    Args:
+        found: result of `validate`.
+        sampler: name of the sampler.
+    """
+    chosen = _text(found["chosen"])
+    rows = (row for row in found["methods"] if row["method"] == sampler)
+    return next(row for row in rows if row["settings"] == chosen)
+
+
+def in_a_line(found: Mapping) -> str:
+    """The errors that `validate` found, as a line of text."""
+    errors = ", ".join(f"{m['method']} {_number(m['error'])}" for m in found["methods"])
+    return (
+        f"error of predicting {100 * found['part']:g} % of the {found['left_out']}, left out: "
+        f"{errors}; noise alone {found['noise']:.3g}"
+    )
+
+
+def _number(error: float | None) -> str:
+    return "failed" if error is None else f"{error:.3g}"
+
+
 def _text(options: Mapping) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in options.items())
 

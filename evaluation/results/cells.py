@@ -213,7 +213,7 @@ def read_cell(folder: Path, *, per: str = "slice") -> CellResults:
     if (folder / "reconstruction.h5").is_file():
         raise ValueError(
             f"{folder}: expected a results folder of evaluation.evaluate, got one of "
-            "reconstruct.py, which has no truth to compare with; its picture is preview.png"
+            "reconstruct.py, which has no truth to compare with; evaluation.report shows it"
         )
     check_sums(folder)
     info = folder / "info.json"

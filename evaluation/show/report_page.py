@@ -1,29 +1,23 @@
-"""Parts of the report's page: style and scripts, table, box plots, sampling, colours."""
+"""The report's page: the viewer of a gallery, with what stands before and after it."""
 
 import base64
-import io
-import json
 import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
-from evaluation.results.cells import CellResults, describe_measurement
-from evaluation.show.boxes import draw_summary
-from evaluation.show.cell_images import CellImages
-from evaluation.show.markup import Column, Text, html
+from evaluation.results.cells import METRICS
+from evaluation.show.gallery import Gallery
 from evaluation.show.panels import ERROR_COLORS
 from evaluation.show.pixels import LEVELS
-from evaluation.show.sampling_picture import sampling_picture
-from evaluation.show.style import STYLE
+from evaluation.show.report_slices import Store, all_slices, find_scales
+from evaluation.show.slice_data import embed
 from evaluation.show.undecided import IN_WORDS, OPEN, ORANGE
-from evaluation.show.windows import HU
 
 HERE = Path(__file__).parent / "report"
 SCRIPTS = ("pixels.js", "viewer.js", "window.js", "gestures.js", "page.js")  # in this order
@@ -31,9 +25,74 @@ SIGNED_COLORS = "RdBu_r"  # neutral where there is no error
 INLINE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 EMBEDDED_POLICY = f"{INLINE}; img-src data:"
 FILES_POLICY = f"{INLINE} 'self' file:; img-src data: 'self' file:"
+SPREAD = (
+    "Standard deviation and width of the interval from 5 to 95 % are over posterior samples; "
+    f"orange, {OPEN}: {IN_WORDS}."
+)
 
 
-def fill(**parts: str) -> str:
+class Around(NamedTuple):
+    """HTML around the viewer.
+
+    Attributes:
+        intro: before it; a table in an element `summary` has a row for each image from the second
+            on, in their order.
+        sections: after it.
+        footer: text of what is shown and how exactly; plain, not HTML.
+    """
+
+    intro: str
+    sections: str
+    footer: str
+
+
+def make_page(
+    gallery: Gallery,
+    around: Around,
+    *,
+    title: str,
+    folders: Sequence[Path],
+    store: Store | None = None,
+) -> str:
+    """HTML text of a report.
+
+    Args:
+        gallery: what the viewer shows.
+        around: what stands before and after it.
+        title: title of the page.
+        folders: folders that the images are of.
+        store: writes the images of a slice into a file of its own, see `all_slices`; None to have
+            all in the page.
+    """
+    scales = find_scales(gallery)
+    slices, embedded = all_slices(gallery, scales, store)
+    data = {
+        "titles": [one.title for one in gallery.shown],
+        "direct": [i for i, one in enumerate(gallery.shown) if one.is_direct],
+        "metrics": [(*METRICS[name][:2], METRICS[name].better is max) for name in gallery.metrics],
+        "unit": gallery.unit,
+        "windows": scales.windows,
+        "full": scales.full,
+        "colors": colors(),
+        "slices": slices,
+        "start": {name: getattr(gallery, name) for name in ("lead", "left", "right", "map")},
+    }
+    height, width = gallery.shown[0].image(gallery.keys[0]).shape
+    footer = f"{around.footer} {SPREAD}" if "undecided" in scales.full else around.footer
+    return _fill(
+        TITLE=escape(title),
+        POLICY=FILES_POLICY if store else EMBEDDED_POLICY,
+        FOLDERS=escape(", ".join(str(folder) for folder in folders)),
+        INTRO=around.intro,
+        SECTIONS=around.sections,
+        ASPECT=f"{width} / {height}",
+        FOOTER=escape(footer),
+        DATA=embed(data),
+        SLICES=embedded,
+    )
+
+
+def _fill(**parts: str) -> str:
     """The template with style, scripts and `parts`, each in place of ``@NAME@``.
 
     It is one pass, so that parts are not expanded.
@@ -41,67 +100,6 @@ def fill(**parts: str) -> str:
     parts["STYLE"] = (HERE / "style.css").read_text()
     parts["SCRIPTS"] = "\n".join((HERE / name).read_text() for name in SCRIPTS)
     return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], (HERE / "page.html").read_text())
-
-
-def embed(data: dict) -> str:
-    """JSON that is safe inside an HTML script element."""
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def table(names: Sequence[str], columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> str:
-    """The table of `evaluation.tables` as HTML, with the names of its rows before them."""
-    columns = [Column("name", number=False), *columns]
-    rows = [
-        [
-            _breakable(item) if column.number else item
-            for column, item in zip(columns, row, strict=True)
-        ]
-        for row in ([Text(name), *row] for name, row in zip(names, rows, strict=True))
-    ]
-    return html(columns, rows)
-
-
-def _breakable(item: Text) -> Text:
-    """The text with line breaks allowed before an interval and nowhere else."""
-    text = item.text.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}[", " [")
-    return item._replace(text=text)
-
-
-def plots(cells: Sequence[CellResults], names: Sequence[str]) -> str:
-    """Box plots as an SVG element in the page's colours."""
-    element = _svg(draw_summary(cells, names))
-    for ours, theirs in (("#000000", "currentColor"), ("#ffffff", "none")):
-        element = element.replace(f": {ours}", f": {theirs}")
-    return element
-
-
-@rc_context(STYLE)
-def _svg(figure: Figure) -> str:
-    """The figure as an HTML element, without date, links or document type."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    element = text.getvalue()
-    element = re.sub("<metadata>.*</metadata>", "", element[element.index("<svg") :], flags=re.S)
-    label = "distribution of the metrics over slices, a row a method"
-    return element.replace("<svg", f'<svg class="plots" role="img" aria-label="{label}"', 1)
-
-
-def sampling(opened: Sequence[CellImages], key: str) -> str:
-    """Each measurement of the folders in words, and its sampling of one slice as a picture."""
-    parts = {}
-    for source in opened:
-        cell = source.cell
-        fields = json.dumps([cell.config["operator"], cell.config["seed"]], sort_keys=True)
-        if fields in parts:
-            continue
-        what, acceleration = describe_measurement(cell.config, cell.info)
-        words = what if acceleration == "-" else f"{what}, {acceleration}"
-        try:
-            picture = sampling_picture(source.operator(key))
-        except ValueError:  # an operator of someone else's checkout
-            picture = ""
-        parts[fields] = f"<h3>{escape(words)}</h3>\n{picture or '<p>No picture of it.</p>'}"
-    return "\n".join(parts.values())
 
 
 def colors() -> dict:
@@ -116,22 +114,56 @@ def colors() -> dict:
     return {name: text.decode() for name, text in tables.items()} | {"undecided": orange}
 
 
-def footer(count: int, left_out: str, unit: str, has_samples: bool) -> str:
-    """What is shown, and how exactly."""
-    values = (
-        "in Hounsfield units, by the range of the slice in its file"
-        if unit == HU
-        else "in parts of the range (largest magnitude) of the slice, 0 to 1"
+def how_exactly(values: str) -> str:
+    """Sentence on the values of the images, for the footer.
+
+    Args:
+        values: their unit, such as "in Hounsfield units".
+    """
+    return (
+        f"Images are magnitudes (real ones keep their sign), {values}; they are stored in steps of "
+        f"1/{LEVELS} of the range of the slice and shown in 256 grey levels of the window."
     )
-    text = (
-        f"{count} slices that all folders have{left_out}. Images are magnitudes (real ones keep "
-        f"their sign), {values}; they are stored in steps of 1/{LEVELS} of that range and shown "
-        "in 256 grey levels of the window. Errors are image minus target. Metrics are computed "
-        "from the results themselves and over the whole range, whatever the window."
+
+
+def sheet(name: str, title: str, content: str) -> str:
+    """A table or plot that may be wider than the screen, with a heading above it.
+
+    Args:
+        name: id of the element.
+        title: plain text of the heading.
+        content: HTML.
+    """
+    title = escape(title)
+    return (
+        f'<h2>{title}</h2>\n<div class="sheet wide" id="{name}" tabindex="0" role="region" '
+        f'aria-label="{title}">{content}</div>'
     )
-    if has_samples:
-        text += (
-            " Standard deviation and width of the interval from 5 to 95 % are over posterior "
-            f"samples; orange, {OPEN}: {IN_WORDS}."
-        )
-    return escape(text)
+
+
+def wide(title: str, content: str) -> str:
+    """A table that may be wider than what it is in.
+
+    Args:
+        title: what screen readers call it; plain text.
+        content: HTML.
+    """
+    title = escape(title)
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{title}">{content}</div>'
+
+
+def folded(title: str, content: str, *, level: int = 2) -> str:
+    """A section that opens when its heading is clicked.
+
+    Args:
+        title: plain text of the heading.
+        content: HTML.
+        level: of the heading, 1 for that of the page.
+    """
+    heading = f"<summary><h{level}>{escape(title)}</h{level}></summary>"
+    return f'<details class="sheet">{heading}\n{content}\n</details>'
+
+
+def note(text: str) -> str:
+    """A paragraph of small print; plain text."""
+    return f'<p class="note">{escape(text)}</p>'

@@ -4,39 +4,33 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from evaluation.results.cells import CellResults
 from evaluation.show.markup import MISSING, Column, Text, html
+from evaluation.show.report_page import wide
 
-LEFT_OUT = ("people", "skipped")  # of info.json: long, and of single slices
 
-
-def settings_html(cells: Sequence[CellResults], names: Sequence[str]) -> str:
+def settings_html(
+    names: Sequence[str], configs: Sequence[Mapping], infos: Sequence[Mapping]
+) -> str:
     """Tables of what differs between the folders and of their versions, and all of it below.
 
     Args:
-        cells: cells of the folders.
-        names: their names.
+        names: names of the folders.
+        configs: their settings.
+        infos: their versions and provenance.
     """
-    configs = [_flat(cell.config) for cell in cells]
-    infos = [_flat(_short(cell.info)) for cell in cells]
     parts = []
-    if len(cells) > 1:
-        parts.append(_table("Settings that differ", names, configs, only_different=True))
-    parts.append(_table("Versions and provenance", names, infos))
-    for cell, name in zip(cells, names, strict=True):
-        for what, content in (("settings", cell.config), ("provenance", cell.info)):
-            text = escape(json.dumps(_short(content), indent=2, ensure_ascii=False, default=str))
+    if len(names) > 1:
+        differing = "Settings that differ"
+        table = tree_table(differing, names, configs, only_different=True)
+        parts.append(f"<h3>{differing}</h3>\n{table}" if table else "")
+    versions = "Versions and provenance"
+    parts.append(f"<h3>{versions}</h3>\n{tree_table(versions, names, infos)}")
+    for name, config, info in zip(names, configs, infos, strict=True):
+        for what, content in (("settings", config), ("provenance", info)):
+            text = escape(json.dumps(content, indent=2, ensure_ascii=False, default=str))
             summary = f"<summary>{escape(name)}: all {what}</summary>"
             parts.append(f"<details>{summary}\n<pre>{text}</pre></details>")
     return "\n".join(parts)
-
-
-def _short(info: Mapping) -> dict:
-    """Without lists over slices, of which the lengths stay."""
-    return {
-        name: f"{len(value)} entries" if name in LEFT_OUT and value else value
-        for name, value in info.items()
-    }
 
 
 def _flat(tree: Mapping, prefix: str = "") -> dict[str, str]:
@@ -50,11 +44,18 @@ def _flat(tree: Mapping, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _table(
-    title: str, names: Sequence[str], columns: Sequence[Mapping], *, only_different: bool = False
+def tree_table(
+    title: str, names: Sequence[str], trees: Sequence[Mapping], *, only_different: bool = False
 ) -> str:
-    """Table with a row a setting and a column a folder; "" if there is no row."""
-    rows = []
+    """Table with a row a leaf of nested mappings and a column a folder; "" if there is no row.
+
+    Args:
+        title: what screen readers call it.
+        names: names of the folders.
+        trees: a nested mapping of each.
+        only_different: whether to leave out what is the same in all.
+    """
+    columns, rows = [_flat(tree) for tree in trees], []
     for field in dict.fromkeys(field for column in columns for field in column):
         values = [column.get(field, MISSING) for column in columns]
         if not only_different or len(set(values)) > 1:
@@ -62,7 +63,4 @@ def _table(
     if not rows:
         return ""
     head = [Column("", number=False), *(Column(name, number=False) for name in names)]
-    return (
-        f'<h3>{title}</h3>\n<div class="wide" tabindex="0" role="region" aria-label="{title}">'
-        f"{html(head, rows)}</div>"
-    )
+    return wide(title, html(head, rows))

@@ -2,18 +2,15 @@
 
 import base64
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from evaluation.metrics import all_metrics
-from evaluation.results.cells import IMAGE_METRICS
-from evaluation.show.cell_images import CellImages
+from evaluation.show.gallery import Gallery
 from evaluation.show.pixels import LEVELS, MOST, encode
-from evaluation.show.undecided import undecided
 from evaluation.show.windows import Window
 
 THUMBNAIL = 112  # pixels of the longer side
@@ -21,73 +18,40 @@ QUALITY = 70  # of thumbnails, which are WebP
 UNDECIDED_LEVELS = 255
 
 
-class Shown(NamedTuple):
-    """An image that every slice has.
-
-    Attributes:
-        title: its name.
-        source: results folder that it is from.
-        is_direct: whether it is the direct reconstruction of the folder's measurement.
-    """
-
-    title: str
-    source: CellImages
-    is_direct: bool = False
-
-    def image(self, key: str) -> np.ndarray:
-        """The image of a slice, ``(H, W)``."""
-        return self.source.direct(key) if self.is_direct else self.source.reconstruction(key)
-
-    def metrics(self, key: str, image: np.ndarray, target: np.ndarray) -> Mapping[str, float]:
-        """Metrics of the image of a slice; those of the folder, if it has them."""
-        return all_metrics(target, image) if self.is_direct else self.source.cell.rows[key]
-
-
-def maps(shown: Shown, key: str, image: np.ndarray) -> dict[str, np.ndarray]:
-    """How posterior samples differ, ``(H, W)`` each: std, width from 5 to 95 %, undecided part.
-
-    Empty if there was one sample; without the width in folders that have no quantiles.
-    """
-    spread = {} if shown.is_direct else shown.source.spread(key)
-    if "std" not in spread:
-        return {}
-    found = {"std": spread["std"]}
-    if {"quantile_05", "quantile_95"} <= spread.keys():
-        found["width"] = spread["quantile_95"] - spread["quantile_05"]
-    return found | {"undecided": undecided(image, spread["std"])}
-
-
 def slice_data(
-    key: str, target: np.ndarray, shown: Sequence[Shown]
-) -> tuple[dict, list[list[float | None]]]:
-    """Encoded images of a slice, and the metrics of `shown`.
+    key: str, images: Sequence[np.ndarray], gallery: Gallery
+) -> tuple[dict, list[list[float | None] | None]]:
+    """Encoded images of a slice, and their metrics.
 
     Args:
         key: key of the slice.
-        target: its target, ``(H, W)``.
-        shown: images beside the target.
+        images: its images, ``(H, W)`` each, in the order of ``gallery.shown``.
+        gallery: what is shown.
 
     Returns:
-        ``{"shape": [H, W], "images": [...], "maps": [{name: ...}, ...]}`` with the target first,
-        each encoded by `pixels.encode`; and for each of `shown` its metrics.
+        ``{"shape": [H, W], "images": [...], "maps": [{name: ...}, ...]}``, each image and map
+        encoded by `pixels.encode`; and for each image its metrics, None for the first.
     """
-    images = [image.image(key) for image in shown]
+    reference = images[0]
     numbers = [
-        _numbers(one.metrics(key, image, target)) for one, image in zip(shown, images, strict=True)
+        _numbers(one.metrics(key, image, reference), gallery.metrics)
+        for one, image in zip(gallery.shown[1:], images[1:], strict=True)
     ]
     encoded = [
-        {
-            name: encode(values, _step(name, values))
-            for name, values in maps(one, key, image).items()
-        }
-        for one, image in zip(shown, images, strict=True)
+        {name: encode(values, _step(name, values)) for name, values in one.maps(key, image).items()}
+        for one, image in zip(gallery.shown, images, strict=True)
     ]
     content = {
-        "shape": list(target.shape),
-        "images": [encode(image, _image_step(image)) for image in (target, *images)],
-        "maps": [{}, *encoded],
+        "shape": list(reference.shape),
+        "images": [encode(image, _image_step(image)) for image in images],
+        "maps": encoded,
     }
-    return content, numbers
+    return content, [None, *numbers]
+
+
+def embed(data: dict) -> str:
+    """JSON that is safe inside an HTML script element."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def thumbnail(image: np.ndarray, window: Window) -> bytes:
@@ -117,7 +81,7 @@ def _step(name: str, values: np.ndarray) -> float:
     return (float(values.max()) or 1.0) / LEVELS
 
 
-def _numbers(row: Mapping[str, float]) -> list[float | None]:
+def _numbers(row: Mapping[str, float], names: Sequence[str]) -> list[float | None]:
     """Metrics of an image; None for missing or infinite ones, which JSON cannot hold."""
-    values = [row.get(name, math.nan) for name in IMAGE_METRICS]
+    values = [row.get(name, math.nan) for name in names]
     return [value if math.isfinite(value) else None for value in values]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 HU = "HU"
-RANGE = "of the slice's range"  # unit of images whose own one is not known
+RANGE = "parts of the slice's range"  # unit of images whose own one is not known
 TYPICAL_LARGE = 99.5  # percentile of a map that its full scale is to be like
 
 
@@ -33,16 +33,19 @@ def windows(unit: str, low: float, high: float) -> list[Window]:
     """Windows to choose from, the one to begin with first.
 
     Of CT they are those of `CT_WINDOWS` whose level the images reach, and their whole range, which
-    comes first if they were clipped to little; of other images the range from 0 to 1.
+    comes first if they were clipped to little; of images without a unit the range from 0 to 1, of
+    others the whole one.
 
     Args:
-        unit: `HU` or another unit.
+        unit: `HU`, `RANGE` or another unit, in words.
         low: smallest value of the images, in this unit.
         high: largest value.
     """
-    if unit != HU:
+    if unit == RANGE:
         return [FULL]
-    whole = Window(FULL.name, (low + high) / 2, high - low)
+    whole = Window(FULL.name, (low + high) / 2, (high - low) or 1.0)
+    if unit != HU:
+        return [whole]
     inside = [w for w in CT_WINDOWS if low < w.level < high]
     if whole.width < CT_WINDOWS[0].width:  # images that were clipped to a window of their own
         return [whole, *(w for w in inside if w.width <= whole.width)]

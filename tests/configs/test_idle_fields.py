@@ -11,7 +11,7 @@ import datasets
 import train
 from configs import load_config
 from evaluation.own import open_input
-from evaluation.own.folder import describe_settings, read_sampling
+from evaluation.own.settings import describe_settings, read_sampling
 from evaluation.run.idle import idle_fields
 from tests.conftest import ROOT
 

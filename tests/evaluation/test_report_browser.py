@@ -1,15 +1,24 @@
 """The report in Chromium: at the widths of a desktop and a phone, by mouse, touch and keys."""
 
-import base64
-import io
 import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from evaluation.report import write_report
-from tests.helpers.browser import Browser
+from tests.helpers.report_browser import (
+    CANVAS,
+    DESKTOP,
+    PHONE,
+    choose,
+    drag,
+    fits,
+    grey,
+    middle,
+    mouse,
+    open_browser,
+    show,
+)
 from tests.helpers.report_folders import (
     SIDE,
     add_spread,
@@ -19,14 +28,7 @@ from tests.helpers.report_folders import (
 )
 from tests.helpers.report_pixels import data_of, decode, slice_of
 
-DESKTOP, PHONE = (1400, 900), (390, 844)
 SHIFT = 8  # of Chromium's modifiers
-WATCH = (  # what goes wrong in the page
-    "window.wrong = [];"
-    "for (const name of ['error', 'unhandledrejection', 'securitypolicyviolation'])"
-    "  addEventListener(name, (e) => wrong.push(e.message ?? e.blockedURI ?? `${e.reason}`));"
-)
-CANVAS = "stage.querySelectorAll('canvas')"
 
 
 @pytest.fixture(scope="module")
@@ -45,96 +47,15 @@ def pages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile")) as found:
-        found.call("Page.enable")
-        found.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
+    with open_browser(tmp_path_factory.mktemp("profile")) as found:
         yield found
-
-
-def show(browser, path, size=DESKTOP, scheme="light"):
-    """Open a report, and wait until its first slice is there."""
-    width, height = size
-    look = {"width": width, "height": height, "deviceScaleFactor": 1}
-    browser.call("Emulation.setDeviceMetricsOverride", mobile=size == PHONE, **look)
-    preference = {"name": "prefers-color-scheme", "value": scheme}
-    browser.call("Emulation.setEmulatedMedia", features=[preference])
-    browser.open(path)
-    browser.run("localStorage.clear()")
-    browser.open(path)
-    browser.wait("typeof images === 'object' && images !== null && !stage.ariaBusy")
-    assert browser.run("wrong") == []
-
-
-def choose(browser, control, value):
-    """As a person who takes an entry of a list, or writes into a field."""
-    browser.run(
-        f"byId('{control}').value = {json.dumps(value)};"
-        f"byId('{control}').dispatchEvent(new Event('change'))"
-    )
-
-
-def grey(browser, number=0):
-    """Red part of each pixel of a canvas ``(H, W)``."""
-    pixels = browser.run(
-        f"[...{CANVAS}[{number}].getContext('2d').getImageData(0, 0, {SIDE}, {SIDE}).data]"
-        ".filter((_, i) => i % 4 === 0)"
-    )
-    return np.array(pixels).reshape(SIDE, SIDE)
-
-
-def middle(browser, number=0):
-    """Point of the page in the middle of a view, which is scrolled into sight."""
-    return browser.run(
-        f"(() => {{ const view = stage.querySelectorAll('.view')[{number}];"
-        "view.scrollIntoView({ block: 'center' }); const r = view.getBoundingClientRect();"
-        "return [r.left + r.width / 2, r.top + r.height / 2, r.width]; })()"
-    )
-
-
-def mouse(browser, kind, x, y, **more):
-    browser.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=x, y=y, **more)
-
-
-def drag(browser, start, end, button="left", modifiers=0):
-    held = {"left": 1, "right": 2}[button]
-    common = {"button": button, "modifiers": modifiers, "clickCount": 1}
-    mouse(browser, "Pressed", *start, buttons=held, **common)
-    mouse(browser, "Moved", *end, buttons=held, **common)
-    mouse(browser, "Released", *end, buttons=0, **common)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 @pytest.mark.parametrize("name", ["mr", "ct"])
 def test_fits_the_screen_in_light_and_dark(browser, pages, name, size, scheme):
-    show(browser, pages[name], size, scheme)
-    browser.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    browser.run("byId('help').click()")
-    for layout in ("slider", "all"):
-        choose(browser, "layout", layout)
-        assert browser.run("document.documentElement.scrollWidth") <= size[0]
-    shot = base64.b64decode(browser.call("Page.captureScreenshot", format="png")["data"])
-    corner = np.asarray(Image.open(io.BytesIO(shot)).convert("L"))[-5:, :5].mean()
-    assert corner < 60 if scheme == "dark" else corner > 200
-    # text against what is behind it (WCAG 2: at least 4.5)
-    for what in ("h1", ".note", "#summary td", "#viewer label", "#gallery span"):
-        assert contrast(browser, what) >= 4.5, what
-    assert browser.run("wrong") == []
-
-
-def contrast(browser, what):
-    colors = browser.run(
-        f"(() => {{ const of = document.querySelector('{what}'); let behind = of;"
-        "const back = (e) => getComputedStyle(e).backgroundColor;"
-        "while (back(behind) === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;"
-        "return [getComputedStyle(of).color, back(behind)].map((c) => c.match(/[0-9.]+/g)); })()"
-    )
-    light = []
-    for color in colors:
-        part = np.array(color[:3], float) / 255
-        linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
-        light.append(0.05 + linear @ [0.2126, 0.7152, 0.0722])
-    return max(light) / min(light)
+    fits(browser, pages[name], size, scheme)
 
 
 def test_window_shows_the_values_of_the_results(browser, pages):
@@ -199,6 +120,31 @@ def test_maps_of_errors_and_samples(browser, pages):
         labels = browser.run(f"[...{CANVAS}].map((c) => c.getAttribute('aria-label'))")
         assert any("natural 1, PC: " in label and "sample" in label + "samples" for label in labels)
     assert browser.run("wrong") == []
+
+
+def test_differences_to_another_image(browser, pages):
+    show(browser, pages["mr"])
+    images = [decode(i, (SIDE, SIDE)) for i in slice_of(pages["mr"].read_text(), 0)["images"]]
+    assert browser.run("byId('map').selectedOptions[0].textContent") == "|error|"
+    choose(browser, "reference", "2")  # TV
+    assert browser.run("byId('map').selectedOptions[0].textContent") == "|difference|"
+    assert browser.run("byId('blink').textContent") == "Show TV"
+    assert "|image \N{MINUS SIGN} TV|" in browser.run("byId('legend').textContent")
+    shown = browser.run("views.filter(({ map }) => map).map(({ layers }) => layers[0].index)")
+    assert shown == [0, 1, 3]  # all but TV
+    large = [np.percentile(np.abs(images[i] - images[2]), 99.5) for i in (0, 1)]
+    assert 0.6 < browser.run("state.full.error") / np.mean(large) < 1.7
+    choose(browser, "map", "signed")
+    choose(browser, "full", "0.1")
+    table = np.array(browser.run("[...TABLES.signed].map((color) => color & 255)"))
+    places = np.clip(np.floor(256 * (images[1] - images[2] + 0.1) / 0.2), 0, 255).astype(int)
+    number = browser.run("views.findIndex(({ map, layers }) => map && layers[0].index === 1)")
+    assert np.abs(grey(browser, number) - table[places]).max() <= np.abs(np.diff(table)).max()
+    browser.run("stage.focus()")
+    for expected in (3, 0):
+        browser.press("r", 82)
+        assert browser.run("state.reference") == expected
+    assert browser.run("byId('map').selectedOptions[0].textContent") == "signed error"
 
 
 def test_zoom_and_pan_are_those_of_all_images(browser, pages):

@@ -10,15 +10,15 @@ function mean(index, metric) {
   return numbers.length ? numbers.reduce((sum, number) => sum + number, 0) / numbers.length : null;
 }
 
-// ways to order the methods: [text, number of a method that is large for the best]
+// ways to order the methods: [text, number of a method that is large for the best]; the first is
+// how they are ordered at first
 const sign = ([, , larger]) => (larger ? 1 : -1);
 const numbered = (value, metric) => (value === null ? -Infinity : sign(metric) * value);
-const RANKS = [
-  ...data.metrics.map((metric, j) =>
-    [`by mean ${metric[0]}`, (index) => numbered(mean(index, j), metric)]),
-  [`by ${data.metrics[0][0]} of the slice`, (index) =>
-    numbered(data.slices[state.slice].metrics[index][0], data.metrics[0])],
-];
+const RANKS = data.metrics.map((metric, j) =>
+  [`by mean ${metric[0]}`, (index) => numbered(mean(index, j), metric)]);
+RANKS.push(...data.metrics.slice(0, 1).map((metric) => [`by ${metric[0]} of the slice`, (index) =>
+  numbered(data.slices[state.slice].metrics[index][0], metric)]));
+if (!RANKS.length) RANKS.push(["as given", (index) => -index]);
 const ranking = { by: 0, rows: null };  // a rank, or "" where the table's column decides
 
 function reorder() {
@@ -65,11 +65,24 @@ function listen(id, event, change) { byId(id).addEventListener(event, change); }
 
 byId("window").append(...data.windows.map(([name, level, width], i) =>
   option(i, `${name} (W ${format(width)} L ${format(level)})`)),
-...PERCENTILES.map(([low, high]) => option(`${low}–${high} %`, `${low} to ${high} % of the target`)),
+...PERCENTILES.map(([low, high]) =>
+  option(`${low}–${high} %`, `${low} to ${high} % of: ${data.titles[data.start.lead]}`)),
 option("own", "own"));
 byId("map").append(...Object.entries(MAPS)
   .filter(([name, { scale }]) => name === "none" || scale in data.full)
   .map(([name, { title }]) => option(name, title)));
+byId("reference").append(...data.titles.map((title, i) => option(i, title)));
+function showReference() {
+  for (const choice of byId("map").options) choice.textContent = MAPS[choice.value].title;
+  byId("blink").textContent = `Show ${data.titles[state.reference]}`;
+}
+listen("reference", "change", () => {
+  setReference(+byId("reference").value);
+  if (images) fitDifferences();
+  showReference();
+  showMap();
+  makePanels();
+});
 byId("rank").append(...RANKS.map(([text], i) => option(i, text)), option("name", "by name"),
   option("", "as the table"));
 for (const id of ["left", "right"]) {
@@ -78,6 +91,8 @@ for (const id of ["left", "right"]) {
   listen(id, "change", () => { state[id] = +byId(id).value; makePanels(); });
 }
 byId("slice").max = data.slices.length;
+for (const id of ["previous", "next"]) byId(id).hidden = data.slices.length === 1;
+byId("slice").parentElement.hidden = data.slices.length === 1;
 
 listen("slice", "input", () => showSlice(byId("slice").value - 1));
 listen("previous", "click", () => showSlice(state.slice - 1));
@@ -156,19 +171,31 @@ const cards = data.slices.map(({ key, thumbnail }, number) => {
   return Object.assign(element("li", {}, button), { number, button });
 });
 
+const [main] = data.metrics;  // by which slices can be ordered, if there is one
 function listSlices() {
   const by = +byId("by").value, order = byId("order").value;
   const direction = { data: 0, ascending: 1, descending: -1 }[order];
-  const psnr = ({ number }) => data.slices[number].metrics[by][0] ?? Infinity;
+  const value = ({ number }) => data.slices[number].metrics[by][0] ?? Infinity;
   const wanted = byId("filter").value.toLowerCase();
   const listed = cards.filter(({ number }) => data.slices[number].key.toLowerCase().includes(wanted));
-  if (direction) listed.sort((a, b) => (direction * (psnr(a) < psnr(b) ? -1 : psnr(a) > psnr(b))));
-  for (const card of listed) {
-    const value = psnr(card);
-    card.button.lastChild.textContent = `${Number.isFinite(value) ? value.toFixed(2) : "–"} dB`;
+  if (direction) {
+    listed.sort((a, b) => (direction * (value(a) < value(b) ? -1 : value(a) > value(b))));
+  }
+  for (const card of main ? listed : []) {
+    const number = value(card), text = Number.isFinite(number) ? number.toFixed(main[1]) : "–";
+    card.button.lastChild.textContent = text + (/\(dB\)/.test(main[0]) ? " dB" : "");
   }
   byId("gallery").replaceChildren(...listed);
   byId("count").textContent = `${listed.length} slice${listed.length === 1 ? "" : "s"}`;
+}
+byId("list").hidden = data.slices.length === 1;
+if (main) {
+  const name = main[0].replace(" (dB)", "");
+  byId("order").append(option("ascending", `lowest ${name} first`),
+    option("descending", `highest ${name} first`));
+  byId("by").previousElementSibling.textContent = `${name} of`;
+} else {
+  for (const id of ["order", "by"]) byId(id).parentElement.hidden = true;
 }
 byId("by").append(...METHODS.map((i) => option(i, data.titles[i])));
 byId("by").value = data.start.right || METHODS[0];
@@ -195,9 +222,10 @@ setTheme(THEMES.includes(chosen) ? chosen : "automatic");
 
 stage.style.setProperty("--cut", "50%");
 setZoom(1, 0, 0);
-state.map = "size" in MAPS && "error" in data.full ? "size" : "none";
+state.map = MAPS[data.start.map].scale in data.full ? data.start.map : "none";
 byId("map").value = state.map;
 showMap();
+showReference();
 showWindow();
 listSlices();
 showSlice(0);

@@ -7,8 +7,9 @@ const element = (tag, properties, ...children) => {
   made.append(...children);
   return made;
 };
-// titles: target, methods, direct images; slices: key, metrics by title, thumbnail, perhaps a file,
-// and values: factor and offset from an image to the unit
+// titles: of all images, the first of which the others are compared with at first; direct: numbers
+// of those without a prior; metrics: of images against the first, empty if it is no truth; slices:
+// key, metrics by image, thumbnail, perhaps a file, and values: factor and offset to the unit
 const data = JSON.parse(byId("data").textContent);
 
 const KEPT = 12;  // decoded slices in memory

@@ -3,9 +3,8 @@
 const SIZE = { table: "size", from: 0 };
 const MAPS = {
   none: { title: "nothing" },
-  size: { title: "|error|", text: "|image − target|", scale: "error", ...SIZE },
-  signed: { title: "signed error", text: "image − target", scale: "error", table: "signed",
-    from: -1 },
+  size: { scale: "error", ...SIZE },  // its words depend on what images are compared with
+  signed: { scale: "error", table: "signed", from: -1 },
   std: { title: "standard deviation", text: "standard deviation over samples", scale: "std",
     ...SIZE },
   width: { title: "5–95 % interval", text: "width of the interval from 5 to 95 % of the samples",
@@ -19,9 +18,10 @@ const state = {
   slice: 0,
   level: data.windows[0][1],
   width: data.windows[0][2],
-  // number of a window, percentiles of the target's values such as "1–99 %", or "own"
+  // number of a window, percentiles of the leading image's values such as "1–99 %", or "own"
   window: data.unit === "HU" ? "0" : "1–99 %",
-  map: "size",
+  map: "none",
+  reference: 0,  // number of the image that others are compared with
   full: { ...data.full },
   layout: "all",
   left: data.start.left,
@@ -30,20 +30,48 @@ const state = {
   hidden: new Set(),
   zoom: { by: 1, x: 0, y: 0 },  // x, y: place of the image's corner, in parts of the view
   tool: "pan",  // or "window"
-  blink: false,  // whether the target is shown in place of all images
+  blink: false,  // whether the reference is shown in place of all images
 };
 const viewer = byId("viewer"), stage = byId("stage");
 let images = null;  // of the slice that is shown
 let views = [];  // { box, layers: [{ index, canvas }], map: null or a key of MAPS }
 
+// a number in the unit, with an exponent where it would have many zeros
+function written(value, digits) {
+  if (data.unit === "HU") return String(Math.round(value));
+  const short = Number(value.toPrecision(digits)), size = Math.abs(short);
+  return size && (size < 1e-3 || size >= 1e5) ? short.toExponential() : String(short);
+}
 function format(value) {
-  const digits = data.unit === "HU" ? Math.round(value) : Number(value.toPrecision(3));
-  return String(digits).replace("-", "−");
+  return written(value, 3).replaceAll("-", "−");
 }
 const unit = () => (data.unit === "HU" ? " HU" : "");
 const bounds = () => [state.level - state.width / 2, state.level + state.width / 2];
 const hasMap = (index, map) =>
-  MAPS[map].scale === "error" ? index > 0 : map in (images?.maps[index] ?? {});
+  MAPS[map].scale === "error" ? index !== state.reference : map in (images?.maps[index] ?? {});
+
+// the image that others are compared with: the truth, if there is one, or any other
+function setReference(index) {
+  state.reference = index;
+  const title = data.titles[index], what = index || !data.metrics.length ? "difference" : "error";
+  Object.assign(MAPS.size, { title: `|${what}|`, text: `|image − ${title}|` });
+  Object.assign(MAPS.signed, { title: `signed ${what}`, text: `image − ${title}` });
+}
+setReference(0);
+
+// full scale of differences in this slice: 1, 2 or 5 times a power of ten, as in windows.py
+function fitDifferences() {
+  const large = data.titles.map((_, i) => i)
+    .filter((i) => i !== state.reference && !data.direct.includes(i))
+    .map((i) => mapValues(i, "size").sort().at(-1 - Math.floor(images.shape[0] * images.shape[1] / 200)))
+    .sort((a, b) => a - b);
+  const needed = large[large.length >> 1];
+  if (!(needed > 0)) return;
+  const power = Math.floor(Math.log10(needed));
+  const steps = [1, 2, 5, 10].map((step) => Number(`${step}e${power}`));
+  const far = (step) => Math.abs(Math.log(step / needed));
+  state.full.error = steps.reduce((best, step) => (far(step) < far(best) ? step : best));
+}
 
 function inWords(index, map) {
   const [low, high] = bounds();
@@ -105,7 +133,7 @@ function makePanels() {
 
 // what a view shows of an image: values in the unit, from, to, colours, opacities of a colour
 function shown(index, map) {
-  const image = images.images[state.blink ? 0 : index], [low, high] = bounds();
+  const image = images.images[state.blink ? state.reference : index], [low, high] = bounds();
   if (!map) return [image, low, high, TABLES.grey];
   if (!hasMap(index, map)) return [new Float32Array(image.length), 0, 1, TABLES.grey];
   if (map === "undecided") {
@@ -118,8 +146,8 @@ function shown(index, map) {
 
 function mapValues(index, map) {
   if (MAPS[map].scale !== "error") return images.maps[index][map];
-  const image = images.images[index], target = images.images[0];
-  return image.map((value, i) => (map === "size" ? Math.abs(value - target[i]) : value - target[i]));
+  const image = images.images[index], other = images.images[state.reference];
+  return image.map((value, i) => (map === "size" ? Math.abs(value - other[i]) : value - other[i]));
 }
 
 function paintAll() {
@@ -198,13 +226,14 @@ function point(px, py) {
   const place = row * width + column;
   for (const { box, layers, map } of views) {
     const values = layers.filter(({ index }) => !map || hasMap(index, map)).map(({ index }) =>
-      format(!map ? images.images[state.blink ? 0 : index][place] : mapValue(index, map, place)));
+      format(!map ? images.images[state.blink ? state.reference : index][place]
+        : mapValue(index, map, place)));
     box.querySelector(".value").textContent = `(${row}, ${column}) ${values.join(" | ")}`;
   }
 }
 
 function mapValue(index, map, place) {
   if (MAPS[map].scale !== "error") return images.maps[index][map][place];
-  const error = images.images[index][place] - images.images[0][place];
-  return map === "size" ? Math.abs(error) : error;
+  const difference = images.images[index][place] - images.images[state.reference][place];
+  return map === "size" ? Math.abs(difference) : difference;
 }

@@ -8,8 +8,7 @@ function drawLegend() {
       element("div", {}, ...[format(from), middle, format(to)].map((number) =>
         element("span", { textContent: number }))));
   };
-  const name = data.unit === "HU" ? "HU" : `parts ${data.unit}`;
-  const bars = [bar(`image (${name})`, TABLES.grey, ...bounds())];
+  const bars = [bar(`image (${data.unit})`, TABLES.grey, ...bounds())];
   const map = MAPS[state.map], full = state.full[map.scale];
   if (state.map === "undecided") {
     const orange = data.colors.undecided.join(" ");
@@ -17,7 +16,7 @@ function drawLegend() {
       { style: `background: linear-gradient(to right, #808080, rgb(${orange}))` }),
     element("div", {}, ...["0", "0.5", "1"].map((n) => element("span", { textContent: n })))));
   } else if (map.scale) {
-    bars.push(bar(`${map.text} (${name})`, TABLES[map.table], map.from * full, full));
+    bars.push(bar(`${map.text} (${data.unit})`, TABLES[map.table], map.from * full, full));
   }
   byId("legend").replaceChildren(...bars);
 }
@@ -28,12 +27,12 @@ function gradient(table) {
   return `linear-gradient(to right, ${stops.join(", ")})`;
 }
 
-// the window from a list: of radiology, or of the target's values of this slice
+// the window from a list: of radiology, or of the leading image's values of this slice
 function chooseWindow(name) {
   state.window = name;
   if (/^\d+$/.test(name)) [, state.level, state.width] = data.windows[name];
   else if (name !== "own" && images) {
-    const sorted = images.images[0].slice().sort();
+    const sorted = images.images[data.start.lead].slice().sort();
     const [low, high] = name.match(/\d+/g).map((percent) =>
       sorted[Math.round(percent / 100 * (sorted.length - 1))]);
     [state.level, state.width] = [(low + high) / 2, high - low || 1];
@@ -45,14 +44,13 @@ function chooseWindow(name) {
 function setWindow(level, width) {
   state.window = "own";
   state.level = level;
-  state.width = Math.max(width, 1e-6);
+  state.width = Math.max(width, 1e-6 * data.windows[0][2]);
   showWindow();
   paintAll();
 }
 
 function showWindow() {
-  const digits = data.unit === "HU" ? 0 : 3;
   byId("window").value = state.window;
-  byId("level").value = state.level.toFixed(digits);
-  byId("width").value = state.width.toFixed(digits);
+  byId("level").value = written(state.level, 4);
+  byId("width").value = written(state.width, 4);
 }

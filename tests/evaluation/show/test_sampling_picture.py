@@ -4,13 +4,14 @@ import base64
 import io
 import math
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from evaluation.show.sampling_picture import sampling_picture
+from evaluation.show.sampling_picture import figure, sampling_picture
 from operators import FanBeamCT, NonCartesianMRI, ParallelBeamCT, SingleCoilMRI, SuperResolution
 from operators.ct import few_view_angles
 
@@ -21,19 +22,31 @@ def numbers(text, tag, *names):
     return [[float(re.search(rf"\b{name}='([^']*)'", item)[1]) for name in names] for item in found]
 
 
+def drawing(operator):
+    """The drawing as text; well-formed, as browsers want it of SVG in an image."""
+    picture = sampling_picture(operator)
+    assert picture.suffix == ".svg"
+    text = picture.content.decode()
+    assert ElementTree.fromstring(text).findtext("{*}title") == picture.caption
+    assert "data:image/svg+xml;base64," in figure(picture)
+    return text
+
+
 def test_mask_is_shown_as_it_is():
     mask = torch.rand(12, 20, generator=torch.Generator().manual_seed(0)) < 0.3
-    text = sampling_picture(SingleCoilMRI(mask))
+    picture = sampling_picture(SingleCoilMRI(mask))
+    assert picture.suffix == ".png"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.content))), mask.numpy())
+    assert f"{100 * mask.float().mean():.1f} % of k-space" in picture.caption
+    text = figure(picture)
     uri = re.search(r'src="data:image/png;base64,([^"]*)"', text)[1]
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))))
-    assert np.array_equal(shown, mask.numpy())
-    assert f"{100 * mask.float().mean():.1f} % of k-space" in text
+    assert base64.b64decode(uri) == picture.content
     assert 'alt="Mask of 12 x 20' in text
 
 
 def test_rays_have_the_angles_of_the_views():
     angles = [0.0, 30.0, 90.0, 135.0]
-    text = sampling_picture(ParallelBeamCT(16, angles))
+    text = drawing(ParallelBeamCT(16, angles))
     *rays, detector = numbers(text, "line", "x1", "y1", "x2", "y2")
     for angle, (x1, y1, x2, y2) in zip(angles, rays, strict=True):
         # from (-sin, cos) to (sin, -cos), y upwards; y of a picture points down
@@ -42,14 +55,13 @@ def test_rays_have_the_angles_of_the_views():
         assert (x1 + x2, y1 + y2) == pytest.approx((0, 0), abs=0.11)
     assert detector[1] == detector[3] > 0  # at 0 degrees: below the image, horizontal
     assert "4 views over 135°, parallel beams" in text
-    assert 'role="img" aria-label="4 views' in text
 
 
 def test_sources_of_a_fan_lie_around_the_image():
     operator = FanBeamCT(
         16, few_view_angles(6, 360.0), num_bins=40, source_distance=40.0, detector_distance=40.0
     )
-    text = sampling_picture(operator)
+    text = drawing(operator)
     sources = np.array(numbers(text, "circle", "cx", "cy"))
     width = numbers(text, "rect", "width")[0][0]
     assert len(sources) == 6
@@ -63,7 +75,7 @@ def test_trajectory_is_drawn_where_it_runs():
     trajectory[:, :, 1] = torch.linspace(-0.5, 0.5, 5)  # along columns
     trajectory[1, :, 0], trajectory[2, :, 0] = 0.25, -0.5
     operator = NonCartesianMRI(trajectory, torch.ones(1, 16, 16, dtype=torch.complex64))
-    text = sampling_picture(operator)
+    text = drawing(operator)
     lines = [
         [tuple(map(float, place.split(","))) for place in points.split()]
         for points in re.findall(r'points="([^"]*)"', text)
@@ -76,11 +88,11 @@ def test_trajectory_is_drawn_where_it_runs():
 def test_long_trajectories_and_many_views_are_thinned():
     trajectory = torch.rand(400, 600, 2, generator=torch.Generator().manual_seed(0)) - 0.5
     operator = NonCartesianMRI(trajectory, torch.ones(1, 16, 16, dtype=torch.complex64))
-    text = sampling_picture(operator)
+    text = drawing(operator)
     assert len(text) < 300_000
     assert "400 lines of 600 positions, every 7th drawn" in text
-    assert len(sampling_picture(ParallelBeamCT(16, few_view_angles(2000)))) < 30_000
+    assert len(drawing(ParallelBeamCT(16, few_view_angles(2000)))) < 30_000
 
 
 def test_no_picture_where_nothing_is_left_out():
-    assert sampling_picture(SuperResolution((16, 16), factor=2)) == ""
+    assert sampling_picture(SuperResolution((16, 16), factor=2)) is None

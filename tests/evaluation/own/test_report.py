@@ -1,0 +1,330 @@
+"""The report of reconstruct.py: what is in it, which folders go together, what cannot be lost."""
+
+import errno
+import json
+import re
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from configs import ConfigError
+from evaluation.own.report import own_report
+from evaluation.own.result import OwnResult
+from evaluation.own.validation import in_a_line
+from evaluation.report import main, make_report, write_report
+from operators import ParallelBeamCT
+from tests.helpers.data_writers import head, write_nifti, write_series
+from tests.helpers.own_folders import (
+    add_validation,
+    reconstruct,
+    write_kspace,
+    write_tiny_prior,
+)
+from tests.helpers.reconstruct_inputs import image
+from tests.helpers.report_folders import evaluate_direct
+from tests.helpers.report_page import needs_nothing_else
+from tests.helpers.report_pixels import data_of, decode, slice_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SLICES = {"data.first_axis": "slices"}
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    return write_tiny_prior(tmp_path_factory.mktemp("prior") / "prior.pt")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, prior):
+    """A point estimate and samples of one scan of three slices."""
+    root = tmp_path_factory.mktemp("own")
+    scan = write_kspace(root / "k.npy")
+    several = {"sampler.num_samples": 3}
+    return [
+        reconstruct(prior, scan, root / "pnp", **SLICES),
+        reconstruct(prior, scan, root / "samples", **SLICES, **several),
+    ]
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory, prior):
+    """Images from which a measurement was simulated: there is a truth."""
+    root = tmp_path_factory.mktemp("volume")
+    stack = np.stack([1000 * image((32, 36), seed) for seed in range(2)], axis=2) - 200
+    source = write_nifti(root / "v.nii.gz", stack)
+    return reconstruct(prior, source, root / "out", **{"operator.mask": "equispaced1d"})
+
+
+def shown(text, number):
+    """Images and maps of a slice in their unit, by title and name."""
+    data, content = data_of(text), slice_of(text, number)
+    factor, offset = data["slices"][number]["values"]
+    images = {
+        title: factor * decode(encoded, content["shape"]) + offset
+        for title, encoded in zip(data["titles"], content["images"], strict=True)
+    }
+    maps = {
+        title: {name: decode(found, content["shape"]) for name, found in maps.items()}
+        for title, maps in zip(data["titles"], content["maps"], strict=True)
+    }
+    return images, maps, factor
+
+
+def test_images_are_those_of_the_folder_in_its_unit(folders):
+    text = (folders[1] / "report.html").read_text()
+    needs_nothing_else(text)
+    data = data_of(text)
+    assert data["titles"] == ["zero-filled", "reconstruction"]
+    assert data["metrics"] == []
+    assert data["unit"] == "unit of the k-space"
+    assert data["start"] == {"lead": 1, "left": 0, "right": 1, "map": "std"}
+    result = OwnResult(folders[1])
+    for number, key in enumerate(result.keys):
+        images, maps, factor = shown(text, number)
+        for title, name in (("zero-filled", "direct"), ("reconstruction", "reconstruction")):
+            wanted = result.image(name, key)
+            assert np.abs(images[title] - wanted).max() <= 0.51 * factor / 4096
+        assert maps["zero-filled"] == {}
+        found = maps["reconstruction"]
+        std = result.image("std", key)
+        assert np.abs(factor * found["std"] - std).max() <= 0.51 * std.max() / 4096
+        width = result.image("quantile_95", key) - result.image("quantile_05", key)
+        assert np.abs(factor * found["width"] - width).max() <= 1e-3 * width.max()
+        assert np.abs(found["undecided"] - result.image("undecided", key)).max() < 0.003
+    difference = np.abs(result.image("reconstruction", key) - result.image("direct", key))
+    large = np.percentile(difference, 99.5)
+    assert 0.4 < data["full"]["error"] / large < 2.5
+    whole = data["windows"][0]
+    values = np.stack([result.image("reconstruction", key) for key in result.keys])
+    assert whole[2] == pytest.approx(values.max() - values.min(), rel=1e-5)
+
+
+def test_folders_side_by_side_have_one_direct_reconstruction(folders):
+    text = make_report(folders)
+    needs_nothing_else(text)
+    data = data_of(text)
+    assert data["titles"] == ["zero-filled", "pnp", "samples"]
+    assert data["start"]["map"] == "size"  # not all have samples
+    images, maps, factor = shown(text, 1)
+    for title, folder in (("pnp", folders[0]), ("samples", folders[1])):
+        wanted = OwnResult(folder).image("reconstruction", "k.npy:1")
+        assert np.abs(images[title] - wanted).max() <= 0.51 * factor / 4096
+    assert set(maps["samples"]) == {"std", "width", "undecided"}
+    assert not maps["pnp"]
+    table = text[text.index("<table>") : text.index("</table>")]
+    assert re.findall(r'<th scope="row">([^<]*)</th>', table) == ["pnp", "samples"]
+    assert "mean of 3 samples by warm_dds, 3 steps<" in table
+    assert "(estimated)" in table
+    differing = text[text.index("Settings that differ") :]
+    assert "sampler.num_samples" in differing[: differing.index("</table>")]
+
+
+def test_other_masks_have_other_direct_reconstructions(folders, prior, tmp_path):
+    scan = write_kspace(tmp_path / "k.npy")
+    fields = {"operator.mask": "equispaced1d", "operator.acceleration": 2.0}
+    other = reconstruct(prior, scan, tmp_path / "less", **SLICES, **fields)
+    text = make_report([folders[0], other])
+    data = data_of(text)
+    assert data["titles"] == ["zero-filled (pnp)", "pnp", "less", "zero-filled (less)"]
+    assert data["direct"] == [0, 3]
+    images, _, factor = shown(text, 0)
+    wanted = OwnResult(other).image("direct", "k.npy:0")
+    assert np.abs(images["zero-filled (less)"] - wanted).max() <= 0.51 * factor / 4096
+    assert text.count('<img src="data:image/png;base64,') == 2  # both masks
+
+
+def test_a_simulated_measurement_has_a_truth(volume):
+    text = (volume / "report.html").read_text()
+    needs_nothing_else(text)
+    data = data_of(text)
+    assert data["titles"] == ["truth", "reconstruction", "zero-filled"]
+    assert data["start"] == {"lead": 0, "left": 2, "right": 1, "map": "size"}
+    result = OwnResult(volume)
+    images, _, factor = shown(text, 1)
+    truth = result.image("truth", "v.nii.gz:1")
+    assert truth.min() == -200
+    assert np.abs(images["truth"] - truth).max() <= 0.51 * factor / 4096
+    means = result.summary["metrics"]
+    for place, name in ((1, "reconstruction"), (2, "direct")):
+        found = np.mean([entry["metrics"][place] for entry in data["slices"]], axis=0)
+        wanted = [means[name][metric] for metric in ("psnr", "ssim", "nmse")]
+        assert found == pytest.approx(wanted, abs=2e-3)
+
+
+def test_dicom_of_ct_is_in_hounsfield_units(prior, tmp_path):
+    source = write_series(tmp_path / "ct", np.stack([head(32, seed) for seed in range(2)]))
+    folder = reconstruct(prior, source, tmp_path / "out")
+    data = data_of((folder / "report.html").read_text())
+    assert data["unit"] == "HU"
+    assert "soft tissue" in [name for name, *_ in data["windows"]]
+    assert OwnResult(folder).unit == "HU"
+
+
+def test_what_was_measured_and_found(folders, tmp_path):
+    copy = tmp_path / "samples"
+    shutil.copytree(folders[1], copy)
+    text = make_report([add_validation(copy)])
+    # the mask, as the folder has it
+    assert "32 x 32, white: measured" in text
+    assert (copy / "sampling.png").is_file()
+    assert re.search(r"effective_acceleration</th>\s*<td>[0-9.]+</td>", text)
+    assert "standard deviation of the magnitude over 3 samples" in text
+    info = json.loads((copy / "summary.json").read_text())
+    assert f"<td>{info['torch']}</td>" in text
+    assert "&quot;num_samples&quot;: 3" in text
+
+
+def test_predictions_are_a_table(folders, tmp_path):
+    copy = tmp_path / "pnp"
+    shutil.copytree(folders[0], copy)
+    text = make_report([add_validation(copy), folders[1]])
+    summary = text[text.index("<table>") : text.index("</table>")]
+    assert '<td class="number">0.0436</td><td class="number">0.0028</td>' in summary
+    line = "error of predicting 10 % of the lines, left out: pnp 0.0436, tv 0.0472, cg_sense failed"
+    assert f"pnp: {line}; noise alone 0.0408" in text
+    assert '<td>weight=0.002</td><td class="number">0.0472</td>' in text
+    found = json.loads((copy / "summary.json").read_text())["validation"]
+    assert in_a_line(found).startswith(line)
+    assert "Prediction" not in make_report(folders)
+
+
+def test_warnings_are_shown_once_and_escaped(folders, tmp_path):
+    copies = [tmp_path / "a", tmp_path / "b"]
+    for copy, notes in zip(copies, (["<both>"], ["<both>", "of b"]), strict=True):
+        shutil.copytree(folders[0], copy)
+        summary = json.loads((copy / "summary.json").read_text())
+        (copy / "summary.json").write_text(json.dumps(summary | {"notes": notes}))
+    text = make_report(copies)
+    items = re.findall("<li>(.*?)</li>", text[text.index('class="warnings"') :])
+    assert items[:2] == ["&lt;both&gt;", "b: of b"]
+    assert 'class="warnings"' not in make_report(folders)
+
+
+def test_beams_are_drawn(prior, tmp_path):
+    operator = ParallelBeamCT(24, np.arange(0, 180, 12), num_bins=36)
+    sinogram = operator.forward(torch.from_numpy(image((24, 24)))[None, None])[0, 0]
+    np.save(tmp_path / "s.npy", sinogram.numpy())
+    folder = reconstruct(prior, tmp_path / "s.npy", tmp_path / "out", **{"data.image_size": "24"})
+    text = (folder / "report.html").read_text()
+    needs_nothing_else(text)
+    assert "15 views over 168°, parallel beams" in text
+    assert "data:image/svg+xml;base64," in text
+    assert data_of(text)["titles"] == ["FBP", "reconstruction"]
+    assert "last level, by views that were left out" in text
+
+
+def test_a_folder_of_an_older_version(folders, tmp_path):
+    copy = tmp_path / "old"
+    shutil.copytree(folders[0], copy)
+    for name in ("sampling.png", "report.html"):
+        (copy / name).unlink()
+    summary = json.loads((copy / "summary.json").read_text())
+    del summary["kind"], summary["sampling"]
+    (copy / "summary.json").write_text(json.dumps(summary))
+    assert "No picture of the sampling." in make_report([copy])
+
+
+# ---------------------------------------------------------------------------------- what is refused
+
+
+def test_folders_that_do_not_go_together(folders, volume, prior, tmp_path):
+    scan = write_kspace(tmp_path / "k.npy", seed=9)
+    other = reconstruct(prior, scan, tmp_path / "other", **SLICES)
+    evaluated = evaluate_direct(tmp_path / "brain" / "m" / "zero_filled", limit=1)
+    cases = {
+        "expected results of one input, got k.npy": [folders[0], other],
+        "expected folders of one kind, got .*pnp of reconstruct.py": [evaluated, folders[0]],
+        "got one without config.json": [folders[0], tmp_path],
+        "got no folder": [tmp_path / "nowhere"],
+        "expected different folders": [folders[0], folders[0]],
+    }
+    for message, those in cases.items():
+        with pytest.raises(ValueError, match=message):
+            make_report(those)
+        with pytest.raises(ValueError, match=message):
+            write_report(those, tmp_path / "report.html", limit=0, title="")
+    assert not (tmp_path / "report.html").exists()
+    with pytest.raises(SystemExit, match="error: expected results of one input"):
+        main([str(folders[0]), str(other), f"--out={tmp_path / 'report.html'}"])
+
+
+def test_other_slices_or_sizes_of_the_same_input(folders, prior, tmp_path):
+    scan = write_kspace(tmp_path / "k.npy")
+    last = reconstruct(prior, scan, tmp_path / "last", **SLICES, **{"data.slices": "range:1:3"})
+    data = data_of(make_report([folders[0], last]))
+    assert [entry["key"] for entry in data["slices"]] == ["k.npy:1", "k.npy:2"]
+    first = reconstruct(prior, scan, tmp_path / "first", **SLICES, **{"data.slices": "first:1"})
+    with pytest.raises(ValueError, match="none in common"):
+        make_report([last, first])
+    small = reconstruct(prior, scan, tmp_path / "small", **SLICES, **{"data.image_size": "24,32"})
+    with pytest.raises(ValueError, match=r"one image size, got \(24, 32\)"):
+        make_report([folders[0], small])
+
+
+def test_unfinished_and_damaged_folders(folders, tmp_path):
+    unfinished, damaged = tmp_path / "unfinished", tmp_path / "damaged"
+    for copy in (unfinished, damaged):
+        shutil.copytree(folders[0], copy)
+    (unfinished / "summary.json").unlink()
+    with pytest.raises(ValueError, match=r"without summary.json; run its command again"):
+        make_report([unfinished])
+    (unfinished / "reconstruction.h5").unlink()
+    (unfinished / "parts").mkdir()
+    with pytest.raises(ValueError, match=r"without reconstruction.h5 and summary.json"):
+        make_report([unfinished])
+    content = bytearray((damaged / "reconstruction.h5").read_bytes())
+    with h5py.File(damaged / "reconstruction.h5") as file:
+        place = file["reconstruction"].id.get_chunk_info(0).byte_offset
+    content[place + 100] ^= 1
+    (damaged / "reconstruction.h5").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"reconstruction.h5: damaged"):
+        make_report([damaged])
+
+
+# ------------------------------------------------------------------ of many slices, and beside them
+
+
+def test_some_of_many_slices(folders, tmp_path, capsys):
+    out = tmp_path / "report.html"
+    main([str(folders[0]), f"--out={out}", "--limit=2", "--files=yes", "--title=a <b>"])
+    assert re.match(r"report: .* and report_files \(0\.\d MB\)", capsys.readouterr().out)
+    text = out.read_text()
+    assert [entry["key"] for entry in data_of(text)["slices"]] == ["k.npy:0", "k.npy:2"]
+    assert "2 slices, evenly spaced; 1 more are left out" in text
+    assert "<h1>a &lt;b&gt;</h1>" in text
+    files = {path.suffix for path in (tmp_path / "report_files").iterdir()}
+    assert files == {".js", ".webp"}
+    assert own_report([folders[0]], limit=2) == own_report([folders[0]], limit=2)
+
+
+def test_the_report_can_be_switched_off_and_comes_later(prior, tmp_path):
+    scan = write_kspace(tmp_path / "k.npy", count=1)
+    out = reconstruct(prior, scan, tmp_path / "out", **SLICES, report=False)
+    assert not (out / "report.html").exists()
+    before = (out / "reconstruction.h5").stat().st_mtime_ns
+    reconstruct(prior, scan, out, **SLICES)
+    assert (out / "report.html").is_file()
+    assert (out / "reconstruction.h5").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("a bug")])
+def test_a_report_that_cannot_be_written_loses_nothing(prior, tmp_path, monkeypatch, caplog, error):
+    scan = write_kspace(tmp_path / "k.npy", count=1)
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evaluation.show.report_file.write_atomically", fail)
+        out = reconstruct(prior, scan, tmp_path / "out", **SLICES)
+    assert "report.html was not written" in caplog.text
+    assert str(error.args[-1]) in caplog.text
+    assert not (out / "report.html").exists()
+    assert (out / "summary.json").is_file()
+    assert not (out / "parts").exists()
+    assert OwnResult(out).keys == ["k.npy:0"]
+    reconstruct(prior, scan, out, **SLICES)
+    assert data_of((out / "report.html").read_text())["titles"][1] == "reconstruction"
