@@ -13,7 +13,8 @@ from evaluation.show.slice_data import Shown, data_uri, maps, slice_data, thumbn
 from evaluation.show.windows import HU, RANGE, Window, full_scale, windows
 
 SCALE_SLICES = 12  # evenly spaced slices that set the scales of maps and the windows
-DIRECT = {"zero-filled": "zero_filled", "FBP": "fbp"}  # direct images that are also baselines
+# direct images that are also baselines
+DIRECT = {"zero-filled": "zero_filled", "gridded": "gridded", "FBP": "fbp"}
 PERCENTILES = 1, 99  # of the target's values, from black to white where there is no unit
 Store = Callable[[str, str | bytes], str]  # (end of a name, content) -> name of the written file
 
