@@ -18,7 +18,7 @@ from operators.measurement_noise import create_noise
 
 
 class Metric(NamedTuple):
-    """Presentation of a column of `metrics.csv`: title, digits; `better` is as max or min."""
+    """Presentation of a metric: title, digits; `better` is as max or min."""
 
     title: str
     digits: int
@@ -38,6 +38,9 @@ METRICS = {
     "seconds": Metric("s/slice", 2, min),
     "nfe": Metric("calls", 0, min),
     "memory_mib": Metric("memory (MiB)", 0, min),
+    "psnr_rows": Metric("PSNR across rows (dB)", 2, max),
+    "psnr_columns": Metric("PSNR across columns (dB)", 2, max),
+    "step_error": Metric("step error", 4, min),
     "lesion_error": Metric("lesion error", 2, min),
     "lesion_contrast": Metric("lesion contrast", 2, _nearest_to_one),
 }
