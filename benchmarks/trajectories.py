@@ -35,7 +35,7 @@ from operators.trajectories import radial, spiral, spiral_samples
 
 SIDE, COILS = 256, 8
 NOISE = 0.012  # of the scan, in its unit
-BRAIN, PHANTOM, PHANTOM_SIZE = "brain_8coil_undersampled.npy", "phantom_spiral_8coil.npz", "300"
+BRAIN, PHANTOM, PHANTOM_SIZE = "brain_8coil_undersampled.npy", "phantom_spiral_8coil.npz", "288,360"
 SPIRAL = {"turns": 8.0, "power": 2.0}
 TRAJECTORIES = {
     "radial_40": lambda side: radial(40, 2 * side),

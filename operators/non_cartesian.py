@@ -32,7 +32,9 @@ class NonCartesianMRI(LinearOperator):
 
     Images are complex ``(B, 1, H, W)``, measurements complex ``(B, C, L, N)`` of L lines (spokes,
     interleaves) with N positions each. F is `operators.nufft.Nufft`: on a full grid, A is that of
-    `MultiCoilMRI`. A^H A is computed as a convolution, by FFTs of twice the size.
+    `MultiCoilMRI`. A^H A is computed as a convolution, by FFTs of twice the size. Data-consistency
+    steps (`correct`) are x + weight A^H W (y - A x) with the weights W of `density`, as A^H A has a
+    norm of many times 1; that of A^H W A is about 1.
 
     The maps should satisfy sum_c |S_c|^2 = 1 on the object, as those of `operators.espirit`.
 
