@@ -14,6 +14,7 @@ with white noise of the scan's level; PSNR compares magnitudes with that image, 
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import h5py
@@ -25,6 +26,7 @@ from benchmarks.timing import times_in_turns
 from configs import load_config
 from evaluation.baselines import BASELINES
 from evaluation.metrics import psnr
+from evaluation.own import open_input
 from evaluation.own.folder import reconstruct_file
 from evaluation.run.coil_maps import estimate_maps
 from operators import BatchGenerator, MultiCoilMRI, NonCartesianMRI
@@ -39,7 +41,6 @@ BRAIN, PHANTOM, PHANTOM_SIZE = "brain_8coil_undersampled.npy", "phantom_spiral_8
 SPIRAL = {"turns": 8.0, "power": 2.0}
 TRAJECTORIES = {
     "radial_40": lambda side: radial(40, 2 * side),
-    "golden_20": lambda side: radial(20, 2 * side, golden=True),
     "spiral_8": lambda side: spiral(8, spiral_samples(side, **SPIRAL), **SPIRAL),
 }
 PENALTY, TOLERANCE = 0.1, 5e-3  # of the data step
@@ -102,6 +103,17 @@ def measure_again(path: Path, out: Path) -> tuple[np.ndarray, list[Path]]:
     return size / size.max(), files
 
 
+def unexplained(source: Path, image_size: str = "") -> float:
+    """Root mean square misfit of the CG-SENSE image, relative to the estimated noise."""
+    config = load_config("configs/reconstruct.py")
+    config.data.image_size = image_size
+    problem = open_input(source, config).problem([0])
+    image = BASELINES["cg_sense"](problem.operator, problem.y, weight=1e-3)
+    misfit = problem.operator.forward(image) - problem.y
+    level = float(misfit.abs().square().mean().sqrt()) / math.sqrt(2)
+    return level / float(problem.noise)
+
+
 def reconstruct(source: Path, out: Path, image_size: str = "") -> tuple[dict, dict]:
     """Summary and images of ``reconstruct.py --config.validate=0.1``."""
     config = load_config("configs/reconstruct.py")
@@ -122,15 +134,17 @@ def main() -> None:
         speed()
         return
     truth, files = measure_again(args.data / BRAIN, args.out)
-    found = {}
+    found, left = {}, {}
     for source in [*files, args.data / PHANTOM]:
         size = PHANTOM_SIZE if source.name == PHANTOM else ""
+        left[source.stem] = unexplained(source, size)
         found[source.stem] = reconstruct(source, args.out / source.stem, size)
     for name, (summary, images) in found.items():
         errors = {m["method"]: m["error"] for m in summary["validation"]["methods"]}
         text = ", ".join(f"{method} {error:.4g}" for method, error in errors.items())
         print(f"{name}: noise {summary['noise']['least']:.4g}; prediction errors: {text}")
         print(f"    of the noise alone {summary['validation']['noise']:.4g}")
+        print(f"    misfit of CG-SENSE / noise {left[name]:.2f}")
         if name.startswith("brain"):
             both = {k: psnr(truth, _fitted(image, truth)) for k, image in images.items()}
             print("    PSNR (dB): " + ", ".join(f"{k} {value:.2f}" for k, value in both.items()))
