@@ -465,6 +465,9 @@ def main(_) -> None:
         print(f"estimated noise: {noise['least']:.3g} to {noise['most']:.3g} (sampler.sigma_y)")
     for name, metrics in summary.get("metrics", {}).items():
         print(f"{name}: {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.4f}")
+    for name, metrics in summary.get("metrics_across", {}).items():
+        rows, columns = metrics["psnr_rows"], metrics["psnr_columns"]
+        print(f"{name}, across the slices: {rows} dB along rows, {columns} dB along columns")
     pictures = [out / name for name in ("report.html", "preview.png")]
     print(f"results: {out} (look at {next(p for p in pictures if p.is_file())})")
 

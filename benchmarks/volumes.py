@@ -7,7 +7,8 @@
 Measurements are simulated from volumes of ``shared/data`` (12 slices each, 160 x 160). Through the
 plane, PSNR is the mean over sagittal slices that cut the object, as in the plane over axial ones,
 both of images in [0, 1]; "step error" is the root mean square error of the steps from slice to
-slice, which tells how smooth the view through the plane is. ``ratio`` is the mean step from slice
+slice, which tells how smooth the view through the plane is (`evaluation.metrics.across_metrics`).
+``ratio`` is the mean step from slice
 to slice over that from pixel to pixel, in the truth. The couplings:
 
 - planes W: `samplers.volume.pnp_volume` with the weight W; auto: `evaluation.own.volume.weight_of`
@@ -18,7 +19,6 @@ to slice over that from pixel to pixel, in the truth. The couplings:
 """
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from evaluation.baselines import direct
+from evaluation.metrics import across_metrics, psnr
 from evaluation.own.volume import CALLS, probes, unlikeness, weight_of
 from models.checkpoint import load_prior
 from operators import BatchGenerator, LinearOperator, ParallelBeamCT, SingleCoilMRI
@@ -222,18 +223,12 @@ def methods(which: str) -> dict[str, Callable[[Prior, Measured], Tensor]]:
     return found | {f"planes {w:.2g}": partial(by_planes, weight=w) for w in PLANES}
 
 
-def psnr(images: Tensor, truth: Tensor) -> float:
-    """Mean PSNR in dB of images ``(n, H, W)`` whose range is [0, 1]."""
-    return float(-10 * (images - truth).square().mean((1, 2)).log10().mean())
-
-
 def scores(images: Tensor, truth: Tensor) -> tuple[float, float, float]:
-    """PSNR in the plane, PSNR through it, and the step error."""
-    x, t = images[:, 0], truth[:, 0]  # (N, H, W)
-    cut = t.amax((0, 1)) > 0.1  # columns with the object
-    sagittal = psnr(x.permute(2, 0, 1)[cut], t.permute(2, 0, 1)[cut])
-    error = math.sqrt(float((x - t).diff(dim=0).square().mean()))
-    return psnr(x, t), sagittal, error
+    """PSNR in the plane, PSNR of sagittal images, and the step error, of the range [0, 1]."""
+    x, t = images[:, 0].numpy(), truth[:, 0].numpy()  # (N, H, W)
+    in_plane = np.mean([psnr(target, image) for target, image in zip(t, x, strict=True)])
+    across = across_metrics(t, x, peak=1.0)
+    return float(in_plane), across["psnr_columns"], across["step_error"]
 
 
 def figure(path: Path, truth: Tensor, found: dict[str, Tensor]) -> None:

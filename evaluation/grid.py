@@ -28,6 +28,7 @@ from evaluation.study.grids import (
     GridCell,
 )
 from evaluation.study.grids_2026 import GRIDS_2026, QUICK_GRIDS_2026
+from evaluation.study.grids_trajectories import QUICK_TRAJECTORY_GRIDS, TRAJECTORY_GRIDS
 from evaluation.study.runner import (
     add_variables,
     call,
@@ -39,8 +40,8 @@ from evaluation.study.runner import (
 
 CONFIG = "configs/evaluate.py"
 AT_ONCE = 8  # cells that an array runs at the same time
-ALL = GRIDS | NOISY_GRIDS | GRIDS_2026
-ALL_QUICK = QUICK_GRIDS | QUICK_NOISY_GRIDS | QUICK_GRIDS_2026
+ALL = GRIDS | NOISY_GRIDS | TRAJECTORY_GRIDS | GRIDS_2026
+ALL_QUICK = QUICK_GRIDS | QUICK_NOISY_GRIDS | QUICK_TRAJECTORY_GRIDS | QUICK_GRIDS_2026
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Namespace, list[str]]:

@@ -5,6 +5,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 DATA_RANGE = 1.0  # targets are scaled to [0, 1]
 SSIM_WINDOW = 7  # side of the uniform window in pixels
+LEAST_SLICES = 8  # of a volume that is looked at from the side
+OBJECT = 0.1  # part of the peak that images across the slices exceed somewhere, if they cut it
 
 
 def psnr(target: np.ndarray, image: np.ndarray) -> float:
@@ -77,6 +79,45 @@ def volume_metrics(target: np.ndarray, image: np.ndarray) -> dict[str, float]:
         "ssim": float(np.mean(slices)),
         "nmse": nmse(target, image),
     }
+
+
+def across_metrics(
+    target: np.ndarray, image: np.ndarray, *, peak: float | None = None
+) -> dict[str, float]:
+    """How good a volume of neighbouring slices is in the images across them.
+
+    `psnr_rows` is the mean PSNR in dB of the images that cut the slices along a row each (coronal
+    ones of axial slices), `psnr_columns` of those along a column (sagittal). Images that do not cut
+    the object do not count. `step_error` is the root mean square error of the steps from slice to
+    slice, relative to the peak: slices that are wrong each in their own way have a large one.
+
+    Args:
+        target: ``(S, H, W)`` with background 0; of a complex volume the magnitude is taken.
+        image: ``(S, H, W)``; of a complex volume the magnitude is taken.
+        peak: data range; None: the maximum of the target.
+
+    Raises:
+        ValueError: the shapes differ, or there are fewer than two slices.
+    """
+    target, image = _comparable(target, image)
+    if target.ndim != 3 or len(target) < 2:
+        raise ValueError(f"expected a volume of two slices or more, got shape {target.shape}")
+    peak = float(target.max()) if peak is None else peak
+    steps = np.diff(image - target, axis=0)
+    return {
+        "psnr_rows": _across(target, image, 1, peak),
+        "psnr_columns": _across(target, image, 2, peak),
+        "step_error": float(np.sqrt(np.mean(steps**2))) / peak,
+    }
+
+
+def _across(target: np.ndarray, image: np.ndarray, axis: int, peak: float) -> float:
+    """Mean PSNR of the images at the places along an axis where there is something."""
+    others = tuple({0, 1, 2} - {axis})
+    cut = target.max(others) > OBJECT * peak
+    with np.errstate(divide="ignore"):
+        levels = 10 * np.log10(peak**2 / ((target - image) ** 2).mean(others)[cut])
+    return float(levels.mean()) if cut.any() else float("nan")
 
 
 def _comparable(target: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

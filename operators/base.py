@@ -126,7 +126,8 @@ class LinearOperator:
         """One data-consistency step, x + weight * D^-1 A^H (y - A x).
 
         With D = 1 and an A of orthonormal rows (Cartesian MRI) a weight of 1 is the orthogonal
-        projection onto {x : A x = y}: measured k-space is replaced. For CT, D = A^H A 1.
+        projection onto {x : A x = y}: measured k-space is replaced. For CT, D = A^H A 1; along
+        trajectories A^H has the weights of the density of positions instead.
 
         Args:
             x: ``(B, *domain_shape)`` images; not changed in place.

@@ -9,16 +9,16 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.batch import dot, expand
 from operators.fourier import fft2c
 from operators.multicoil import check_maps
 from operators.noise import level_by_groups, line_noise
 from operators.nufft import Nufft, toeplitz, toeplitz_spectrum
 from operators.simulation import birdcage_maps
-from operators.trajectories import KINDS, radial, spiral
+from operators.trajectories import KINDS, radial, spiral, spiral_samples
 
 DENSITY_ITERATIONS = 30
 PHASE_WIDTH = 32  # grid cells of k-space that tell the slowly varying phase
-BLOB = 1 / 12  # standard deviation of a smooth image, in its sides
 TINY = 1e-6  # smallest divisor of the iteration
 GROUP = 256  # positions whose noise is looked at together
 GAP = math.sqrt(0.5)  # cells from a grid point to the nearest position, where k-space is covered
@@ -32,7 +32,9 @@ class NonCartesianMRI(LinearOperator):
 
     Images are complex ``(B, 1, H, W)``, measurements complex ``(B, C, L, N)`` of L lines (spokes,
     interleaves) with N positions each. F is `operators.nufft.Nufft`: on a full grid, A is that of
-    `MultiCoilMRI`. A^H A is computed as a convolution, by FFTs of twice the size.
+    `MultiCoilMRI`. A^H A is computed as a convolution, by FFTs of twice the size. Data-consistency
+    steps (`correct`) are x + weight A^H W (y - A x) with the weights W of `density`, as A^H A has a
+    norm of many times 1; that of A^H W A is about 1.
 
     The maps should satisfy sum_c |S_c|^2 = 1 on the object, as those of `operators.espirit`.
 
@@ -85,6 +87,7 @@ class NonCartesianMRI(LinearOperator):
         num_spokes: int | None = None,
         samples: int | None = None,
         turns: float = 8.0,
+        power: float = 2.0,
         coils: int = 8,
     ) -> "NonCartesianMRI":
         """MRI of complex images along simulated trajectories, by simulated coils with known maps.
@@ -95,9 +98,11 @@ class NonCartesianMRI(LinearOperator):
             keys: not used.
             study: not used.
             trajectory: "radial", "golden" (radial at the golden angle) or "spiral".
-            num_spokes: number of spokes or interleaves; None: 40.
-            samples: positions of each; None: twice the longer side of the image.
+            num_spokes: number of spokes or interleaves; None: 40 spokes or 8 interleaves.
+            samples: positions of each; None: of spokes twice the longer side of the image, of
+                interleaves a grid cell apart.
             turns: turns of an interleave.
+            power: of an interleave's radius as a function of its angle, see `trajectories.spiral`.
             coils: number of coils C.
 
         Raises:
@@ -107,29 +112,29 @@ class NonCartesianMRI(LinearOperator):
             raise ValueError(
                 f"expected operator.trajectory to be one of {KINDS}, got {trajectory!r}"
             )
-        count = 40 if num_spokes is None else num_spokes
-        samples = 2 * max(shape) if samples is None else samples
+        count = _lines(trajectory) if num_spokes is None else num_spokes
         if trajectory == "spiral":
-            positions = spiral(count, samples, turns=turns)
+            form = {"turns": turns, "power": power}
+            samples = spiral_samples(max(shape), **form) if samples is None else samples
+            positions = spiral(count, samples, **form)
         else:
+            samples = 2 * max(shape) if samples is None else samples
             positions = radial(count, samples, golden=trajectory == "golden")
         return cls(positions, birdcage_maps(coils, shape))
 
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:
         """Operator and trajectory of a config, and "-"; such as "nufft radial 40"."""
-        given = {name: fields.get(name) for name in ("trajectory", "num_spokes")}
-        kind, count = given["trajectory"] or "radial", given["num_spokes"] or 40
-        return f"{fields['name']} {kind} {count}", "-"
+        kind = fields.get("trajectory") or "radial"
+        return f"{fields['name']} {kind} {fields.get('num_spokes') or _lines(kind)}", "-"
 
     @property
     def density(self) -> Tensor:
         """Area of k-space that each position stands for, ``(L, N)``, in grid cells of the image.
 
-        Where positions are more than a cell apart, each has about one. A^H with these weights is
-        `direct`, the gridded image. By the iteration of J. G. Pipe, P. Menon, Magn. Reson. Med. 41
-        (1999) 179-186, w / (K w), with the kernel sinc^2 of a cell's width; scaled so that a smooth
-        image keeps its intensity.
+        Where positions are more than a cell apart, each has about one. A^H with these weights, up
+        to a factor, is `direct`, the gridded image. By the iteration of J. G. Pipe, P. Menon, Magn.
+        Reson. Med. 41 (1999) 179-186, w / (K w), with the kernel sinc^2 of a cell's width.
         """
         if "density" not in self._known:
             shape = self.domain_shape[1:]
@@ -139,11 +144,7 @@ class NonCartesianMRI(LinearOperator):
             for _ in range(DENSITY_ITERATIONS):
                 image = triangle * large.adjoint(weights.to(torch.complex128))
                 weights = weights / large.forward(image).real.clamp(min=TINY) / 4
-            blob = _blob(shape)
-            seen = self.nufft.forward(blob.to(torch.complex128))  # (M,)
-            scale = blob.square().sum() / (weights * seen.abs().square()).sum()
-            weights = (scale * weights).reshape(self.trajectory.shape[:2])
-            self._known["density"] = weights.float()
+            self._known["density"] = weights.reshape(self.trajectory.shape[:2]).float()
         return self._known["density"]
 
     def noise(self, y: Tensor) -> Tensor:
@@ -220,7 +221,7 @@ class NonCartesianMRI(LinearOperator):
         shape = torch.tensor(self.domain_shape[1:])
         radius = (self.trajectory * shape).norm(dim=-1).to(y.device)  # grid cells, (L, N)
         window = torch.cos(math.pi * radius / PHASE_WIDTH).square() * (radius < PHASE_WIDTH / 2)
-        image = self._direct(y * window.to(y.real))
+        image = self._gridded(y * window.to(y.real))
         size = image.abs()
         return torch.where(size > 0, image / torch.where(size > 0, size, 1.0), 0.0)
 
@@ -314,6 +315,18 @@ class NonCartesianMRI(LinearOperator):
         return (maps.conj() * images).sum(1, keepdim=True)
 
     def _direct(self, y: Tensor) -> Tensor:
+        """The gridded image, scaled to fit y best in the squared error weighted by `density`."""
+        image = self._gridded(y)
+        seen = self._forward(image)
+        weighted = seen * self.density.to(y.real)
+        size = dot(weighted, seen)  # (B,)
+        fit = torch.where(size > 0, dot(weighted, y) / torch.where(size > 0, size, 1.0), 1.0)
+        return expand(fit, image) * image
+
+    def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
+        return x + weight * self._gridded(y - self._forward(x))
+
+    def _gridded(self, y: Tensor) -> Tensor:
         return self._adjoint(y * self.density.to(y.real))
 
     def _take(self, indices: Sequence[int]) -> "NonCartesianMRI":
@@ -324,17 +337,16 @@ class NonCartesianMRI(LinearOperator):
         return taken
 
 
+def _lines(trajectory: str) -> int:
+    """Number of lines of a simulated trajectory where none is given."""
+    return 8 if trajectory == "spiral" else 40
+
+
 def _near(length: int) -> Tensor:
     """Weights of shifts ``(length,)``, from 1 without a shift; not centred."""
     place = torch.arange(length, dtype=torch.float64)
     shift = torch.minimum(place, length - place) / length
     return torch.exp(-(shift**2) / (2 * JOINED**2))
-
-
-def _blob(shape: tuple[int, int]) -> Tensor:
-    """A smooth image, whose spectrum is within a few grid cells of the centre: ``(H, W)``."""
-    rows, columns = ((torch.arange(n, dtype=torch.float64) - n // 2) / n for n in shape)
-    return torch.exp(-((rows[:, None] ** 2 + columns**2) / (2 * BLOB**2)))
 
 
 def _triangle(length: int) -> Tensor:

@@ -20,6 +20,7 @@ import reconstruct as program
 from configs import ConfigError, load_config
 from datasets.files import holding
 from datasets.sample import DataError
+from evaluation.metrics import across_metrics
 from evaluation.own import engine, open_input
 from evaluation.own import folder as command
 from evaluation.own.kspace import KspaceInput
@@ -303,6 +304,22 @@ def test_nifti_is_measured_and_returns_to_its_place(tmp_path, settings):
     # in the range of A^H, where the zero-filled one is, too
     assert metrics["reconstruction"]["psnr"] >= metrics["direct"]["psnr"]
     assert set(arrays["key"]) == {f"v.nii.gz:{i}".encode() for i in range(4)}
+
+
+def test_a_volume_is_compared_with_its_truth_from_the_side(tmp_path, settings):
+    volume = np.stack([1000 * image((20, 24), seed) for seed in range(8)], axis=2) - 200
+    source = write_nifti(tmp_path / "v.nii.gz", volume, np.eye(4))
+    config = settings(**{"operator.mask": "equispaced1d", "operator.center_fraction": 0.2})
+    summary, _ = run(config, source, tmp_path / "out")
+    written = nibabel.load(tmp_path / "out" / "reconstruction.nii.gz").get_fdata()
+    # the columns of an axial image are NIfTI's first axis, its rows the second
+    truth, found = (x.transpose(2, 1, 0) for x in (volume.astype(np.int16), written))
+    expected = across_metrics(truth - float(truth.min()), found - truth.min())
+    assert summary["metrics_across"]["reconstruction"] == pytest.approx(expected, abs=1e-3)
+    worse = summary["metrics_across"]["direct"]["psnr_columns"]
+    assert worse < expected["psnr_columns"]
+    few = settings(**{"data.slices": "range:0:7"})
+    assert "metrics_across" not in run(few, source, tmp_path / "few")[0]
 
 
 def test_dicom_series_becomes_a_new_series(tmp_path, settings):

@@ -4,13 +4,14 @@ A new baseline is one file and one line in `BASELINES`.
 """
 
 from evaluation.baselines.cg_sense import cg_sense
-from evaluation.baselines.direct import direct, fbp, zero_filled
+from evaluation.baselines.direct import direct, fbp, gridded, zero_filled
 from evaluation.baselines.tv import tv
 from evaluation.baselines.unet import unet
 from evaluation.baselines.wavelet import l1_wavelet
 
 BASELINES = {
     "zero_filled": zero_filled,
+    "gridded": gridded,
     "fbp": fbp,
     "cg_sense": cg_sense,
     "tv": tv,
@@ -22,4 +23,4 @@ BASELINES = {
 STUDY = {"tv": {"num_iterations": 200}}
 STUDY_2026 = {"tv": {"num_iterations": 200, "start": "back_projection"}}
 
-__all__ = ["BASELINES", "STUDY", "STUDY_2026", "direct", "fbp", "zero_filled"]
+__all__ = ["BASELINES", "STUDY", "STUDY_2026", "direct", "fbp", "gridded", "zero_filled"]

@@ -1,8 +1,10 @@
-"""Direct (non-iterative) reconstructions: zero filling and filtered back-projection."""
+"""Direct (non-iterative) reconstructions: zero filling, gridding, filtered back-projection."""
 
 from torch import Tensor
 
 from operators import LinearOperator
+
+FBP, GRIDDED = "FBP", "gridded"  # names that operators give their direct reconstruction
 
 
 def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:
@@ -14,8 +16,41 @@ def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:
 
     Returns:
         ``(B, *domain_shape)`` images.
+
+    Raises:
+        ValueError: k-space along a trajectory, whose A^H y is weighted by how densely positions lie
+            and has no meaning as an image.
     """
+    if operator.direct_name == GRIDDED:
+        raise ValueError(
+            f"expected k-space on a grid for zero_filled, got {type(operator).__name__}; the "
+            "direct reconstruction along a trajectory is gridded"
+        )
     return operator.adjoint(y)
+
+
+def gridded(operator: LinearOperator, y: Tensor) -> Tensor:
+    """Gridded image of k-space along a trajectory: A^H of density-compensated data, scaled to fit.
+
+    Args:
+        operator: MRI along a trajectory.
+        y: ``(B, *range_shape)`` measurement.
+
+    Returns:
+        ``(B, *domain_shape)`` images.
+
+    Raises:
+        ValueError: another operator.
+
+    Source: J. I. Jackson et al., IEEE Trans. Med. Imaging 10 (1991) 473-478, here with the exact
+    adjoint.
+    """
+    if operator.direct_name != GRIDDED:
+        raise ValueError(
+            f"expected k-space along a trajectory for gridded, got {type(operator).__name__}; its "
+            f"direct reconstruction is called {operator.direct_name}"
+        )
+    return operator.direct(y)
 
 
 def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
@@ -31,7 +66,7 @@ def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
     Raises:
         ValueError: the operator is not one of CT.
     """
-    if operator.direct_name != "FBP":
+    if operator.direct_name != FBP:
         raise ValueError(f"expected a CT operator for fbp, got {type(operator).__name__}")
     return operator.direct(y)
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 import configs
 from datasets.export import write_dicom, write_hdf5, write_nifti, write_plain_nifti
 from datasets.files import write_atomically
-from evaluation.metrics import all_metrics
+from evaluation.metrics import LEAST_SLICES, across_metrics, all_metrics
 from evaluation.own.base import Input
 from evaluation.own.engine import Sampling, describe, describe_outputs, noise_origin
 from evaluation.own.parts import Part
@@ -123,6 +123,8 @@ def write_results(
         result["volume"] = together
     if "truth" in words:
         result["metrics"] = _metrics(opened, slices)
+        if len(slices) >= LEAST_SLICES:
+            result["metrics_across"] = _metrics_across(opened, slices)
     write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
     return result
 
@@ -190,10 +192,23 @@ def _metrics(opened: Input, slices: list[Part]) -> dict[str, dict[str, float]]:
     return {name: _mean(rows) for name, rows in found.items()}
 
 
+def _metrics_across(opened: Input, slices: list[Part]) -> dict[str, dict[str, float | None]]:
+    """`across_metrics` of the direct images and of the reconstructions, as volumes."""
+    truth = np.stack([opened.truth(item) for item in range(len(slices))])
+    volumes = {"direct": [s.direct for s in slices], "reconstruction": [s.image for s in slices]}
+    lowest = truth.min()
+    if not truth.max() > lowest:
+        return {}
+    return {
+        name: _mean([across_metrics(truth - lowest, np.stack(images) - lowest)])
+        for name, images in volumes.items()
+    }
+
+
 def _mean(rows: list[dict[str, float]]) -> dict[str, float | None]:
-    """Mean of each column; None instead of NaN, which JSON does not have."""
+    """Mean of each column; None instead of NaN and infinity, which JSON does not have."""
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return {name: None if np.isnan(mean) else round(mean, 4) for name, mean in means.items()}
+    return {name: round(mean, 4) if np.isfinite(mean) else None for name, mean in means.items()}
 
 
 def _shown(image: np.ndarray) -> np.ndarray:

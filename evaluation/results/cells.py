@@ -13,12 +13,12 @@ from configs.base import ALL_SIZES, NESTED
 from evaluation.results.files import check_sums, read_csv, read_json
 from evaluation.results.folder import read_rows
 from evaluation.results.volumes import volume_of
-from operators.create import is_known, operator_class
+from operators.create import is_known, operator_class, parse_keywords
 from operators.measurement_noise import create_noise
 
 
 class Metric(NamedTuple):
-    """Presentation of a column of `metrics.csv`: title, digits; `better` is as max or min."""
+    """Presentation of a metric: title, digits; `better` is as max or min."""
 
     title: str
     digits: int
@@ -38,12 +38,23 @@ METRICS = {
     "seconds": Metric("s/slice", 2, min),
     "nfe": Metric("calls", 0, min),
     "memory_mib": Metric("memory (MiB)", 0, min),
+    "psnr_rows": Metric("PSNR across rows (dB)", 2, max),
+    "psnr_columns": Metric("PSNR across columns (dB)", 2, max),
+    "step_error": Metric("step error", 4, min),
     "lesion_error": Metric("lesion error", 2, min),
     "lesion_contrast": Metric("lesion contrast", 2, _nearest_to_one),
 }
 IMAGE_METRICS = ("psnr", "ssim", "nmse")
 LESION_METRICS = ("lesion_error", "lesion_contrast")  # of data with lesion masks
-BASELINES = ("zero_filled", "fbp", "cg_sense", "l1_wavelet", "tv", "unet")  # order in tables
+BASELINES = (
+    "zero_filled",
+    "gridded",
+    "fbp",
+    "cg_sense",
+    "l1_wavelet",
+    "tv",
+    "unet",
+)  # order in tables
 SAMPLER_LABELS = {
     "pc": "PC",
     "ccdf": "CCDF",
@@ -60,6 +71,7 @@ METHOD = re.compile(
 )
 LABELS = {
     "zero_filled": "zero-filled",
+    "gridded": "gridded",
     "fbp": "FBP",
     "cg_sense": "CG-SENSE",
     "l1_wavelet": "L1-wavelet",
@@ -183,7 +195,8 @@ def describe_measurement(config: Mapping, info: Mapping) -> tuple[str, str]:
     """Measurement with coils and noise, and nominal and effective acceleration, in words."""
     operator = config["operator"]
     if is_known(operator["name"]):
-        what, acceleration = operator_class(operator["name"]).describe(operator)
+        fields = {**operator, **parse_keywords(operator.get("keywords") or "")}
+        what, acceleration = operator_class(operator["name"]).describe(fields)
     else:  # of someone else's checkout
         what, acceleration = str(operator["name"]), "-"
     coils = f"{info['coils']} coils" if info.get("coils", 1) > 1 else ""

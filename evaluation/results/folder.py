@@ -15,8 +15,8 @@ files.csv       ``file,bytes,digest`` of the files of the data (`datasets.identi
 metrics.csv     one row per slice, see below
 failures.csv    ``key,error`` of the slices that failed, which the next run tries again; missing if
                 no slice failed
-volumes.csv     ``volume,slices,psnr,ssim,nmse`` (`evaluation.results.volumes`); written when every
-                slice was tried
+volumes.csv     ``volume,slices,psnr,ssim,nmse,psnr_rows,psnr_columns,step_error``
+                (`evaluation.results.volumes`); written when every slice was tried
 recon.h5        ``key``, ``reconstruction`` and, with ``sampler.num_samples`` above 1, ``std``,
                 ``quantile_05`` and ``quantile_95`` (`evaluation.results.recon_file`); written when
                 every slice was tried

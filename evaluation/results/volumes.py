@@ -5,6 +5,9 @@ of up to 128 slices in LoDoPaB, or a single picture. Metrics are of the slices t
 If each slice is scaled to [0, 1] (``data.normalize=slice``, as in the study), the maximum of every
 volume is 1 and the numbers are not comparable to a leaderboard; ``data.normalize=volume`` keeps the
 relative intensities of the slices.
+
+Volumes of neighbouring slices, `LEAST_SLICES` or more, are also looked at from the side
+(`evaluation.metrics.across_metrics`); for others these columns are empty.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,16 +19,26 @@ from torch.utils.data import Dataset
 from datasets import Sample
 from datasets.files import to_csv, write_atomically
 from datasets.parallel import fetch
-from evaluation.metrics import volume_metrics
+from evaluation.metrics import LEAST_SLICES, across_metrics, volume_metrics
 from evaluation.results.recon_file import open_reconstructions
 
-COLUMNS = ("volume", "slices", "psnr", "ssim", "nmse")
+ACROSS = ("psnr_rows", "psnr_columns", "step_error")
+COLUMNS = ("volume", "slices", "psnr", "ssim", "nmse", *ACROSS)
 
 
 def volume_of(key: str) -> str:
     """Volume of a slice's key, ``file1000001.h5:12`` -> ``file1000001.h5``."""
     volume, colon, number = key.rpartition(":")
     return volume if colon and number.isdecimal() else key
+
+
+def are_neighbours(keys: Sequence[str]) -> bool:
+    """Whether slices follow each other in their volume, without a gap, and are enough of them."""
+    numbers = [key.rpartition(":")[2] for key in keys]
+    if len(keys) < LEAST_SLICES or not all(number.isdecimal() for number in numbers):
+        return False
+    first = int(numbers[0])
+    return list(map(int, numbers)) == list(range(first, first + len(keys)))
 
 
 def write_volumes(
@@ -54,5 +67,7 @@ def write_volumes(
             truth = np.stack([target(sample) for sample in fetch(dataset, items)])
             image = np.stack([images[keys[i]] for i in items])  # (S, H, W)
             metrics = volume_metrics(truth, image)
+            if are_neighbours([keys[i] for i in items]):
+                metrics |= across_metrics(truth, image)
             rows.append({"volume": volume, "slices": len(items), **metrics})
     write_atomically(folder / "volumes.csv", to_csv(rows, COLUMNS))

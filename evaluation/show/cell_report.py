@@ -19,7 +19,8 @@ from evaluation.show.run_settings import settings_html
 from evaluation.show.windows import HU, RANGE
 from operators.create import is_known, operator_class
 
-DIRECT = {"zero-filled": "zero_filled", "FBP": "fbp"}  # direct images that are also baselines
+# direct images that are also baselines
+DIRECT = {"zero-filled": "zero_filled", "gridded": "gridded", "FBP": "fbp"}
 INTERVALS = (
     "Mean ± standard deviation over slices [95 % interval of the mean, by volume or person; none "
     "where all slices are of one]. Best mean PSNR first; a column's title sorts by it, the images "

@@ -12,11 +12,13 @@ from ml_collections import ConfigDict
 from configs import ConfigError, load_config
 from datasets import create_dataset
 from evaluation import evaluate as evaluation
-from evaluation.baselines import direct, fbp, zero_filled
+from evaluation.baselines import direct, fbp, gridded, zero_filled
 from evaluation.results.folder import COLUMNS, Results, read_rows
 from evaluation.run import methods, slices
 from evaluation.tables import make_table
-from operators import ParallelBeamCT, SingleCoilMRI
+from operators import NonCartesianMRI, ParallelBeamCT, SingleCoilMRI
+from operators.simulation import birdcage_maps
+from operators.trajectories import radial
 from tests.conftest import ROOT
 from tests.helpers.tiny_prior import write_prior
 
@@ -61,6 +63,13 @@ def test_baselines():
     torch.testing.assert_close(zero_filled(mri, mri.forward(image)), image)
     with pytest.raises(ValueError, match="expected a CT operator for fbp, got SingleCoilMRI"):
         fbp(mri, mri.forward(image))
+    with pytest.raises(ValueError, match=r"a trajectory for gridded, got .* called zero-filled"):
+        gridded(mri, mri.forward(image))
+    along = NonCartesianMRI(radial(24, 32), birdcage_maps(2, (16, 16)))
+    y = along.forward(image.to(torch.complex64))
+    assert torch.equal(gridded(along, y), direct(along, y))
+    with pytest.raises(ValueError, match=r"on a grid for zero_filled.*trajectory is gridded"):
+        zero_filled(along, y)
     smooth = torch.zeros(1, 1, 32, 32)
     smooth[..., 10:22, 10:22] = 1.0
     ct = ParallelBeamCT(32, np.linspace(0, 180, 90, endpoint=False))

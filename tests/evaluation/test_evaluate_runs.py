@@ -19,6 +19,7 @@ from configs import ConfigError, load_config
 from datasets import DataError, create_dataset
 from evaluation import evaluate as evaluation
 from evaluation.evaluate import FailedSlicesError, evaluate
+from evaluation.metrics import across_metrics
 from evaluation.results import files
 from evaluation.results.cells import describe_measurement
 from evaluation.results.folder import read_failures, read_rows
@@ -617,6 +618,23 @@ def test_volumes_csv_by_hand(knee, tmp_path, normalize, slices):
         assert float(row["ssim"]) == pytest.approx(ssim, abs=1e-9)
     # scaled over the volume, the brightest pixel may lie in a slice that was not evaluated
     assert min(peaks) < 0.95 if slices else set(peaks) == {1.0}
+
+
+def test_volumes_of_neighbours_are_looked_at_from_the_side(tmp_path):
+    path = tmp_path / "knee" / "singlecoil_val" / "file0.h5"
+    write_fastmri(path, slices=9, seed=0, kspace=False)
+    config = config_of(tmp_path / "knee", **MRI, **{"data.normalize": "volume"})
+    run_all(config, tmp_path / "out", 2)
+    images, dataset = read_images(tmp_path / "out"), create_dataset(config.data, "test")
+    target = np.stack([dataset[i].image[0].double().numpy() for i in range(9)])
+    image = np.stack([images[key].astype(float) for key in dataset.keys])
+    (row,) = csv.DictReader((tmp_path / "out" / "volumes.csv").open())
+    for name, value in across_metrics(target, image).items():
+        assert float(row[name]) == pytest.approx(value, rel=1e-9)
+    config.data.slices = "range:0:7"
+    run_all(config, tmp_path / "few", 2)
+    (row,) = csv.DictReader((tmp_path / "few" / "volumes.csv").open())
+    assert row["psnr_columns"] == ""
 
 
 def ssim_by_windows(a, b, peak):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from evaluation.metrics import all_metrics, nmse, psnr, ssim, volume_metrics
+from evaluation.metrics import across_metrics, all_metrics, nmse, psnr, ssim, volume_metrics
 
 
 def test_metrics_by_hand():
@@ -36,6 +36,28 @@ def test_metrics_of_volumes_by_hand():
         for t, x in zip(target, image, strict=True)
     ]
     assert found["ssim"] == pytest.approx(np.mean(slices))
+
+
+def test_metrics_across_the_slices_by_hand():
+    """Of the images that cut the object, each with its own error; the steps have no offset."""
+    target = np.zeros((4, 5, 6))
+    target[1:3, 1:4, 2] = 2.0
+    image = target.copy()
+    image[:, 1] += 0.02  # a row of every slice
+    image[:, 2] += 0.2
+    image[:, 3] -= 0.2
+    image[:, 0] += 9.0  # outside the object
+    found = across_metrics(target, image)
+    assert found["psnr_rows"] == pytest.approx((40 + 20 + 20) / 3)
+    assert found["psnr_columns"] == pytest.approx(
+        10 * np.log10(4 / np.mean([81, 0.02**2, 0.04, 0.04, 0]))
+    )
+    assert found["step_error"] == pytest.approx(0, abs=1e-12)
+    image[1] += 1.0
+    assert across_metrics(target, image)["step_error"] == pytest.approx(np.sqrt(2 / 3) / 2)
+    assert across_metrics(target, image, peak=1.0)["step_error"] == pytest.approx(np.sqrt(2 / 3))
+    with pytest.raises(ValueError, match=r"two slices or more, got shape \(1, 5, 6\)"):
+        across_metrics(target[:1], image[:1])
 
 
 def test_thin_images_have_no_ssim():

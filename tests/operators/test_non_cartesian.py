@@ -1,6 +1,7 @@
 """MRI along trajectories: against the explicit sum, sigpy, the grid and the Cartesian operator."""
 
 import copy
+import itertools
 import math
 import pickle
 
@@ -103,15 +104,84 @@ def test_copies_and_pickles_measure_the_same():
         torch.testing.assert_close(other.forward(x), y)
 
 
-def test_the_gridded_image_keeps_the_intensity():
-    """Of a smooth image exactly; of sharp ones as far as the trajectory covers k-space."""
+def blob():
+    """A smooth image, whose spectrum is within a few grid cells of the centre."""
     axis = torch.linspace(-1, 1, 64)
-    x = torch.exp(-(axis[:, None] ** 2 + axis**2) / 0.1).to(torch.complex64)[None, None]
-    golden, few = radial(40, 128, golden=True), radial(12, 128)
-    for trajectory in (radial(100, 128), golden, few, spiral(16, 1600, turns=8)):
-        operator = NonCartesianMRI(trajectory, birdcage_maps(4, (64, 64)))
-        assert (operator.direct(operator.forward(x)) - x).abs().max() < 0.01
-        assert operator.density.min() >= 0
+    return torch.exp(-(axis[:, None] ** 2 + axis**2) / 0.1).to(torch.complex64)[None, None]
+
+
+TRAJECTORIES = {
+    "radial": radial(100, 128),
+    "golden": radial(40, 128, golden=True),
+    "few": radial(12, 128),
+    "spiral": spiral(16, 1600, turns=8),
+    "dense centre": spiral(6, 540, turns=8, power=2),
+}
+
+
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_the_gridded_image_keeps_the_intensity(name):
+    """Of a smooth image exactly; of sharp ones as far as the trajectory covers k-space."""
+    x, operator = blob(), NonCartesianMRI(TRAJECTORIES[name], birdcage_maps(4, (64, 64)))
+    assert (operator.direct(operator.forward(x)) - x).abs().max() < 0.015
+    # weights are areas in cells: of a position that is alone 1, of all at most that of the disc
+    # and half a cell around it
+    assert operator.density.min() >= 0
+    assert operator.density.max() < 1.01
+    assert operator.density.sum() < math.pi * 32.5**2
+
+
+def test_the_gridded_image_fits_the_measurement_best():
+    """In the error weighted by density: of any k-space, and of each sample alone."""
+    operator = NonCartesianMRI(radial(9, 64), birdcage_maps(3, (32, 32)))
+    y = random(2, 3, 9, 64, seed=4)
+    y[1] *= 1e4
+    image, weights = operator.direct(y), operator.density.double()
+
+    def misfit(scale):
+        return (weights * (operator.forward(scale * image) - y).abs().square()).flatten(1).sum(1)
+
+    least = misfit(1)
+    assert (misfit(0.99) > least).all()
+    assert (misfit(1.01) > least).all()
+    plain = operator.adjoint(weights * y)
+    parallel = (image.conj() * plain).flatten(1).sum(1).abs()
+    torch.testing.assert_close(
+        parallel, image.flatten(1).norm(dim=1) * plain.flatten(1).norm(dim=1)
+    )
+    torch.testing.assert_close(operator[1].direct(y[1:]), image[1:])
+    nothing = operator.direct(torch.zeros_like(y))
+    assert torch.equal(nothing, torch.zeros_like(nothing))
+
+
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_repeated_corrections_go_to_a_solution(name):
+    """A^H A itself has a norm of many times 1 along a trajectory, and steps of 1 would diverge."""
+    operator = NonCartesianMRI(TRAJECTORIES[name], birdcage_maps(4, (64, 64)))
+    y = operator.forward(blob())
+    x = random(1, 1, 64, 64, dtype=torch.complex64)
+    misfits = []
+    for _ in range(30):
+        misfits.append(float((operator.forward(x) - y).norm()))
+        x = operator.correct(x, y)
+    assert all(b < a for a, b in itertools.pairwise(misfits))
+    assert misfits[-1] < 0.1 * misfits[0]
+
+
+def test_simulated_spirals_are_sampled_densely_along_the_curve():
+    operator = NonCartesianMRI.create((48, 64), seed=0, keys=[], study=False, trajectory="spiral")
+    steps = (64 * operator.trajectory).diff(dim=1).norm(dim=-1)
+    assert operator.range_shape[:2] == (8, 8)
+    assert 0.98 < steps.max() <= 1
+    assert steps[:, 20:].min() > 0.98
+    few = {"num_spokes": 3, "samples": 50, "power": 1.0}
+    operator = NonCartesianMRI.create(
+        (48, 64), seed=0, keys=[], study=False, trajectory="spiral", **few
+    )
+    torch.testing.assert_close(operator.trajectory, spiral(3, 50, turns=8))
+    assert NonCartesianMRI.describe({"name": "nufft", "trajectory": "spiral"})[0].endswith(
+        "spiral 8"
+    )
 
 
 def test_positions_that_are_measured_again_do_not_change_the_gridded_image():
@@ -150,10 +220,8 @@ def test_the_slow_phase_is_made_part_of_the_operator():
 
 def test_noise_from_the_outermost_positions():
     operator = NonCartesianMRI(radial(80, 128), birdcage_maps(4, (64, 64)))
-    axis = torch.linspace(-1, 1, 64)
-    x = torch.exp(-(axis[:, None] ** 2 + axis**2) / 0.1).to(torch.complex64)[None, None]
     rng = BatchGenerator([0, 1])
-    y = operator.forward(x.expand(2, -1, -1, -1))
+    y = operator.forward(blob().expand(2, -1, -1, -1))
     noisy = y + torch.tensor([0.01, 0.1]).reshape(2, 1, 1, 1) * rng.normal_like(y)
     np.testing.assert_allclose(operator.noise(noisy), [0.01, 0.1], rtol=0.05)
     assert torch.equal(operator.noise(noisy)[1:], operator.noise(noisy[1:]))
@@ -174,8 +242,9 @@ def test_trajectories():
     radius = arms.norm(dim=-1)
     assert (radius.diff(dim=1) > 0).all()
     assert radius[0, -1] == 0.5
-    far = (arms[0].diff(dim=0).norm(dim=-1))[50:]
-    assert far.max() < 1.3 * far.min()  # nearly equal steps along the curve
+    steps = arms[0].diff(dim=0).norm(dim=-1)
+    assert steps[0] > 0.8 * steps.max()  # the curve is longer than its chord
+    assert steps[20:].min() > 0.99 * steps.max()
     torch.testing.assert_close(arms[1, -1].norm(), torch.tensor(0.5).double())
     dense = spiral(1, 2000, turns=0.25, power=2)[0]
     share = torch.atan2(*dense.T) / (math.pi / 2)  # of the turn

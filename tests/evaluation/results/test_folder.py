@@ -10,7 +10,7 @@ import pytest
 from datasets.files import ABANDONED, locked, remove_abandoned, replacing, write_atomically
 from evaluation.results.folder import WRITE_LOCK, Results, read_rows
 from evaluation.results.recon_file import NAMES, open_reconstructions, read_images, rewrite
-from evaluation.results.volumes import volume_of
+from evaluation.results.volumes import are_neighbours, volume_of
 from evaluation.run.shards import Shard
 
 
@@ -166,3 +166,17 @@ def test_pictures_of_slices_have_names_of_their_own(tmp_path):
         results.panel(key).write_bytes(b"")
     alone = Results(tmp_path / "alone", "{}", keys=["p1/2.png"])
     assert alone.panel("p1/2.png").name == "p1_2.png.png"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        (range(3, 11), True),
+        (range(7), False),  # too few
+        ([*range(8), 9], False),  # a gap
+        (range(8, 0, -1), False),
+    ],
+)
+def test_neighbours_of_a_volume(numbers, expected):
+    assert are_neighbours([f"a:b.h5:{n}" for n in numbers]) == expected
+    assert not are_neighbours([f"a{n}.png" for n in numbers])

@@ -20,12 +20,14 @@ from configs import load_config
 from datasets import create_dataset, dataset_options
 from evaluation import grid
 from evaluation.baselines import BASELINES
+from evaluation.results.cells import describe_measurement
 from evaluation.results.folder import read_rows
 from evaluation.run.measurements import build_operator, check_measurement
 from evaluation.study import grids as study
 from evaluation.study.runner import INTERRUPTED
 from operators.create import simulated_names
 from operators.masks import MASKS
+from operators.trajectories import spiral, spiral_samples
 from samplers import SAMPLERS
 from samplers.predictor_corrector import first_step
 from sde import VESDE
@@ -216,6 +218,34 @@ def test_noisy_rows_have_each_noise_once_and_the_baselines_several_weights():
     assert priors == set(study.SHIPPED_PRIORS)
     assert not grid.missing(cells, arguments_of("noisy"))  # nothing to download or to fit
     assert grid.prior_of(cells[-1], arguments_of("noisy", "--prior-root=x")) in priors
+
+
+def test_trajectories_have_each_noise_and_the_baselines_several_weights():
+    cells = grid.ALL["trajectories"]
+    assert {cell.measurement for cell in cells} == {
+        f"{name}_noise_{sigma}"
+        for name in ("radial_20", "radial_40", "spiral_8")
+        for sigma in ("0.01", "0.03")
+    }
+    methods = Counter(cell.overrides["sampler.name"] for cell in cells)
+    assert methods == {"gridded": 6, "cg_sense": 36, "l1_wavelet": 36, "tv": 36, "pnp": 6}
+    assert not grid.missing(cells, arguments_of("trajectories"))
+    config = load_config(str(ROOT / "configs" / "evaluate.py"))
+    config.update_from_flattened_dict(find_in(cells, "spiral_8_noise_0.03/gridded").overrides)
+    operator = build_operator(config, (32, 32), ["a"])
+    assert operator.range_shape[:2] == (8, 8)
+    torch.testing.assert_close(
+        operator.trajectory,
+        spiral(8, spiral_samples(32, turns=8, power=2), turns=8, power=2),
+    )
+    assert describe_measurement(config.to_dict(), {"coils": 8}) == (
+        "nufft spiral 8, 8 coils, noise 0.03",
+        "-",
+    )
+
+
+def find_in(cells, end):
+    return next(cell for cell in cells if cell.folder.endswith(end))
 
 
 def test_the_sweep_s_values():
