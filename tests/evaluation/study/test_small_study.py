@@ -402,7 +402,8 @@ def test_another_file_is_refused(tmp_path):
 def test_the_scripts_list_what_they_do(tmp_path):
     runs = runs_of(make_cells())
     assert bash(TRAIN, "--list").stdout.split() == runs
-    found = bash(EVALUATE, "--list", f"--only={ONE}", OUT=str(tmp_path)).stdout
+    where = {"OUT": str(tmp_path), "CARRIED": str(tmp_path / "none")}
+    found = bash(EVALUATE, "--list", f"--only={ONE}", **where).stdout
     assert found == f"1 {ONE} -\n"
 
 
