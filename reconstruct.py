@@ -466,8 +466,9 @@ def main(_) -> None:
     for name, metrics in summary.get("metrics", {}).items():
         print(f"{name}: {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.4f}")
     for name, metrics in summary.get("metrics_across", {}).items():
-        rows, columns = metrics["psnr_rows"], metrics["psnr_columns"]
-        print(f"{name}, across the slices: {rows} dB along rows, {columns} dB along columns")
+        known = {way: metrics[f"psnr_{way}"] for way in ("rows", "columns")}
+        text = ", ".join(f"{v:.2f} dB along {way}" for way, v in known.items() if v is not None)
+        print(f"{name}, across the slices: {text or 'nothing to compare'}")
     pictures = [out / name for name in ("report.html", "preview.png")]
     print(f"results: {out} (look at {next(p for p in pictures if p.is_file())})")
 

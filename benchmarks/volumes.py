@@ -8,8 +8,8 @@ Measurements are simulated from volumes of ``shared/data`` (12 slices each, 160 
 plane, PSNR is the mean over sagittal slices that cut the object, as in the plane over axial ones,
 both of images in [0, 1]; "step error" is the root mean square error of the steps from slice to
 slice, which tells how smooth the view through the plane is (`evaluation.metrics.across_metrics`).
-``ratio`` is the mean step from slice
-to slice over that from pixel to pixel, in the truth. The couplings:
+``ratio`` is the mean step from slice to slice over that from pixel to pixel, in the truth. The
+couplings:
 
 - planes W: `samplers.volume.pnp_volume` with the weight W; auto: `evaluation.own.volume.weight_of`
   the ratio that `look_at_volume` would find in reconstructions slice by slice.

@@ -4,7 +4,9 @@ from torch import Tensor
 
 from operators import LinearOperator
 
-FBP, GRIDDED = "FBP", "gridded"  # names that operators give their direct reconstruction
+# names that operators give their direct reconstruction -> the baseline that it is
+ZERO_FILLED, GRIDDED, FBP = "zero-filled", "gridded", "FBP"
+DIRECT = {ZERO_FILLED: "zero_filled", GRIDDED: "gridded", FBP: "fbp"}
 
 
 def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:

@@ -29,14 +29,14 @@ class Part(NamedTuple):
         seconds: time for the slice, of shape ``()``.
     """
 
-    image: np.ndarray  # float32, or complex64 for k-space: the mean over samples
+    image: np.ndarray
     std: np.ndarray
     low: np.ndarray
     high: np.ndarray
     direct: np.ndarray
-    scale: np.ndarray  # (): intensity range, by which images are divided for the prior
-    sigma_y: np.ndarray  # (): noise of the measurement, given or estimated
-    seconds: np.ndarray  # ()
+    scale: np.ndarray
+    sigma_y: np.ndarray
+    seconds: np.ndarray
 
 
 def part_path(parts: Path, item: int) -> Path:

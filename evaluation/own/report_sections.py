@@ -139,6 +139,7 @@ def done_html(names: Sequence[str], results: Sequence[OwnResult]) -> str:
                 **found,
                 **summary["outputs"],
                 "unit of the images": result.unit,
+                "across the slices": summary.get("metrics_across", {}),
             }
         )
     return tree_table("What was done", names, trees)

@@ -180,7 +180,7 @@ def facts(summary: Mapping) -> dict:
 KNOWN = (
     *("result", "outputs", "sampler", "num_steps", "num_samples", "noise", "notes", "sampling"),
     *("seconds_a_slice", "prior", "code_version", "torch", "validation", "noise_level"),
-    *("last_level", "volume", "metrics", "unit", "mask_sha256"),
+    *("last_level", "volume", "metrics", "metrics_across", "unit", "mask_sha256"),
 )
 
 

@@ -46,15 +46,8 @@ METRICS = {
 }
 IMAGE_METRICS = ("psnr", "ssim", "nmse")
 LESION_METRICS = ("lesion_error", "lesion_contrast")  # of data with lesion masks
-BASELINES = (
-    "zero_filled",
-    "gridded",
-    "fbp",
-    "cg_sense",
-    "l1_wavelet",
-    "tv",
-    "unet",
-)  # order in tables
+# in the order of tables
+BASELINES = ("zero_filled", "gridded", "fbp", "cg_sense", "l1_wavelet", "tv", "unet")
 SAMPLER_LABELS = {
     "pc": "PC",
     "ccdf": "CCDF",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from evaluation.baselines.direct import DIRECT
 from evaluation.baselines.tv import tv
 from evaluation.metrics import all_metrics
 from operators import LinearOperator, ParallelBeamCT, SingleCoilMRI
@@ -111,8 +112,8 @@ def measure(images: Tensor, names: Iterable[str], *, seed: int, device: str) -> 
     for name in names:
         operator = create_operator(name, images, seed=seed).to(device)
         y = operator.forward(targets)
-        direct = operator.direct_name.lower().replace("-", "_").replace(" ", "_")
-        found.append(Measured(name, operator, y, targets, {direct: operator.direct(y)}))
+        baselines = {DIRECT[operator.direct_name]: operator.direct(y)}
+        found.append(Measured(name, operator, y, targets, baselines))
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.baselines.direct import DIRECT
 from evaluation.metrics import all_metrics
 from evaluation.results.cells import IMAGE_METRICS, CellResults, label, titles
 from evaluation.show.cell_images import CellImages, common_keys
@@ -19,8 +20,6 @@ from evaluation.show.run_settings import settings_html
 from evaluation.show.windows import HU, RANGE
 from operators.create import is_known, operator_class
 
-# direct images that are also baselines
-DIRECT = {"zero-filled": "zero_filled", "gridded": "gridded", "FBP": "fbp"}
 INTERVALS = (
     "Mean ± standard deviation over slices [95 % interval of the mean, by volume or person; none "
     "where all slices are of one]. Best mean PSNR first; a column's title sorts by it, the images "

@@ -16,7 +16,6 @@ from tests.helpers.report_browser import (
     grey,
     middle,
     mouse,
-    open_browser,
     show,
 )
 from tests.helpers.report_folders import (
@@ -43,12 +42,6 @@ def pages(tmp_path_factory):
     write_report(mr, root / "mr.html", limit=0, title="MR", files="no")
     write_report(ct, root / "ct.html", limit=0, title="CT", files="yes")
     return {"mr": root / "mr.html", "ct": root / "ct.html"}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

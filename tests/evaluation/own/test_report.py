@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+from html import escape
 
 import h5py
 import numpy as np
@@ -201,6 +202,27 @@ def test_warnings_are_shown_once_and_escaped(folders, tmp_path):
     items = re.findall("<li>(.*?)</li>", text[text.index('class="warnings"') :])
     assert items[:2] == ["&lt;both&gt;", "b: of b"]
     assert 'class="warnings"' not in make_report(folders)
+
+
+def test_names_of_files_are_no_markup(prior, tmp_path):
+    name = "<img src=x onerror=alert(1)>\"&'.npy"
+    folder = reconstruct(prior, write_kspace(tmp_path / name), tmp_path / "<b>", **SLICES)
+    for text in (make_report([folder]), (folder / "report.html").read_text()):
+        needs_nothing_else(text)
+        assert "<img src=x" not in text
+        assert "<b>" not in text
+        assert escape(name) in text
+        assert data_of(text)["slices"][0]["key"] == f"{name}:0"
+
+
+def test_the_view_from_the_side_is_told_in_words(prior, tmp_path):
+    stack = np.stack([image((32, 36), seed) for seed in range(8)], axis=2)
+    source = write_nifti(tmp_path / "v.nii.gz", stack)
+    folder = reconstruct(prior, source, tmp_path / "out", **{"operator.mask": "equispaced1d"})
+    text = (folder / "report.html").read_text()
+    found = json.loads((folder / "summary.json").read_text())["metrics_across"]["reconstruction"]
+    assert f"<td>{found['psnr_rows']}</td>" in text
+    assert "{&#x27;psnr_rows" not in text  # no dict as it is printed
 
 
 def test_beams_are_drawn(prior, tmp_path):

@@ -21,7 +21,6 @@ from tests.helpers.report_browser import (
     choose,
     fits,
     grey,
-    open_browser,
     show,
 )
 
@@ -43,12 +42,6 @@ def root(tmp_path_factory):
     reconstruct(prior, scan, root / "one", **SLICES, **one)
     write_report([root / "pnp", root / "samples"], root / "both.html", limit=0, title="")
     return root
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
