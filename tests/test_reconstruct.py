@@ -25,7 +25,8 @@ from evaluation.own import engine, open_input
 from evaluation.own import folder as command
 from evaluation.own.kspace import KspaceInput
 from evaluation.run import rehearsal
-from evaluation.run.methods import draw_samples, enough_samples, in_groups
+from evaluation.run.keywords import enough_samples
+from evaluation.run.posterior_samples import draw_samples, in_groups
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
 from samplers import SAMPLERS, SPREAD

@@ -10,15 +10,14 @@ from configs.reconstruct import REAL
 from evaluation.own.base import Input
 from evaluation.own.holdout import HoldOut
 from evaluation.run.calibrated import COMPLEX_MRI, CT, KINDS, calibrated_scale, calibrated_steps
-from evaluation.run.methods import (
-    OnCall,
+from evaluation.run.keywords import (
     check_noise,
     check_options,
-    draw_samples,
     enough_samples,
     starts_warm,
     uses_noise,
 )
+from evaluation.run.posterior_samples import OnCall, draw_samples
 from evaluation.run.rehearsal import rehearse
 from evaluation.show.undecided import IN_WORDS as UNDECIDED
 from operators.inverse_problem import InverseProblem

@@ -56,7 +56,9 @@ from evaluation.own.volume import (
 )
 from evaluation.results.files import read_json
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
-from evaluation.run.methods import PRECISIONS, OnCall, expected_calls
+from evaluation.run.keywords import expected_calls
+from evaluation.run.methods import PRECISIONS
+from evaluation.run.posterior_samples import OnCall
 from evaluation.run.shards import WHOLE, Shard
 from evaluation.run.slices import describe_error
 from models import checkpoint
