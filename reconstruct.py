@@ -33,7 +33,8 @@ from torch import Tensor
 import configs
 from configs.ranges import check_numbers
 from configs.reconstruct import default_prior
-from datasets.measured import Measured, open_measurement
+from datasets.measured import Measured
+from datasets.measured_files import open_measurement
 from evaluation.own.arrays import open_array
 from evaluation.own.base import Input
 from evaluation.own.engine import (

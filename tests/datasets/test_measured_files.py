@@ -9,10 +9,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from datasets.array_layout import KSPACE, SINOGRAM
 from datasets.dicom import read_dicom
 from datasets.export import write_dicom, write_nifti, write_plain_nifti
 from datasets.image_series import open_images
-from datasets.measured import KSPACE, SINOGRAM, open_measurement
+from datasets.measured_files import open_measurement
 from datasets.sample import DataError
 from datasets.volume import open_volume
 from tests.helpers.data_writers import head, write_series

@@ -6,7 +6,7 @@ import torch
 
 from configs.reconstruct import get_config
 from datasets import bart
-from datasets.measured import open_measurement
+from datasets.measured_files import open_measurement
 from datasets.sample import DataError
 from evaluation.own import open_input
 from evaluation.own.holdout import choose_along
