@@ -245,6 +245,7 @@ def open_slices(config: ConfigDict) -> Dataset:
         return dataset
     ordered = Selection(dataset, order(dataset))
     ordered.people = getattr(dataset, "people", {})
+    ordered.is_stack = getattr(dataset, "is_stack", False)
     return ordered
 
 

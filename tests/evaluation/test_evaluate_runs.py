@@ -31,8 +31,9 @@ from evaluation.run.shards import WHOLE, Shard
 from evaluation.tables import make_table
 from operators.ct import few_view_angles
 from operators.masks import make_mask
+from sde import VESDE
 from tests.conftest import PATIENCE, ROOT
-from tests.helpers.data_writers import overwrite, write_fastmri
+from tests.helpers.data_writers import overwrite, write_fastmri, write_lodopab
 from tests.helpers.tiny_prior import write_prior
 
 TIMING = ("seconds", "memory_mib")
@@ -631,10 +632,24 @@ def test_volumes_of_neighbours_are_looked_at_from_the_side(tmp_path):
     (row,) = csv.DictReader((tmp_path / "out" / "volumes.csv").open())
     for name, value in across_metrics(target, image).items():
         assert float(row[name]) == pytest.approx(value, rel=1e-9)
+    config.data.cache = "memory"
+    run_all(config, tmp_path / "cached", 2)
+    assert list(csv.DictReader((tmp_path / "cached" / "volumes.csv").open())) == [row]
     config.data.slices = "range:0:7"
     run_all(config, tmp_path / "few", 2)
     (row,) = csv.DictReader((tmp_path / "few" / "volumes.csv").open())
     assert row["psnr_columns"] == ""
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_files_of_slices_of_several_patients_are_no_volumes(tmp_path, cache):
+    write_lodopab(tmp_path / "l" / "ground_truth_test_000.hdf5", slices=9, size=16)
+    of_files = {"data.name": "lodopab", "data.split_list": "", "data.cache": cache}
+    run_all(config_of(tmp_path / "l", **CT, **of_files), tmp_path / "out", 1)
+    (row,) = csv.DictReader((tmp_path / "out" / "volumes.csv").open())
+    assert row["slices"] == "9"
+    assert float(row["psnr"]) > 0
+    assert row["psnr_rows"] == row["psnr_columns"] == row["step_error"] == ""
 
 
 def ssim_by_windows(a, b, peak):
