@@ -97,6 +97,8 @@ def prior_keyword_files(config: ConfigDict) -> list[Path]:
 def spread_scale(config: ConfigDict) -> float:
     """Factor of the samples' deviation from their mean: fitted with ``sampler.calibrated``, else 1.
 
+    Baselines have no samples, and 1.
+
     Args:
         config: evaluation config, see configs/evaluate.py.
 
@@ -104,9 +106,10 @@ def spread_scale(config: ConfigDict) -> float:
         ValueError: there is one sample, or no factor was fitted.
     """
     options = {k: v for k, v in config.sampler.items() if v is not None}
-    if not options.pop("calibrated", False):
+    name = options.pop("name")
+    if not options.pop("calibrated", False) or name in BASELINES:
         return 1.0
-    name, num_steps = options.pop("name"), options.pop("num_steps")
+    num_steps = options.pop("num_steps")
     num_samples = enough_samples(options.pop("num_samples"), options.pop("mean_error", None))
     kind = KINDS.get(config.operator.name, "")
     return calibrated_scale(config.prior, name, options, num_steps, kind, num_samples)
@@ -163,14 +166,17 @@ def create_reconstructor(
         depth=config.get("depth"),
         averaged=is_averaged(config),
     )
+    ct, is_complex = KINDS.get(config.operator.name) == CT, getattr(score, "joint", False)
+    if ct and is_complex:
+        raise _expects_real(config.operator.name)
     rehearse(
         name,
         sde,
         num_steps=num_steps,
         options=options,
         warm=starts_warm(name, options),
-        ct=KINDS.get(config.operator.name) == CT,
-        is_complex=getattr(score, "joint", False),
+        ct=ct,
+        is_complex=is_complex,
     )
 
     def method(problem: InverseProblem, keys: tuple[str, ...]) -> Reconstruction:
@@ -222,10 +228,14 @@ def noise_options(name: str, options: dict, problem: InverseProblem) -> dict:
 def check_kind(score: Score, operator: LinearOperator) -> None:
     """Raise a ValueError for a prior of complex images and an operator of real ones."""
     if getattr(score, "joint", False) and not operator.domain_complex:
-        raise ValueError(
-            f"expected a prior of real images for {type(operator).__name__}, got one of complex "
-            "images; set config.prior to another, or operator.name to multicoil_mri"
-        )
+        raise _expects_real(type(operator).__name__)
+
+
+def _expects_real(what: str) -> ValueError:
+    return ValueError(
+        f"expected a prior of real images for {what}, got one of complex images; set config.prior "
+        "to another, or operator.name to multicoil_mri"
+    )
 
 
 def one_by_one(baseline: Callable, options: dict, on_call: OnCall) -> Reconstructor:

@@ -575,6 +575,10 @@ def test_several_posterior_samples_keep_their_spread(knee, prior, tmp_path, monk
         # of two samples 6.314 sqrt(3/2) deviations on either side of their mean
         np.testing.assert_allclose(high[key] - mean[key], 7.733 * spread, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(mean[key] - low[key], 7.733 * spread, rtol=1e-3, atol=1e-4)
+    config.sampler.num_samples, config.sampler.mean_error = 9, 0.9
+    evaluate(config, tmp_path / "enough", "cpu")
+    assert "mean of 2) |" in make_table([tmp_path / "enough"], "markdown")
+    config.sampler.num_samples, config.sampler.mean_error = 2, None
     monkeypatch.setitem(SCALES, (str(prior), "predictor_corrector", 3, "MR"), 3.0)
     config.sampler.calibrated = True
     evaluate(config, tmp_path / "scaled", "cpu")
@@ -619,6 +623,24 @@ def test_volumes_csv_by_hand(knee, tmp_path, normalize, slices):
         assert float(row["ssim"]) == pytest.approx(ssim, abs=1e-9)
     # scaled over the volume, the brightest pixel may lie in a slice that was not evaluated
     assert min(peaks) < 0.95 if slices else set(peaks) == {1.0}
+
+
+def test_a_prior_of_complex_images_is_refused_for_sinograms(knee, prior, tmp_path, monkeypatch):
+    def score(x, sigma):
+        return -x
+
+    score.joint = True
+    monkeypatch.setattr(methods, "load_prior", lambda *_, **__: (score, VESDE(0.01, 5.0)))
+    config = config_of(knee, prior=str(prior), **{**CT, "sampler.name": "pnp"})
+    with pytest.raises(ValueError, match=r"^expected a prior of real images for ct"):
+        evaluate(config, tmp_path / "out", "cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_baselines_of_a_calibrated_grid_have_no_factor(knee, tmp_path):
+    config = config_of(knee, **MRI, **{"sampler.calibrated": True})
+    evaluate(config, tmp_path / "out", "cpu")
+    assert "spread_scale" not in json.loads((tmp_path / "out" / "info.json").read_text())
 
 
 def test_volumes_of_neighbours_are_looked_at_from_the_side(tmp_path):
