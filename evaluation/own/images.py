@@ -9,7 +9,7 @@ import torch
 from ml_collections import ConfigDict
 
 from configs.reconstruct import get_config
-from datasets.dicom import parse_window, read_header
+from datasets.dicom import is_hounsfield, parse_window, read_header
 from datasets.export import check_sources
 from datasets.image_series import ImageSeries, open_images
 from datasets.sample import DataError
@@ -108,11 +108,9 @@ def _facts(operator: LinearOperator) -> dict:
 
 
 def _unit(series: ImageSeries) -> str:
-    """Unit of the images: Hounsfield units of CT in DICOM, which the standard asks for there."""
-    if series.volume is None:
-        header = read_header(series.files[0])
-        if header.get("Modality") == "CT" and (header.get("RescaleType") or HU) == HU:
-            return HU
+    """Unit of the images: Hounsfield units, where all files say so."""
+    if series.volume is None and all(is_hounsfield(read_header(file)) for file in series.files):
+        return HU
     return "of the images"
 
 
