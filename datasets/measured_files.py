@@ -39,6 +39,13 @@ BY_SUFFIX = {
     matlab.SUFFIX: "mat",
 }
 IGNORED = ("density", "dcf", "image_shape")  # of a file's arrays: computed here or read apart
+# arrays that are read -> names that others give them
+OTHER_NAMES = {
+    ALONG: ("traj", "ktraj", "coord", "coords"),
+    "mask": ("masks", "sampling_mask"),
+    "sens_maps": ("maps", "smaps", "csm", "sens", "sensitivities", "coil_maps"),
+    "angles": ("angle", "theta", "thetas"),
+}
 FIRST_AXES = ("", "slices", "coils", "views")
 VENDOR = (
     "raw data of other scanners or older versions (.dat, .7, .raw, ...) become ISMRMRD by the "
@@ -162,6 +169,7 @@ def _open_hdf5(how: Request) -> Measured:
         for name in ("reconstruction_rss", "reconstruction_esc"):
             if name in file:
                 image_shape = tuple(file[name].shape[-2:])
+        notes += _misnamed(how, list(file))
         if "image_shape" in file:
             image_shape = read_shape(path, read_array(file, path, "image_shape"))
 
@@ -192,13 +200,13 @@ def _open_numpy(how: Request, *, zipped: bool) -> Measured:
     with reading(path, "an intact NumPy file of numbers"):
         if zipped:
             with np.load(path, allow_pickle=False) as file:
-                name = _choose(path, file.files)
+                name, notes = _choose(path, file.files), _misnamed(how, file.files)
                 known = [key for key in (*EXTRAS, ALONG, "image_shape") if key in file.files]
                 extras, data = {key: file[key] for key in known}, file[name]
         else:
-            name, extras = "", {}
+            name, extras, notes = "", {}, []
             data = np.load(path, mmap_mode="r", allow_pickle=False)
-    return of_arrays(how, name, data, extras)
+    return of_arrays(how, name, data, extras, notes=notes)
 
 
 def _open_mat(how: Request) -> Measured:
@@ -219,7 +227,7 @@ def _open_mat(how: Request) -> Measured:
     data, notes = plain[name], []
     if ALONG not in extras and how.trajectory is None:
         data, notes = _from_matlab(data)
-    return of_arrays(how, name, data, extras, notes=notes)
+    return of_arrays(how, name, data, extras, notes=[*notes, *_misnamed(how, list(plain))])
 
 
 def _from_matlab(data: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -269,6 +277,26 @@ def _choose(path: Path, names: Sequence[str], shown: Sequence[str] = ()) -> str:
             f"them, as '{KSPACE}' or '{SINOGRAM}'"
         )
     return named[0]
+
+
+def _misnamed(how: Request, names: Sequence[str]) -> list[str]:
+    """Notes on arrays that are not read, but are known ones by their names elsewhere.
+
+    Raises:
+        DataError: a trajectory, without which k-space would be taken as Cartesian.
+    """
+    notes, trajectory_given = [], how.trajectory is not None
+    for known, others in OTHER_NAMES.items():
+        found = [name for name in names if name.lower() in others]
+        if not found or known in names or (known == ALONG and trajectory_given):
+            continue
+        if known == ALONG and KSPACE in names:
+            raise DataError(
+                f"{how.path}: expected a trajectory under the name '{ALONG}', got '{found[0]}'; "
+                "rename it, or give it with data.trajectory"
+            )
+        notes.append(f"the file's '{found[0]}' is not read: is it '{known}'? Then call it so")
+    return notes
 
 
 def _raw(raw: Raw, path: Path, matrix: tuple[int, int] | None) -> Measured:

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import scipy.io
 
 from datasets.array_layout import KSPACE, SINOGRAM
 from datasets.dicom import read_dicom
@@ -52,6 +53,33 @@ def test_numpy_layouts(tmp_path):
     opened = open_measurement(tmp_path / "k.h5")
     assert opened.shape == (3, 1, 8, 6)  # as in fastMRI's single-coil files
     np.testing.assert_array_equal(opened.read(1)[0], kspace[0, 1])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".mat"])
+def test_arrays_by_other_names_are_not_passed_over(tmp_path, suffix):
+    """Without its trajectory k-space would be a Cartesian one, without its angles a half turn."""
+
+    def opened(**arrays):
+        path = tmp_path / f"a{suffix}"
+        if suffix == ".npz":
+            np.savez(path, **arrays)
+        elif suffix == ".mat":
+            scipy.io.savemat(path, arrays)
+        else:
+            with h5py.File(path, "w") as file:
+                file.update(arrays)
+        return lambda **how: open_measurement(path, **how)
+
+    kspace, places = random_complex(8, 6), random_complex(8, 6).real[..., None] * (0.1, 0)
+    scan = opened(kspace=kspace, traj=places)
+    with pytest.raises(DataError, match=r"under the name 'trajectory', got 'traj'"):
+        scan()
+    assert scan(trajectory=places).notes == []
+    (note,) = opened(kspace=kspace, Maps=kspace)().notes
+    assert note == "the file's 'Maps' is not read: is it 'sens_maps'? Then call it so"
+    (note,) = opened(sinogram=np.ones((5, 7)), theta=np.arange(5.0))().notes
+    assert "'theta' is not read: is it 'angles'?" in note
+    assert opened(sinogram=np.ones((5, 7)), angles=np.arange(5.0), theta=np.ones(5))().notes == []
 
 
 @pytest.mark.parametrize(
