@@ -114,7 +114,7 @@ def reconstruct_file(
     prior = load_prior(
         opened_prior, device, autocast=PRECISIONS[config.precision], compiled=config.compile
     )
-    check_prior(prior, opened, sampling)
+    check_prior(prior, opened, sampling, choices)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)
@@ -165,6 +165,7 @@ def _reconstruct_missing(run: Run) -> Callable[[], dict] | None:
     summary = out / "summary.json"
     if summary.is_file():
         print(f"{out} is complete")
+        shutil.rmtree(run.parts, ignore_errors=True)  # of a run that was killed at the very end
         return lambda: _with_report(run, read_json(summary))
 
     run.parts.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
     check_fields(config, "images")
     series = open_images(path, axis=config.data.axis)
     numbers = choose_slices(config.data.slices, len(series.images), path)
-    images = series.images[numbers.start : numbers.stop]
+    images = series.images[numbers.start : numbers.stop : numbers.step]
     window = parse_window(config.data.window)
     if window:
         images = np.clip(images, *map(np.float32, window))
@@ -84,6 +84,11 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
     others = [f"operator.{k}" for k in fields if k not in ("name", "keywords", *known)]
     check_without_effect(config, others, f"{name} is simulated, which reads {', '.join(known)}")
     operator = create_operator(fields, shape, seed=config.seed, keys=())
+    if operator.domain_complex:
+        raise ValueError(
+            f"expected operator.name of real images, such as mri or ct, got {name}, which measures "
+            "complex ones; evaluation.evaluate simulates it, with a phase"
+        )
     return ImageInput(
         kind="images",
         numbers=numbers,

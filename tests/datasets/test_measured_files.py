@@ -180,14 +180,14 @@ def volume_with(orientation, shape=(5, 6, 7), *, oblique=False):
 
 
 @pytest.mark.parametrize("oblique", [False, True])
-def test_nifti_slices_return_to_their_place_in_the_world(tmp_path, oblique):
+@pytest.mark.parametrize("numbers", [range(1, 4), range(0, 5, 2), range(1, 4, 3)])
+def test_nifti_slices_return_to_their_place_in_the_world(tmp_path, oblique, numbers):
     for orientation, axis in itertools.product(ORIENTATIONS, ("axial", "coronal", "sagittal")):
         source = volume_with(orientation, oblique=oblique)
         nibabel.save(source, tmp_path / "in.nii.gz")
         series = open_images(tmp_path / "in.nii.gz", axis=axis)
-        first, count = 1, 3
-        images = series.images[first : first + count]
-        write_nifti(tmp_path / "out.nii.gz", images, series.volume, first=first)
+        images = series.images[list(numbers)]
+        write_nifti(tmp_path / "out.nii.gz", images, series.volume, numbers=numbers)
         result = nibabel.load(tmp_path / "out.nii.gz")
         assert int(result.header["sform_code"]) == int(result.header["qform_code"]) == 1
         values = result.get_fdata()
@@ -199,6 +199,8 @@ def test_nifti_slices_return_to_their_place_in_the_world(tmp_path, oblique):
         expected = source.get_fdata()[tuple(there.round().astype(int).T)]
         np.testing.assert_array_equal(values.ravel(), expected)
         assert nibabel.aff2axcodes(result.affine) == nibabel.aff2axcodes(source.affine)
+        zooms = nibabel.affines.voxel_sizes(result.affine)
+        np.testing.assert_allclose(result.header.get_zooms(), zooms, rtol=1e-5)
 
 
 def test_nifti_slices_look_as_those_of_the_data_set(tmp_path):
