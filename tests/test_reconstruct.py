@@ -831,7 +831,7 @@ def save(path, array):
         (np.zeros((8, 8), np.complex64), {}, "k-space is 0 in every chosen slice"),
         (np.full((8, 8), np.nan + 0j), {}, "expected finite values, got 64 NaN"),
         ("k", {"data.mask": np.ones(5)}, r"expected a mask of shape \(32, 32\), or of its 32"),
-        ("k", {"data.mask": np.full(32, 2)}, "expected a mask of 0 and 1"),
+        ("k", {"data.mask": np.full(32, 2)}, "expected a mask of 0 and 1.*; give mask > 0"),
         ("k", {"data.mask": np.zeros(32)}, "expected a mask with measured positions"),
         ("k", {"data.sens_maps": np.ones((2, 32, 32))}, "expected complex coil maps of shape"),
         ("k", {"data.image_size": "1,2,3"}, "expected data.image_size as N or HEIGHT,WIDTH"),
@@ -854,6 +854,7 @@ def save(path, array):
         ("sino", {"data.mask": "m.npy"}, "data.mask is for k-space, the input is a sinogram"),
         (np.zeros((4, 9)), {}, "the sinogram is 0 in every chosen slice"),
         (np.ones((9, 4)), {}, r"at least 5 bins, got 4; sinograms are \(views, bins\)"),
+        (np.ones((9, 8, 2)), {}, r"at least 5 bins, got 2; .*: real \+ 1j \* imaginary"),
     ],
 )
 def test_errors_come_before_any_work(tmp_path, settings, array, changes, message):

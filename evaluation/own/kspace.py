@@ -417,7 +417,10 @@ def _given_mask(opened: KspaceInput, given: np.ndarray) -> Tensor:
     slices, _, *shape = opened.measured.shape
     mask = np.asarray(given).squeeze()
     if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
-        raise DataError(f"expected a mask of 0 and 1, got {mask.dtype} with other values")
+        raise DataError(
+            f"expected a mask of 0 and 1, got {mask.dtype} with other values; give mask > 0, if "
+            "that is where it was measured"
+        )
     found = torch.from_numpy(mask.astype(bool))
     if not found.any():
         raise DataError("expected a mask with measured positions, got none")
