@@ -1,6 +1,5 @@
 """A NIfTI file, DICOM file or DICOM series as a stack of slices that can be written back."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,10 +153,10 @@ def _series(folder: Path) -> tuple[Path, ...]:
 
 
 def _finite(images: np.ndarray, path: Path) -> np.ndarray:
-    bad: Sequence[int] = np.flatnonzero(~np.isfinite(images).all((1, 2)))
+    bad = np.flatnonzero(~np.isfinite(images).all((1, 2)))
     if len(bad):
         raise DataError(
-            f"{path}: expected finite values, got NaN or infinite ones in slices {list(bad[:8])}; "
-            "repair the file"
+            f"{path}: expected finite values, got NaN or infinite ones in slices "
+            f"{bad[:8].tolist()}; repair the file"
         )
     return images
