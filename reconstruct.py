@@ -33,7 +33,8 @@ from torch import Tensor
 import configs
 from configs.ranges import check_numbers
 from configs.reconstruct import default_prior
-from datasets.measured import Measured, open_measurement
+from datasets.measured import Measured
+from datasets.measured_files import open_measurement
 from evaluation.own.arrays import open_array
 from evaluation.own.base import Input
 from evaluation.own.engine import (
@@ -269,7 +270,7 @@ def reconstruct(
     prior = default_prior(opened.is_complex) if prior is None else prior
     sampling = calibrate(sampling, prior if isinstance(prior, str) else "", opened)
     prior, device = _open_prior(prior, device, precision, measurement)
-    check_prior(prior, opened, sampling)
+    check_prior(prior, opened, sampling, choose)
     for note in opened.notes:
         warnings.warn(note, stacklevel=2)
     validation = factor = found = None
@@ -465,13 +466,20 @@ def main(_) -> None:
     if noise["origin"] == "estimated":
         print(f"estimated noise: {noise['least']:.3g} to {noise['most']:.3g} (sampler.sigma_y)")
     for name, metrics in summary.get("metrics", {}).items():
-        print(f"{name}: {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.4f}")
+        print(
+            f"{name}: {_number(metrics['psnr'], '.2f')} dB, SSIM {_number(metrics['ssim'], '.4f')}"
+        )
     for name, metrics in summary.get("metrics_across", {}).items():
         known = {way: metrics[f"psnr_{way}"] for way in ("rows", "columns")}
         text = ", ".join(f"{v:.2f} dB along {way}" for way, v in known.items() if v is not None)
         print(f"{name}, across the slices: {text or 'nothing to compare'}")
     pictures = [out / name for name in ("report.html", "preview.png")]
     print(f"results: {out} (look at {next(p for p in pictures if p.is_file())})")
+
+
+def _number(value: float | None, form: str) -> str:
+    """A mean of metrics as text; "-" where it is infinite or does not exist."""
+    return "-" if value is None else f"{value:{form}}"
 
 
 if __name__ == "__main__":

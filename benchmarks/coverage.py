@@ -34,7 +34,8 @@ from benchmarks.calibration import append
 from datasets.embedded import open_samples
 from evaluation.metrics import psnr
 from evaluation.run.calibrated import find_scale
-from evaluation.run.methods import sample_source, starts_warm, uses_noise
+from evaluation.run.keywords import starts_warm, uses_noise
+from evaluation.run.posterior_samples import sample_source
 from models.checkpoint import load_prior
 from operators import BatchGenerator, LinearOperator, ParallelBeamCT, SingleCoilMRI
 from operators.batch import derive_seed

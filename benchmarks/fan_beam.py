@@ -31,7 +31,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from configs.reconstruct import get_config
-from datasets.measured import SINOGRAM, measured_array
+from datasets.array_layout import SINOGRAM
+from datasets.measured import measured_array
 from evaluation.baselines.tv import tv
 from evaluation.own.base import Input
 from evaluation.own.engine import choose_sampling, solve_slices

@@ -30,7 +30,8 @@ from torch import Tensor
 from benchmarks.calibration import OPERATORS, RUNS, append, dense, rows_of
 from benchmarks.coverage import read
 from benchmarks.gaussian_posterior import SDE, condition, gaussian_prior
-from evaluation.run.methods import sample_source, starts_warm, uses_noise
+from evaluation.run.keywords import starts_warm, uses_noise
+from evaluation.run.posterior_samples import sample_source
 from models.checkpoint import load_prior
 from operators import BatchGenerator, LinearOperator, ParallelBeamCT, SingleCoilMRI
 from operators.batch import derive_seed

@@ -53,7 +53,8 @@ def get_config() -> ConfigDict:
     volume.weight = "0"
 
     config.data = data = ConfigDict()
-    data.slices = ""  # central:N, first:N, range:A:B; "": all
+    # central:N, first:N, spread:N, range:A:B or range:A:B:STEP; "": all
+    data.slices = ""
     # of 3-D k-space: slices or coils; "": slices in HDF5, coils in others. Of 3-D sinograms: slices
     # or views; "": slices
     data.first_axis = ""

@@ -9,6 +9,7 @@ from datasets.sample import DataError
 
 DICOM = "a DICOM file with one grey image"
 MAGIC_AT, MAGIC = 128, b"DICM"
+HOUNSFIELD = (None, "", "HU")  # rescale types; without one a CT image is in Hounsfield units, too
 WORDS = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}  # bytes per word, by value representation
 # Some CT files, common in the RSNA haemorrhage data, declare unsigned 12-bit numbers and an
 # intercept of 0, but hold signed numbers down to about -1000 that wrapped around 4096.
@@ -88,6 +89,16 @@ def read_dicom(path: Path, *, fix_wrapped: bool = False) -> np.ndarray:
     return image
 
 
+def is_hounsfield(header) -> bool:
+    """Whether `read_dicom` gives Hounsfield units: of CT with a rescale to them, as CT images have.
+
+    Secondary captures of CT, whose grey levels are those of a screen, have no rescale.
+    """
+    found = _transformation(header)
+    rescaled = found.get("RescaleIntercept") not in (None, "")
+    return header.get("Modality") == "CT" and rescaled and found.get("RescaleType") in HOUNSFIELD
+
+
 def frame_groups(header) -> list:
     """Functional groups of an enhanced file with one frame: its own and the shared ones."""
     names = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
@@ -96,9 +107,14 @@ def frame_groups(header) -> list:
 
 def _rescale(header) -> tuple[float, float]:
     """Rescale slope and intercept, for enhanced files from the frame's groups; 1 and 0 if none."""
-    items = [group.get("PixelValueTransformationSequence") for group in frame_groups(header)]
-    found = next((item[0] for item in items if item), header)
+    found = _transformation(header)
     return _number(found, "RescaleSlope", 1.0), _number(found, "RescaleIntercept", 0.0)
+
+
+def _transformation(header):
+    """The part of a header with the rescale: of enhanced files a frame's group, else all of it."""
+    items = [group.get("PixelValueTransformationSequence") for group in frame_groups(header)]
+    return next((item[0] for item in items if item), header)
 
 
 def _padding(header, stored: np.ndarray) -> np.ndarray:

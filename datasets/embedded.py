@@ -68,6 +68,7 @@ class People(SliceDataset):
         hounsfield: factor and offset from the files' values to Hounsfield units, if they are CT.
     """
 
+    is_stack = False  # a few slices of each person, apart from each other
     extras_at_source = True  # a disk cache leaves the masks in the files
 
     def __init__(

@@ -58,20 +58,20 @@ def write_hdf5(
             file.attrs[name] = value
 
 
-def write_nifti(path: Path, images: np.ndarray, volume: NiftiVolume, *, first: int) -> None:
+def write_nifti(path: Path, images: np.ndarray, volume: NiftiVolume, *, numbers: range) -> None:
     """Write slices as NIfTI, at their place in the volume that they come from.
 
     Args:
         path: the .nii.gz file to write.
         images: ``(n, H, W)``.
         volume: geometry of the source volume.
-        first: index of the first slice in the source.
+        numbers: numbers of the slices in the source.
 
     Raises:
         OSError: the file cannot be written.
     """
     nibabel = require("nibabel")
-    shift = volume.shift(first, len(images))
+    shift = volume.shift(numbers)
     array = volume.array(images.astype(np.float32))
     image = nibabel.Nifti1Image(array, volume.affine @ shift, volume.header)
     image.set_data_dtype(np.float32)

@@ -1,6 +1,5 @@
 """A NIfTI file, DICOM file or DICOM series as a stack of slices that can be written back."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,13 @@ class NiftiVolume:
         back = orientations.ornt_transform(CANONICAL, self.orientation)
         return np.ascontiguousarray(orientations.apply_orientation(volume, back))
 
-    def shift(self, first: int, count: int) -> np.ndarray:
-        """Affine from the voxels of `count` slices, from `first` on, to those of the file."""
+    def shift(self, numbers: range) -> np.ndarray:
+        """Affine from the voxels of some slices, given by their numbers, to those of the file."""
         matrix = np.eye(4)
         j = int(np.flatnonzero(self.orientation[:, 0] == self.axis)[0])
         along = self.orientation[j, 1] > 0
-        matrix[j, 3] = first if along else self.shape[j] - first - count
+        matrix[j, j] = numbers.step if len(numbers) > 1 else 1
+        matrix[j, 3] = numbers[0] if along else self.shape[j] - 1 - numbers[-1]
         return matrix
 
 
@@ -153,10 +153,10 @@ def _series(folder: Path) -> tuple[Path, ...]:
 
 
 def _finite(images: np.ndarray, path: Path) -> np.ndarray:
-    bad: Sequence[int] = np.flatnonzero(~np.isfinite(images).all((1, 2)))
+    bad = np.flatnonzero(~np.isfinite(images).all((1, 2)))
     if len(bad):
         raise DataError(
-            f"{path}: expected finite values, got NaN or infinite ones in slices {list(bad[:8])}; "
-            "repair the file"
+            f"{path}: expected finite values, got NaN or infinite ones in slices "
+            f"{bad[:8].tolist()}; repair the file"
         )
     return images

@@ -36,6 +36,7 @@ class LoDoPaB(SliceDataset):
     by -90 degrees (clockwise) as in the study, which puts the patient's left on the left.
     """
 
+    is_stack = False  # a file has slices of several patients
     hounsfield = (1000 * LARGEST / (WATER - AIR), -1000 * WATER / (WATER - AIR))
 
     def __init__(

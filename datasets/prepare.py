@@ -109,7 +109,7 @@ def prepare_dataset(
     if kind not in CACHES:
         raise DataError(f"unknown data.cache '{kind}'; known: {', '.join(CACHES)}")
     dataset = create_dataset(data, split)
-    people = getattr(dataset, "people", {})
+    people, is_stack = getattr(dataset, "people", {}), getattr(dataset, "is_stack", False)
     items = range(len(dataset)) if order is None else list(order(dataset))
     if limit or order is not None:
         dataset = Selection(dataset, items[: limit or None])
@@ -135,7 +135,7 @@ def prepare_dataset(
     else:
         look = Look(kind == "memory", data.get("crop") or 0, bool(data.get("rotate")))
         prepared = _read_all(dataset, Skips(skip_bad), processes, look, same_size=same_size)
-    prepared.people = people
+    prepared.people, prepared.is_stack = people, is_stack
     if prepared.skipped:
         log.warning(
             "split '%s': left out %d, kept %d images", split, len(prepared.skipped), len(prepared)

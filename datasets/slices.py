@@ -26,9 +26,11 @@ class SliceDataset(Dataset):
     Attributes:
         hounsfield: factor and offset that turn values of the files into Hounsfield units; None
             where the data set does not know that they are CT, or in which unit.
+        is_stack: whether slices of a source with successive numbers lie beside each other.
     """
 
     hounsfield: tuple[float, float] | None = None
+    is_stack = True
 
     def __init__(
         self,

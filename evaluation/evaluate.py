@@ -53,6 +53,7 @@ from evaluation.results.volumes import write_volumes
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
 from evaluation.run.choice import over_people
 from evaluation.run.idle import idle_fields
+from evaluation.run.keywords import enough_samples, expected_calls
 from evaluation.run.measurements import (
     check_measurement,
     measure,
@@ -63,8 +64,6 @@ from evaluation.run.measurements import (
 from evaluation.run.methods import (
     Reconstructor,
     create_reconstructor,
-    enough_samples,
-    expected_calls,
     prior_file,
     prior_keyword_files,
     spread_scale,
@@ -246,6 +245,7 @@ def open_slices(config: ConfigDict) -> Dataset:
         return dataset
     ordered = Selection(dataset, order(dataset))
     ordered.people = getattr(dataset, "people", {})
+    ordered.is_stack = getattr(dataset, "is_stack", False)
     return ordered
 
 

@@ -1,5 +1,7 @@
 """Image quality metrics against a target: of slices as in the study, of volumes as in fastMRI."""
 
+import math
+
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -96,6 +98,9 @@ def across_metrics(
         image: ``(S, H, W)``; of a complex volume the magnitude is taken.
         peak: data range; None: the maximum of the target.
 
+    Returns:
+        The metrics by name; all are NaN if the peak is 0.
+
     Raises:
         ValueError: the shapes differ, or there are fewer than two slices.
     """
@@ -103,6 +108,8 @@ def across_metrics(
     if target.ndim != 3 or len(target) < 2:
         raise ValueError(f"expected a volume of two slices or more, got shape {target.shape}")
     peak = float(target.max()) if peak is None else peak
+    if not peak > 0:
+        return dict.fromkeys(("psnr_rows", "psnr_columns", "step_error"), math.nan)
     steps = np.diff(image - target, axis=0)
     return {
         "psnr_rows": _across(target, image, 1, peak),

@@ -37,7 +37,9 @@ from datasets.identity import check_outside
 from datasets.stream import TrainingStream
 from evaluation.image_statistics import bin_centres, image_statistics, negative_log, write_csv
 from evaluation.run.batching import choose_size, in_batches, unfinished
-from evaluation.run.methods import PRECISIONS, check_options, counted
+from evaluation.run.keywords import check_options
+from evaluation.run.methods import PRECISIONS
+from evaluation.run.posterior_samples import counted
 from evaluation.run.provenance import check_prior, describe_prior, environment
 from evaluation.show.contact_sheet import contact_sheet, png
 from evaluation.show.sample_statistics import draw

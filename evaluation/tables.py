@@ -33,6 +33,7 @@ from evaluation.results.cells import (
     read_grid,
 )
 from evaluation.results.folder import read_rows
+from evaluation.run.keywords import enough_samples
 from evaluation.show.comparison_table import comparison_table
 from evaluation.show.markup import (
     MISSING,
@@ -108,10 +109,9 @@ def _labels(cell: CellResults) -> list[str]:
 
 def _samples(cell: CellResults) -> list[str]:
     """What images of a cell are the mean of, and the factor that its spread was given."""
-    count = cell.config["sampler"].get("num_samples") or 1
-    most = "up to " if cell.config["sampler"].get("mean_error") else ""
-    scale = cell.info.get("spread_scale")
-    means = f"mean of {most}{count}" if count > 1 else ""
+    sampler, scale = cell.config["sampler"], cell.info.get("spread_scale")
+    count = enough_samples(sampler.get("num_samples") or 1, sampler.get("mean_error"))
+    means = f"mean of {count}" if count > 1 else ""
     return [means, f"spread x {scale:g}" if scale else ""]
 
 

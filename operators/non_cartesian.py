@@ -316,11 +316,14 @@ class NonCartesianMRI(LinearOperator):
 
     def _direct(self, y: Tensor) -> Tensor:
         """The gridded image, scaled to fit y best in the squared error weighted by `density`."""
+        largest = y.abs().flatten(1).amax(1)  # (B,)
+        unit = torch.where(largest > 0, largest, 1.0)  # squares in any unit are within the range
+        y = y / expand(unit, y)
         image = self._gridded(y)
         seen = self._forward(image)
         weighted = seen * self.density.to(y.real)
         size = dot(weighted, seen)  # (B,)
-        fit = torch.where(size > 0, dot(weighted, y) / torch.where(size > 0, size, 1.0), 1.0)
+        fit = unit * torch.where(size > 0, dot(weighted, y) / torch.where(size > 0, size, 1.0), 1.0)
         return expand(fit, image) * image
 
     def _correct(self, x: Tensor, y: Tensor, weight: float) -> Tensor:

@@ -22,7 +22,7 @@ from datasets.hdf5 import get_array, open_hdf5
 from datasets.identity import check_files, check_outside
 from datasets.image_folder import read_grey
 from datasets.image_series import open_images
-from datasets.measured import open_measurement
+from datasets.measured_files import open_measurement
 from datasets.prepare import prepare_dataset
 from datasets.volume import open_volume
 from evaluation.evaluate import check_settings, evaluate

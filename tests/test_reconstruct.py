@@ -3,6 +3,7 @@
 import functools
 import json
 import multiprocessing
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -25,7 +26,8 @@ from evaluation.own import engine, open_input
 from evaluation.own import folder as command
 from evaluation.own.kspace import KspaceInput
 from evaluation.run import rehearsal
-from evaluation.run.methods import draw_samples, enough_samples, in_groups
+from evaluation.run.keywords import enough_samples
+from evaluation.run.posterior_samples import draw_samples, in_groups
 from operators import FanBeamCT, ParallelBeamCT
 from operators.fourier import ifft2c
 from samplers import SAMPLERS, SPREAD
@@ -306,6 +308,40 @@ def test_nifti_is_measured_and_returns_to_its_place(tmp_path, settings):
     assert set(arrays["key"]) == {f"v.nii.gz:{i}".encode() for i in range(4)}
 
 
+def test_every_other_slice_keeps_its_place_and_its_image(tmp_path, settings):
+    every = {"data.slices": "range:0:5:2"}
+    volume = np.stack([1000 * image((20, 24), seed) for seed in range(5)], axis=2)
+    source = write_nifti(tmp_path / "v.nii.gz", volume, np.diag([2.0, 1.0, 3.0, 1.0]))
+    summary, arrays = run(
+        settings(**every, **{"operator.acceleration": 1.0}), source, tmp_path / "nifti"
+    )
+    assert list(arrays["key"]) == [f"v.nii.gz:{i}".encode() for i in (0, 2, 4)]
+    result = nibabel.load(tmp_path / "nifti" / "reconstruction.nii.gz")
+    np.testing.assert_allclose(result.get_fdata(), volume.astype(np.int16)[..., ::2], atol=0.5)
+    np.testing.assert_allclose(result.affine, np.diag([2.0, 1.0, 6.0, 1.0]))
+    assert summary["metrics"]["reconstruction"]["psnr"] > 60
+    hu = np.stack([head(16, seed) for seed in range(5)])
+    folder = write_series(tmp_path / "source", hu)
+    mri = {"operator.name": "mri", "operator.acceleration": 1.0}
+    run(settings(**every, **mri), folder, tmp_path / "dicom")
+    written = sorted((tmp_path / "dicom" / "dicom_reconstruction").iterdir())
+    for file, number in zip(map(pydicom.dcmread, written), (0, 2, 4), strict=True):
+        values = file.pixel_array * float(file.RescaleSlope) + float(file.RescaleIntercept)
+        np.testing.assert_allclose(values, hu[number], atol=1)
+        assert float(file.ImagePositionPatient[2]) == 1.5 * number
+
+
+def test_every_other_slice_of_kspace_has_its_own_mask(tmp_path, settings):
+    kspace = kspace_of(complex_images(5))
+    masks = np.stack([np.tile(lines(every=2 + number), (32, 1)) for number in range(5)])
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"], file["mask"] = kspace, masks
+    _, arrays = run(settings(**{"data.slices": "range:0:5:2"}), tmp_path / "k.h5", tmp_path / "out")
+    assert list(arrays["slice"]) == [0, 2, 4]
+    expected = np.abs(ifft2c(torch.from_numpy(kspace * masks)[::2]).numpy())
+    assert relative(arrays["direct"], expected) < 1e-5
+
+
 def test_a_volume_is_compared_with_its_truth_from_the_side(tmp_path, settings):
     volume = np.stack([1000 * image((20, 24), seed) for seed in range(8)], axis=2) - 200
     source = write_nifti(tmp_path / "v.nii.gz", volume, np.eye(4))
@@ -320,6 +356,20 @@ def test_a_volume_is_compared_with_its_truth_from_the_side(tmp_path, settings):
     assert worse < expected["psnr_columns"]
     few = settings(**{"data.slices": "range:0:7"})
     assert "metrics_across" not in run(few, source, tmp_path / "few")[0]
+    volume = np.concatenate([volume, volume], axis=2)
+    source = write_nifti(tmp_path / "w.nii.gz", volume, np.eye(4))
+    apart = settings(**{"data.slices": "range:0:16:2"})
+    assert "metrics_across" not in run(apart, source, tmp_path / "apart")[0]
+
+
+def test_images_are_measured_by_operators_of_real_images_only(tmp_path, settings):
+    source = write_nifti(tmp_path / "v.nii.gz", 100 * image((20, 24))[:, :, None], np.eye(4))
+    for name in ("nufft", "multicoil_mri"):
+        with pytest.raises(ValueError, match=f"operator.name of real images.*got {name}"):
+            run(settings(**{"operator.name": name}), source, tmp_path / "out")
+    for name in ("superresolution", "fan_ct"):
+        summary, _ = run(settings(**{"operator.name": name}), source, tmp_path / name)
+        assert summary["simulated"] == name
 
 
 def test_dicom_series_becomes_a_new_series(tmp_path, settings):
@@ -719,6 +769,10 @@ def test_invalid_keywords_end_the_run_before_coil_maps(tmp_path, settings, monke
     for field, value in {"momentum": 3.0, "end_sigma": 77.0}.items():
         with pytest.raises(ValueError, match=f"^(?!.*alike).*{field}"):
             run(settings(**{f"sampler.{field}": value}), tmp_path / "k.h5", tmp_path / "out")
+    monkeypatch.setattr(KspaceInput, "holdout", lambda *args: pytest.fail("nothing was left out"))
+    choices = settings(validate=0.1, choose="momentum=0.2,3")
+    with pytest.raises(ValueError, match=r"momentum in \[0, 1\), got 3"):
+        run(choices, tmp_path / "k.h5", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -777,7 +831,7 @@ def save(path, array):
         (np.zeros((8, 8), np.complex64), {}, "k-space is 0 in every chosen slice"),
         (np.full((8, 8), np.nan + 0j), {}, "expected finite values, got 64 NaN"),
         ("k", {"data.mask": np.ones(5)}, r"expected a mask of shape \(32, 32\), or of its 32"),
-        ("k", {"data.mask": np.full(32, 2)}, "expected a mask of 0 and 1"),
+        ("k", {"data.mask": np.full(32, 2)}, "expected a mask of 0 and 1.*; give mask > 0"),
         ("k", {"data.mask": np.zeros(32)}, "expected a mask with measured positions"),
         ("k", {"data.sens_maps": np.ones((2, 32, 32))}, "expected complex coil maps of shape"),
         ("k", {"data.image_size": "1,2,3"}, "expected data.image_size as N or HEIGHT,WIDTH"),
@@ -800,6 +854,7 @@ def save(path, array):
         ("sino", {"data.mask": "m.npy"}, "data.mask is for k-space, the input is a sinogram"),
         (np.zeros((4, 9)), {}, "the sinogram is 0 in every chosen slice"),
         (np.ones((9, 4)), {}, r"at least 5 bins, got 4; sinograms are \(views, bins\)"),
+        (np.ones((9, 8, 2)), {}, r"at least 5 bins, got 2; .*: real \+ 1j \* imaginary"),
     ],
 )
 def test_errors_come_before_any_work(tmp_path, settings, array, changes, message):
@@ -861,3 +916,21 @@ def test_errors_are_one_line(tmp_path, settings, monkeypatch):
     given.out = str(tmp_path / "out")
     with pytest.raises(SystemExit, match=r"^error: .*k.txt: unknown kind of file; expected .h5"):
         program.main(None)
+
+
+def test_metrics_that_do_not_exist_are_no_error(tmp_path, settings, monkeypatch, capsys):
+    """A constant slice has none, images of less than 7 pixels no SSIM."""
+    few = {"operator.mask": "equispaced1d", "operator.acceleration": 2.0}
+    steps = np.repeat([[[1, 2]]], 8, 0).repeat(8, 1)  # two slices, each of one value
+    for name, volume, said in (
+        ("thin", 100 * image((6, 8))[:, :, None], r"reconstruction: \d+\.\d\d dB, SSIM -\n"),
+        ("constant", steps, "results: "),
+    ):
+        source = write_nifti(tmp_path / f"{name}.nii.gz", volume, np.eye(4))
+        given = SimpleNamespace(
+            config=settings(**few), input=str(source), out=str(tmp_path / name), shard="auto"
+        )
+        monkeypatch.setattr(program.flags, "FLAGS", given)
+        program.main(None)
+        assert re.search(said, capsys.readouterr().out)
+        assert (tmp_path / name / "report.html").is_file()

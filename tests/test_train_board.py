@@ -15,7 +15,8 @@ import configs
 import train as module
 from datasets import DataError
 from evaluation.run import held_out
-from evaluation.run.methods import sample_source, starts_warm
+from evaluation.run.keywords import starts_warm
+from evaluation.run.posterior_samples import sample_source
 from models.training_log import TAGS, TrainingLog
 from operators.fourier import fft2c
 from samplers import NonFiniteError

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from datasets.array_layout import KSPACE
 from datasets.image_series import is_image_path
-from datasets.measured import KSPACE, open_measurement
+from datasets.measured_files import open_measurement
 from datasets.sample import DataError
 from evaluation.own.base import Input, choose_shape, digest, read_positions
 from evaluation.own.images import open_image_series
@@ -23,7 +24,7 @@ def open_input(path: Path, config: ConfigDict) -> Input:
     """Input of a file or folder, with the chosen slices checked.
 
     Args:
-        path: a measurement (`datasets.measured`), or images to simulate a measurement of.
+        path: a measurement (`datasets.measured_files`), or images to simulate a measurement of.
         config: config with the fields of configs/reconstruct.py.
 
     Raises:

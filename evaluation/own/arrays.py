@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from configs.reconstruct import get_config
-from datasets.measured import KSPACE, SINOGRAM, Measured, measured_array
+from datasets.array_layout import KSPACE, SINOGRAM
+from datasets.measured import Measured, measured_array
 from datasets.sample import DataError
 from evaluation.own.base import Input
 from evaluation.own.kspace import open_kspace

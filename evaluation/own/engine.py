@@ -10,15 +10,14 @@ from configs.reconstruct import REAL
 from evaluation.own.base import Input
 from evaluation.own.holdout import HoldOut
 from evaluation.run.calibrated import COMPLEX_MRI, CT, KINDS, calibrated_scale, calibrated_steps
-from evaluation.run.methods import (
-    OnCall,
+from evaluation.run.keywords import (
     check_noise,
     check_options,
-    draw_samples,
     enough_samples,
     starts_warm,
     uses_noise,
 )
+from evaluation.run.posterior_samples import OnCall, draw_samples
 from evaluation.run.rehearsal import rehearse
 from evaluation.show.undecided import IN_WORDS as UNDECIDED
 from operators.inverse_problem import InverseProblem
@@ -169,13 +168,19 @@ def calibrate(sampling: Sampling, prior: str, opened: Input) -> Sampling:
     return sampling._replace(scale=scale)
 
 
-def check_prior(prior: Prior, opened: Input, sampling: Sampling) -> None:
+def check_prior(
+    prior: Prior,
+    opened: Input,
+    sampling: Sampling,
+    choices: Mapping[str, Sequence[float]] | None = None,
+) -> None:
     """Raise a ValueError for a prior of complex images on real ones, or invalid keywords with it.
 
     Args:
         prior: the prior.
         opened: the input.
         sampling: choice of the sampler, which `rehearse` tries.
+        choices: values by keyword that the sampler is to be validated with; each is tried.
     """
     if getattr(prior[0], "joint", False) and not opened.is_complex:
         raise ValueError(
@@ -183,16 +188,18 @@ def check_prior(prior: Prior, opened: Input, sampling: Sampling) -> None:
             "complex images, which is for k-space"
         )
     given = {} if sampling.sigma_y is None else {"sigma_y": sampling.sigma_y}
-    options = sampling.options | given
-    rehearse(
-        sampling.sampler,
-        prior[1],
-        num_steps=sampling.num_steps,
-        options=options,
-        warm=starts_warm(sampling.sampler, options),
-        ct=opened.kind == "a sinogram",
-        is_complex=opened.is_complex,
-    )
+    chosen = [{name: value} for name, values in (choices or {}).items() for value in values]
+    for choice in chosen or [{}]:
+        options = sampling.options | given | choice
+        rehearse(
+            sampling.sampler,
+            prior[1],
+            num_steps=sampling.num_steps,
+            options=options,
+            warm=starts_warm(sampling.sampler, options),
+            ct=opened.kind == "a sinogram",
+            is_complex=opened.is_complex,
+        )
 
 
 def solve(

@@ -56,7 +56,9 @@ from evaluation.own.volume import (
 )
 from evaluation.results.files import read_json
 from evaluation.run.batching import check_alike, choose_size, in_batches, unfinished
-from evaluation.run.methods import PRECISIONS, OnCall, expected_calls
+from evaluation.run.keywords import expected_calls
+from evaluation.run.methods import PRECISIONS
+from evaluation.run.posterior_samples import OnCall
 from evaluation.run.shards import WHOLE, Shard
 from evaluation.run.slices import describe_error
 from models import checkpoint
@@ -112,7 +114,7 @@ def reconstruct_file(
     prior = load_prior(
         opened_prior, device, autocast=PRECISIONS[config.precision], compiled=config.compile
     )
-    check_prior(prior, opened, sampling)
+    check_prior(prior, opened, sampling, choices)
     configs.check_same(out / "config.json", settings, ignore=MAY_CHANGE)
     for text in _announce(opened, sampling):
         print(text)
@@ -163,6 +165,7 @@ def _reconstruct_missing(run: Run) -> Callable[[], dict] | None:
     summary = out / "summary.json"
     if summary.is_file():
         print(f"{out} is complete")
+        shutil.rmtree(run.parts, ignore_errors=True)  # of a run that was killed at the very end
         return lambda: _with_report(run, read_json(summary))
 
     run.parts.mkdir(parents=True, exist_ok=True)

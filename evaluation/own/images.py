@@ -9,7 +9,7 @@ import torch
 from ml_collections import ConfigDict
 
 from configs.reconstruct import get_config
-from datasets.dicom import parse_window, read_header
+from datasets.dicom import is_hounsfield, parse_window, read_header
 from datasets.export import check_sources
 from datasets.image_series import ImageSeries, open_images
 from datasets.sample import DataError
@@ -68,7 +68,7 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
     check_fields(config, "images")
     series = open_images(path, axis=config.data.axis)
     numbers = choose_slices(config.data.slices, len(series.images), path)
-    images = series.images[numbers.start : numbers.stop]
+    images = series.images[numbers.start : numbers.stop : numbers.step]
     window = parse_window(config.data.window)
     if window:
         images = np.clip(images, *map(np.float32, window))
@@ -84,6 +84,11 @@ def open_image_series(path: Path, config: ConfigDict) -> ImageInput:
     others = [f"operator.{k}" for k in fields if k not in ("name", "keywords", *known)]
     check_without_effect(config, others, f"{name} is simulated, which reads {', '.join(known)}")
     operator = create_operator(fields, shape, seed=config.seed, keys=())
+    if operator.domain_complex:
+        raise ValueError(
+            f"expected operator.name of real images, such as mri or ct, got {name}, which measures "
+            "complex ones; evaluation.evaluate simulates it, with a phase"
+        )
     return ImageInput(
         kind="images",
         numbers=numbers,
@@ -108,11 +113,9 @@ def _facts(operator: LinearOperator) -> dict:
 
 
 def _unit(series: ImageSeries) -> str:
-    """Unit of the images: Hounsfield units of CT in DICOM, which the standard asks for there."""
-    if series.volume is None:
-        header = read_header(series.files[0])
-        if header.get("Modality") == "CT" and (header.get("RescaleType") or HU) == HU:
-            return HU
+    """Unit of the images: Hounsfield units, where all files say so."""
+    if series.volume is None and all(is_hounsfield(read_header(file)) for file in series.files):
+        return HU
     return "of the images"
 
 

@@ -417,7 +417,10 @@ def _given_mask(opened: KspaceInput, given: np.ndarray) -> Tensor:
     slices, _, *shape = opened.measured.shape
     mask = np.asarray(given).squeeze()
     if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
-        raise DataError(f"expected a mask of 0 and 1, got {mask.dtype} with other values")
+        raise DataError(
+            f"expected a mask of 0 and 1, got {mask.dtype} with other values; give mask > 0, if "
+            "that is where it was measured"
+        )
     found = torch.from_numpy(mask.astype(bool))
     if not found.any():
         raise DataError("expected a mask with measured positions, got none")
@@ -447,8 +450,9 @@ def _given_mask(opened: KspaceInput, given: np.ndarray) -> Tensor:
 
 def _mask_of_each(opened: KspaceInput, masks: Tensor) -> Tensor:
     """Masks of the chosen slices out of those of all slices, checked as in `_given_mask`."""
-    chosen = masks[opened.numbers.start : opened.numbers.stop]  # (n, H, W)
-    for key, number, mask in zip(opened.keys, opened.numbers, chosen, strict=True):
+    numbers = opened.numbers
+    chosen = masks[numbers.start : numbers.stop : numbers.step]  # (n, H, W)
+    for key, number, mask in zip(opened.keys, numbers, chosen, strict=True):
         if not mask.any():
             raise DataError(f"{key}: expected a mask with measured positions, got none")
         there = (torch.from_numpy(opened.measured.read(number)) != 0).any(0)  # (H, W)

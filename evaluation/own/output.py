@@ -24,6 +24,7 @@ from evaluation.show.undecided import IN_WORDS as UNDECIDED
 from evaluation.show.undecided import OPEN, undecided
 
 PREVIEWS = 4  # slices in the preview
+SPREAD = ("std", "quantile_05", "quantile_95", "undecided")  # how samples differ
 
 
 def write_results(
@@ -54,42 +55,19 @@ def write_results(
     Returns:
         The summary.
     """
-    images = np.stack([s.image for s in slices])  # (n, H, W)
-    spread = spread_images(slices) if sampling.num_samples > 1 else {}
     words = describe_outputs(sampling, opened)
-    magnitudes = np.abs(images) if np.iscomplexobj(images) else images
-    arrays = {
-        "reconstruction": magnitudes,
-        "direct": np.stack([_shown(s.direct) for s in slices]),
-        "scale": np.array([s.scale for s in slices], dtype=np.float64),
-        "slice": np.array(opened.numbers),
-        "key": np.array([key.encode("utf-8", "surrogateescape") for key in opened.keys]),
-    }
-    arrays |= spread
-    if np.iscomplexobj(images):
-        arrays["reconstruction_complex"] = images
-    if "truth" in words:
-        arrays["truth"] = np.stack([opened.truth(item) for item in range(len(slices))])
+    arrays = _arrays(opened, slices, sampling)
     noise = {"origin": noise_origin(opened, sampling)}
-    if sampling.uses_noise:
-        arrays["sigma_y"] = np.array([s.sigma_y for s in slices], dtype=np.float64)
+    if "sigma_y" in arrays:
         noise |= {"least": float(arrays["sigma_y"].min()), "most": float(arrays["sigma_y"].max())}
     text = configs.to_json(settings)
-    attributes = {
-        "unit": opened.unit,
-        "result": describe(sampling),
-        "direct": opened.direct,
-        "noise": noise["origin"],
-        "settings": text,
-        "prior": settings.prior,
-        "mask_sha256": opened.facts.get("mask_sha256", ""),
-        "code_version": json.dumps(code_version()),
-    }
-    write_hdf5(out / "reconstruction.h5", arrays, attributes, words)
-    volumes = {"reconstruction": magnitudes, **spread}
+    write_hdf5(
+        out / "reconstruction.h5", arrays, _attributes(opened, settings, text, sampling), words
+    )
     identity = hashlib.sha256(text.encode()).hexdigest()
-    for name, volume in volumes.items():
-        _write_volume(out, name, volume, opened, f"{identity}{name}", words[name])
+    for name in ("reconstruction", *SPREAD):
+        if name in arrays:
+            _write_volume(out, name, arrays[name], opened, f"{identity}{name}", words[name])
     _write_preview(out / "preview.png", opened, slices, sampling, validation)
     sampled = sampling_picture(opened.first_operator())
     if sampled:
@@ -113,30 +91,64 @@ def write_results(
         "code_version": code_version(),
         "torch": str(torch.__version__),
     }
-    if validation is not None:
-        result["validation"] = validation
-    if noise_level is not None:
-        result["noise_level"] = noise_level
-    if last_level is not None:
-        result["last_level"] = last_level
-    if together is not None:
-        result["volume"] = together
-    if "truth" in words:
-        result["metrics"] = _metrics(opened, slices)
-        if len(slices) >= LEAST_SLICES:
-            result["metrics_across"] = _metrics_across(opened, slices)
+    found = {
+        "validation": validation,
+        "noise_level": noise_level,
+        "last_level": last_level,
+        "volume": together,
+        **(_all_metrics(opened, slices) if "truth" in arrays else {}),
+    }
+    result |= {name: value for name, value in found.items() if value is not None}
     write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
-def spread_images(slices: list[Part]) -> dict[str, np.ndarray]:
-    """Images ``(n, H, W)`` of how samples differ, by their name in the results."""
-    return {
-        "std": np.stack([s.std for s in slices]),
-        "quantile_05": np.stack([s.low for s in slices]),
-        "quantile_95": np.stack([s.high for s in slices]),
-        "undecided": np.stack([undecided(_shown(s.image), s.std) for s in slices]),
+def _arrays(opened: Input, slices: list[Part], sampling: Sampling) -> dict[str, np.ndarray]:
+    """Content of the HDF5 file: arrays whose first axis is that of the slices."""
+    images = np.stack([s.image for s in slices])  # (n, H, W)
+    arrays = {
+        "reconstruction": _shown(images),
+        "direct": np.stack([_shown(s.direct) for s in slices]),
+        "scale": np.array([s.scale for s in slices], dtype=np.float64),
+        "slice": np.array(opened.numbers),
+        "key": np.array([key.encode("utf-8", "surrogateescape") for key in opened.keys]),
     }
+    if sampling.num_samples > 1:
+        arrays |= spread_images(slices)
+    if np.iscomplexobj(images):
+        arrays["reconstruction_complex"] = images
+    if opened.truth(0) is not None:
+        arrays["truth"] = _truth(opened)
+    if sampling.uses_noise:
+        arrays["sigma_y"] = np.array([s.sigma_y for s in slices], dtype=np.float64)
+    return arrays
+
+
+def _attributes(
+    opened: Input, settings: ConfigDict, text: str, sampling: Sampling
+) -> dict[str, str]:
+    """Attributes of the HDF5 file; `text` is that of the settings."""
+    return {
+        "unit": opened.unit,
+        "result": describe(sampling),
+        "direct": opened.direct,
+        "noise": noise_origin(opened, sampling),
+        "settings": text,
+        "prior": settings.prior,
+        "mask_sha256": opened.facts.get("mask_sha256", ""),
+        "code_version": json.dumps(code_version()),
+    }
+
+
+def spread_images(slices: list[Part]) -> dict[str, np.ndarray]:
+    """Images ``(n, H, W)`` of how samples differ, by their name in the results, see `SPREAD`."""
+    maps = (
+        [s.std for s in slices],
+        [s.low for s in slices],
+        [s.high for s in slices],
+        [undecided(_shown(s.image), s.std) for s in slices],
+    )
+    return {name: np.stack(images) for name, images in zip(SPREAD, maps, strict=True)}
 
 
 def _write_volume(
@@ -145,10 +157,10 @@ def _write_volume(
     """Write NIfTI if the input was NIfTI, or several slices of a measurement; otherwise DICOM."""
     if opened.series is None:
         if len(volume) > 1 and find_spec("nibabel"):
-            write_plain_nifti(out / f"{name}.nii.gz", volume, opened.voxel_size)
+            write_plain_nifti(out / f"{name}.nii.gz", volume, _spacing(opened))
     elif opened.series.volume is not None:
         path = out / f"{name}.nii.gz"
-        write_nifti(path, volume, opened.series.volume, first=opened.numbers.start)
+        write_nifti(path, volume, opened.series.volume, numbers=opened.numbers)
     else:
         sources = [opened.series.files[number] for number in opened.numbers]
         write_dicom(
@@ -158,6 +170,14 @@ def _write_volume(
             description=f"{name}: {text}",
             identity=identity,
         )
+
+
+def _spacing(opened: Input) -> tuple[float, float, float] | None:
+    """Row, column and slice spacing in mm of the chosen slices, if known."""
+    if opened.voxel_size is None:
+        return None
+    rows, columns, between = opened.voxel_size
+    return rows, columns, between * opened.numbers.step
 
 
 def _write_preview(
@@ -179,6 +199,14 @@ def _write_preview(
     preview(path, rows, note="; ".join(notes), unit=opened.unit)
 
 
+def _all_metrics(opened: Input, slices: list[Part]) -> dict[str, dict]:
+    """Metrics of simulated measurements: in the slices, and across them where they are a stack."""
+    found = {"metrics": _metrics(opened, slices)}
+    if len(slices) >= LEAST_SLICES and opened.numbers.step == 1:
+        found["metrics_across"] = _metrics_across(opened, slices)
+    return found
+
+
 def _metrics(opened: Input, slices: list[Part]) -> dict[str, dict[str, float]]:
     """Mean metrics over the slices that are not constant, of images scaled to [0, 1] each."""
     found: dict[str, list[dict]] = {"direct": [], "reconstruction": []}
@@ -189,12 +217,12 @@ def _metrics(opened: Input, slices: list[Part]) -> dict[str, dict[str, float]]:
             target, direct, image = ((i - truth.min()) / part.scale for i in images)
             found["direct"].append(all_metrics(target, direct))
             found["reconstruction"].append(all_metrics(target, image))
-    return {name: _mean(rows) for name, rows in found.items()}
+    return {name: _mean(rows) for name, rows in found.items() if rows}
 
 
 def _metrics_across(opened: Input, slices: list[Part]) -> dict[str, dict[str, float | None]]:
     """`across_metrics` of the direct images and of the reconstructions, as volumes."""
-    truth = np.stack([opened.truth(item) for item in range(len(slices))])
+    truth = _truth(opened)
     volumes = {"direct": [s.direct for s in slices], "reconstruction": [s.image for s in slices]}
     lowest = truth.min()
     if not truth.max() > lowest:
@@ -203,6 +231,11 @@ def _metrics_across(opened: Input, slices: list[Part]) -> dict[str, dict[str, fl
         name: _mean([across_metrics(truth - lowest, np.stack(images) - lowest)])
         for name, images in volumes.items()
     }
+
+
+def _truth(opened: Input) -> np.ndarray:
+    """True images of all chosen slices, ``(n, H, W)``."""
+    return np.stack([opened.truth(item) for item in range(len(opened.keys))])
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float | None]:

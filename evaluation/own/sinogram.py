@@ -244,9 +244,10 @@ class _Geometry:
         o = config.operator
         bins = measured.shape[-1]
         if bins <= ORDER:
+            parts = "; of k-space real and imaginary part? Join them: real + 1j * imaginary"
             raise DataError(
                 f"{measured.path}: expected at least {ORDER + 1} bins, got {bins}; sinograms are "
-                "(views, bins)"
+                "(views, bins)" + (parts if bins == 2 else "")
             )
         for name in ("pixel_size", "bin_spacing"):
             if not o[name] > 0:

@@ -8,7 +8,7 @@ import torch
 
 from evaluation.own.base import Input
 from evaluation.own.engine import Sampling, Solution, with_noise
-from evaluation.run.methods import OnCall
+from evaluation.run.posterior_samples import OnCall
 from operators.batch import expand
 from operators.inverse_problem import InverseProblem
 from samplers import NonFiniteError

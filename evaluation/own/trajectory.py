@@ -9,7 +9,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from datasets.coil_maps import CALIB_WIDTH
+from datasets.coil_maps import CALIB_WIDTH, LEAST_WIDTH
 from datasets.measured import Measured
 from datasets.sample import DataError
 from datasets.slices import choose_slices
@@ -159,13 +159,20 @@ def open_trajectory(measured: Measured, config: ConfigDict) -> TrajectoryInput:
         if measured.whitening is not None:  # given maps are of the measured coils
             mix = torch.from_numpy(measured.whitening)
             opened.sens_maps = torch.einsum("dc,schw->sdhw", mix, opened.sens_maps)
+    width = opened.operator.calibration_width
+    if maps is None and coils > 1 and width < LEAST_WIDTH:
+        raise DataError(
+            f"{measured.path}: expected positions in the central {LEAST_WIDTH} x {LEAST_WIDTH} "
+            f"cells of k-space, for coil maps, got them in {width} x {width}; give maps with "
+            "data.sens_maps"
+        )
     opened.facts |= {
         "coils": coils,
         "lines": lines,
         "positions": count,
         "image_shape": list(shape),
         "effective_acceleration": round(opened.operator.acceleration, 3),
-        "calibration_width": opened.operator.calibration_width,
+        "calibration_width": width,
         "coil_maps": "given" if maps is not None else "none" if coils == 1 else "ESPIRiT, gridded",
     }
     _look_at(opened)

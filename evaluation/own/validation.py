@@ -12,7 +12,7 @@ from evaluation.baselines import BASELINES
 from evaluation.own.base import Input
 from evaluation.own.engine import Sampling, sample, with_noise
 from evaluation.own.holdout import HoldOut
-from evaluation.run.methods import check_options
+from evaluation.run.keywords import check_options
 from samplers import SAMPLERS
 from sde import Prior
 

@@ -6,8 +6,9 @@ If each slice is scaled to [0, 1] (``data.normalize=slice``, as in the study), t
 volume is 1 and the numbers are not comparable to a leaderboard; ``data.normalize=volume`` keeps the
 relative intensities of the slices.
 
-Volumes of neighbouring slices, `LEAST_SLICES` or more, are also looked at from the side
-(`evaluation.metrics.across_metrics`); for others these columns are empty.
+Volumes of neighbouring slices (`SliceDataset.is_stack`), `LEAST_SLICES` or more without a gap, are
+also looked at from the side (`evaluation.metrics.across_metrics`); for others, among them LoDoPaB's
+files, these columns are empty.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ def volume_of(key: str) -> str:
 
 
 def are_neighbours(keys: Sequence[str]) -> bool:
-    """Whether slices follow each other in their volume, without a gap, and are enough of them."""
+    """Whether numbers of slices follow each other without a gap, and are enough of them."""
     numbers = [key.rpartition(":")[2] for key in keys]
     if len(keys) < LEAST_SLICES or not all(number.isdecimal() for number in numbers):
         return False
@@ -59,7 +60,7 @@ def write_volumes(
     volumes: dict[str, list[int]] = {}
     for i, key in enumerate(keys):
         volumes.setdefault(volume_of(key), []).append(i)
-    rows = []
+    rows, is_stack = [], getattr(dataset, "is_stack", False)
     with open_reconstructions(folder) as images:
         for volume, items in volumes.items():
             if not images.keys() >= {keys[i] for i in items}:
@@ -67,7 +68,7 @@ def write_volumes(
             truth = np.stack([target(sample) for sample in fetch(dataset, items)])
             image = np.stack([images[keys[i]] for i in items])  # (S, H, W)
             metrics = volume_metrics(truth, image)
-            if are_neighbours([keys[i] for i in items]):
+            if is_stack and are_neighbours([keys[i] for i in items]):
                 metrics |= across_metrics(truth, image)
             rows.append({"volume": volume, "slices": len(items), **metrics})
     write_atomically(folder / "volumes.csv", to_csv(rows, COLUMNS))

@@ -21,7 +21,8 @@ from configs import load_config
 from configs.base import ALL_SIZES, NESTED
 from evaluation.baselines import BASELINES
 from evaluation.results.folder import read_rows
-from evaluation.run.methods import counted, enough_samples, shares, starts_warm
+from evaluation.run.keywords import enough_samples, shares, starts_warm
+from evaluation.run.posterior_samples import counted
 from evaluation.run.protocols import with_protocol
 from evaluation.study.grids import QUICK_PRIOR, SHIPPED_PRIORS, GridCell
 from models.flops import count_flops

@@ -9,7 +9,7 @@ from configs import load_config
 from configs import progress as module
 from configs.progress import LogLines, SliceProgress, progress_bar
 from evaluation.evaluate import evaluate
-from evaluation.run.methods import expected_calls
+from evaluation.run.keywords import expected_calls
 from tests.conftest import ROOT
 from tests.helpers.tiny_prior import write_prior
 

@@ -9,7 +9,8 @@ import scipy.io
 import tifffile
 
 from datasets import bart
-from datasets.measured import KSPACE, SINOGRAM, open_measurement
+from datasets.array_layout import KSPACE, SINOGRAM
+from datasets.measured_files import open_measurement
 from datasets.sample import DataError
 from tests.helpers.data_writers import truncate
 from tests.helpers.reconstruct_inputs import image, kspace_of

@@ -336,7 +336,7 @@ def test_a_nifti_file_of_two_axes_is_one_slice(tmp_path):
     series = open_images(tmp_path / "a.nii.gz")
     assert series.images.shape == (1, 8, 10)
     np.testing.assert_array_equal(series.volume.array(series.images)[..., 0], image)
-    np.testing.assert_array_equal(series.volume.shift(0, 1), np.eye(4))
+    np.testing.assert_array_equal(series.volume.shift(range(1)), np.eye(4))
     for name in "bc":
         shutil.copy(tmp_path / "a.nii.gz", tmp_path / f"{name}.nii.gz")
     assert open_volume(tmp_path, "train")[0].image.shape == (1, 8, 10)

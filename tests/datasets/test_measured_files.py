@@ -8,11 +8,13 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import scipy.io
 
+from datasets.array_layout import KSPACE, SINOGRAM
 from datasets.dicom import read_dicom
 from datasets.export import write_dicom, write_nifti, write_plain_nifti
 from datasets.image_series import open_images
-from datasets.measured import KSPACE, SINOGRAM, open_measurement
+from datasets.measured_files import open_measurement
 from datasets.sample import DataError
 from datasets.volume import open_volume
 from tests.helpers.data_writers import head, write_series
@@ -51,6 +53,33 @@ def test_numpy_layouts(tmp_path):
     opened = open_measurement(tmp_path / "k.h5")
     assert opened.shape == (3, 1, 8, 6)  # as in fastMRI's single-coil files
     np.testing.assert_array_equal(opened.read(1)[0], kspace[0, 1])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".mat"])
+def test_arrays_by_other_names_are_not_passed_over(tmp_path, suffix):
+    """Without its trajectory k-space would be a Cartesian one, without its angles a half turn."""
+
+    def opened(**arrays):
+        path = tmp_path / f"a{suffix}"
+        if suffix == ".npz":
+            np.savez(path, **arrays)
+        elif suffix == ".mat":
+            scipy.io.savemat(path, arrays)
+        else:
+            with h5py.File(path, "w") as file:
+                file.update(arrays)
+        return lambda **how: open_measurement(path, **how)
+
+    kspace, places = random_complex(8, 6), random_complex(8, 6).real[..., None] * (0.1, 0)
+    scan = opened(kspace=kspace, traj=places)
+    with pytest.raises(DataError, match=r"under the name 'trajectory', got 'traj'"):
+        scan()
+    assert scan(trajectory=places).notes == []
+    (note,) = opened(kspace=kspace, Maps=kspace)().notes
+    assert note == "the file's 'Maps' is not read: is it 'sens_maps'? Then call it so"
+    (note,) = opened(sinogram=np.ones((5, 7)), theta=np.arange(5.0))().notes
+    assert "'theta' is not read: is it 'angles'?" in note
+    assert opened(sinogram=np.ones((5, 7)), angles=np.arange(5.0), theta=np.ones(5))().notes == []
 
 
 @pytest.mark.parametrize(
@@ -151,14 +180,14 @@ def volume_with(orientation, shape=(5, 6, 7), *, oblique=False):
 
 
 @pytest.mark.parametrize("oblique", [False, True])
-def test_nifti_slices_return_to_their_place_in_the_world(tmp_path, oblique):
+@pytest.mark.parametrize("numbers", [range(1, 4), range(0, 5, 2), range(1, 4, 3)])
+def test_nifti_slices_return_to_their_place_in_the_world(tmp_path, oblique, numbers):
     for orientation, axis in itertools.product(ORIENTATIONS, ("axial", "coronal", "sagittal")):
         source = volume_with(orientation, oblique=oblique)
         nibabel.save(source, tmp_path / "in.nii.gz")
         series = open_images(tmp_path / "in.nii.gz", axis=axis)
-        first, count = 1, 3
-        images = series.images[first : first + count]
-        write_nifti(tmp_path / "out.nii.gz", images, series.volume, first=first)
+        images = series.images[list(numbers)]
+        write_nifti(tmp_path / "out.nii.gz", images, series.volume, numbers=numbers)
         result = nibabel.load(tmp_path / "out.nii.gz")
         assert int(result.header["sform_code"]) == int(result.header["qform_code"]) == 1
         values = result.get_fdata()
@@ -170,6 +199,8 @@ def test_nifti_slices_return_to_their_place_in_the_world(tmp_path, oblique):
         expected = source.get_fdata()[tuple(there.round().astype(int).T)]
         np.testing.assert_array_equal(values.ravel(), expected)
         assert nibabel.aff2axcodes(result.affine) == nibabel.aff2axcodes(source.affine)
+        zooms = nibabel.affines.voxel_sizes(result.affine)
+        np.testing.assert_allclose(result.header.get_zooms(), zooms, rtol=1e-5)
 
 
 def test_nifti_slices_look_as_those_of_the_data_set(tmp_path):

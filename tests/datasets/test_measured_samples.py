@@ -8,7 +8,7 @@ from skimage.transform import resize
 
 from configs import load_config
 from datasets.embedded import SAMPLES
-from datasets.measured import open_measurement
+from datasets.measured_files import open_measurement
 from evaluation.own import open_input
 from operators.fourier import ifft2c
 from tests.conftest import ROOT

@@ -6,7 +6,7 @@ import pytest
 import scipy.io
 
 from datasets import bart
-from datasets.measured import open_measurement
+from datasets.measured_files import open_measurement
 from datasets.sample import DataError
 from datasets.trajectory import read_trajectory
 from operators.trajectories import radial, spiral

@@ -31,8 +31,9 @@ from evaluation.run.shards import WHOLE, Shard
 from evaluation.tables import make_table
 from operators.ct import few_view_angles
 from operators.masks import make_mask
+from sde import VESDE
 from tests.conftest import PATIENCE, ROOT
-from tests.helpers.data_writers import overwrite, write_fastmri
+from tests.helpers.data_writers import overwrite, write_fastmri, write_lodopab
 from tests.helpers.tiny_prior import write_prior
 
 TIMING = ("seconds", "memory_mib")
@@ -574,6 +575,10 @@ def test_several_posterior_samples_keep_their_spread(knee, prior, tmp_path, monk
         # of two samples 6.314 sqrt(3/2) deviations on either side of their mean
         np.testing.assert_allclose(high[key] - mean[key], 7.733 * spread, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(mean[key] - low[key], 7.733 * spread, rtol=1e-3, atol=1e-4)
+    config.sampler.num_samples, config.sampler.mean_error = 9, 0.9
+    evaluate(config, tmp_path / "enough", "cpu")
+    assert "mean of 2) |" in make_table([tmp_path / "enough"], "markdown")
+    config.sampler.num_samples, config.sampler.mean_error = 2, None
     monkeypatch.setitem(SCALES, (str(prior), "predictor_corrector", 3, "MR"), 3.0)
     config.sampler.calibrated = True
     evaluate(config, tmp_path / "scaled", "cpu")
@@ -620,6 +625,24 @@ def test_volumes_csv_by_hand(knee, tmp_path, normalize, slices):
     assert min(peaks) < 0.95 if slices else set(peaks) == {1.0}
 
 
+def test_a_prior_of_complex_images_is_refused_for_sinograms(knee, prior, tmp_path, monkeypatch):
+    def score(x, sigma):
+        return -x
+
+    score.joint = True
+    monkeypatch.setattr(methods, "load_prior", lambda *_, **__: (score, VESDE(0.01, 5.0)))
+    config = config_of(knee, prior=str(prior), **{**CT, "sampler.name": "pnp"})
+    with pytest.raises(ValueError, match=r"^expected a prior of real images for ct"):
+        evaluate(config, tmp_path / "out", "cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_baselines_of_a_calibrated_grid_have_no_factor(knee, tmp_path):
+    config = config_of(knee, **MRI, **{"sampler.calibrated": True})
+    evaluate(config, tmp_path / "out", "cpu")
+    assert "spread_scale" not in json.loads((tmp_path / "out" / "info.json").read_text())
+
+
 def test_volumes_of_neighbours_are_looked_at_from_the_side(tmp_path):
     path = tmp_path / "knee" / "singlecoil_val" / "file0.h5"
     write_fastmri(path, slices=9, seed=0, kspace=False)
@@ -631,10 +654,24 @@ def test_volumes_of_neighbours_are_looked_at_from_the_side(tmp_path):
     (row,) = csv.DictReader((tmp_path / "out" / "volumes.csv").open())
     for name, value in across_metrics(target, image).items():
         assert float(row[name]) == pytest.approx(value, rel=1e-9)
+    config.data.cache = "memory"
+    run_all(config, tmp_path / "cached", 2)
+    assert list(csv.DictReader((tmp_path / "cached" / "volumes.csv").open())) == [row]
     config.data.slices = "range:0:7"
     run_all(config, tmp_path / "few", 2)
     (row,) = csv.DictReader((tmp_path / "few" / "volumes.csv").open())
     assert row["psnr_columns"] == ""
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_files_of_slices_of_several_patients_are_no_volumes(tmp_path, cache):
+    write_lodopab(tmp_path / "l" / "ground_truth_test_000.hdf5", slices=9, size=16)
+    of_files = {"data.name": "lodopab", "data.split_list": "", "data.cache": cache}
+    run_all(config_of(tmp_path / "l", **CT, **of_files), tmp_path / "out", 1)
+    (row,) = csv.DictReader((tmp_path / "out" / "volumes.csv").open())
+    assert row["slices"] == "9"
+    assert float(row["psnr"]) > 0
+    assert row["psnr_rows"] == row["psnr_columns"] == row["step_error"] == ""
 
 
 def ssim_by_windows(a, b, peak):

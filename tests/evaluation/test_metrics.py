@@ -56,6 +56,7 @@ def test_metrics_across_the_slices_by_hand():
     image[1] += 1.0
     assert across_metrics(target, image)["step_error"] == pytest.approx(np.sqrt(2 / 3) / 2)
     assert across_metrics(target, image, peak=1.0)["step_error"] == pytest.approx(np.sqrt(2 / 3))
+    assert all(np.isnan(list(across_metrics(0 * target, image).values())))
     with pytest.raises(ValueError, match=r"two slices or more, got shape \(1, 5, 6\)"):
         across_metrics(target[:1], image[:1])
 

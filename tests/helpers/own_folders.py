@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.helpers.reconstruct_inputs import image, kspace_of, lines, phase, write_prior
 
 UNIT = 3e-6  # of the k-space, far from 1
+SLICES = {"data.first_axis": "slices"}  # of `write_kspace`
 
 
 def write_tiny_prior(path):

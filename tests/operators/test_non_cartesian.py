@@ -150,6 +150,10 @@ def test_the_gridded_image_fits_the_measurement_best():
         parallel, image.flatten(1).norm(dim=1) * plain.flatten(1).norm(dim=1)
     )
     torch.testing.assert_close(operator[1].direct(y[1:]), image[1:])
+    for unit in (1e-25, 1e25):  # in single precision, whose squares end at 1e-45 and 3e38
+        short = operator.direct(y.to(torch.complex64))
+        change = operator.direct(unit * y.to(torch.complex64)) / unit - short
+        assert change.norm() < 1e-5 * short.norm()
     nothing = operator.direct(torch.zeros_like(y))
     assert torch.equal(nothing, torch.zeros_like(nothing))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs import load_config
-from datasets.measured import open_measurement
+from datasets.measured_files import open_measurement
 from evaluation.own.kspace import open_kspace
 from operators.fourier import ifft2c
 from operators.prewhiten import noise_covariance, prewhiten, whitening_matrix

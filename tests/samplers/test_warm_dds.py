@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks import calibration
-from evaluation.run.methods import expected_calls, sample_source
+from evaluation.run.keywords import expected_calls
+from evaluation.run.posterior_samples import sample_source
 from operators import BatchGenerator
 from samplers import dds, pnp, warm_dds
 from samplers.levels import error_level

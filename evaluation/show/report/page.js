@@ -42,14 +42,17 @@ document.querySelectorAll("#summary thead th").forEach((head, column) => {
   head.replaceChildren(button);
   button.addEventListener("click", () => {
     const numeric = head.classList.contains("number");
-    const larger = !/NMSE|residual|slice|calls|error/.test(button.textContent) && numeric;
+    const larger = !/NMSE|noise|residual|slice|calls|error/.test(button.textContent) && numeric;
     const first = larger ? "descending" : "ascending";
     const other = larger ? "ascending" : "descending";
     const now = head.getAttribute("aria-sort") === first ? other : first;
     document.querySelectorAll("#summary th[aria-sort]").forEach((th) => th.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", now);
     const text = (row) => row.cells[column].textContent, direction = now === "ascending" ? 1 : -1;
-    const value = (row) => parseFloat(text(row)) || 0;
+    const value = (row) => {  // rows without a number are last
+      const number = parseFloat(text(row));
+      return Number.isNaN(number) ? direction * Number.MAX_VALUE : number;
+    };
     ranking.rows = rows.toSorted((a, b) => direction
       * (numeric ? value(a) - value(b) : text(a).localeCompare(text(b), "en", { numeric: true })));
     document.querySelector("#summary tbody").append(...ranking.rows);

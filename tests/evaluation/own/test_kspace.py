@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from configs import load_config
-from datasets.measured import KSPACE, open_measurement
+from datasets.array_layout import KSPACE
+from datasets.measured_files import open_measurement
 from datasets.sample import DataError
 from evaluation.own import open_input
 from operators.inverse_problem import mri_problem

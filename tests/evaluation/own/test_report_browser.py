@@ -8,6 +8,7 @@ import pytest
 from evaluation.own.result import OwnResult
 from evaluation.report import write_report
 from tests.helpers.own_folders import (
+    SLICES,
     UNIT,
     add_validation,
     reconstruct,
@@ -24,7 +25,6 @@ from tests.helpers.report_browser import (
     show,
 )
 
-SLICES = {"data.first_axis": "slices"}
 KEY = "k.npy:0"
 TITLES = "[...stage.querySelectorAll('figcaption b')].map((b) => b.textContent)"
 DISTINCT = 0.51 / 4096  # of the range: half a step of what is stored
@@ -80,6 +80,10 @@ def test_without_a_truth_nothing_is_ranked(browser, root):
     for _ in range(2):
         browser.run(f"{header}.find((b) => b.textContent === 'name').click()")
     assert browser.run(TITLES) == ["zero-filled", "samples", "pnp"]
+    for order in ("ascending", "descending"):  # errors are best where small; none is last
+        browser.run(f"{header}.find((b) => b.textContent === 'above the noise').click()")
+        assert browser.run("document.querySelector('[aria-sort]').ariaSort") == order
+        assert browser.run(TITLES) == ["zero-filled", "pnp", "samples"]
     assert browser.run("wrong") == []
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.run.methods import starts_warm
+from evaluation.run.keywords import starts_warm
 from evaluation.run.rehearsal import rehearse
 from samplers import NUM_STEPS, SAMPLERS
 from sde import VESDE
