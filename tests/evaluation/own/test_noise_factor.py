@@ -96,12 +96,12 @@ class Answers:
 @pytest.mark.parametrize(
     ("errors", "factor"),
     [
-        ({1.0: 5.0, 0.71: 4.96, 1.41: 4.97}, 1.0),  # less than a percent is chance
+        ({1.0: 5.0, 0.71: 4.96, 1.41: 4.87}, 1.0),  # less than 1 % is chance, 3 % upwards
         ({1.0: 5.0, 0.71: 4.94, 0.5: 4.0, 0.35: 4.5}, 0.5),  # downhill from the estimate
         ({1.0: 5.0, 0.71: 4.0, 0.5: 3.0, 0.35: 2.0, 0.25: 1.0}, 0.25),
         ({1.0: 9.0, 0.71: 4.0, 0.5: 4.5}, 0.71),  # a run that fails is worse than any other
         ({1.0: 5.0, 0.71: 6.0, 1.41: 4.0, 2.0: 3.0, 2.83: 3.1}, 2.0),  # uphill
-        ({1.0: 9.0, 0.71: 9.0, 1.41: 4.0, 2.0: 3.98}, 1.41),
+        ({1.0: 9.0, 0.71: 9.0, 1.41: 4.0, 2.0: 3.9}, 1.41),
         ({1.0: 9.0, 0.71: 9.0, 1.41: 9.0}, 1.0),
     ],
 )
@@ -129,7 +129,7 @@ def test_misfit_of_the_operator_raises_the_noise():
     """Maps that are wrong leave more unexplained than the noise of the measurement."""
     measured, maps = kspace(0.002, mask="gaussian1d")
     rng = BatchGenerator([1])
-    wrong = torch.from_numpy(maps) + 0.1 * rng.normal_like(torch.from_numpy(maps)[None])[0]
+    wrong = torch.from_numpy(maps) + 0.2 * rng.normal_like(torch.from_numpy(maps)[None])[0]
     given = {"mask": None, "angles": None, "operator": None}
     right = open_array(measured, maps=maps, **given)[0]
     assert find_noise_factor(right, PRIOR, way="held_out", seed=0, device="cpu")["factor"] <= 1
