@@ -13,7 +13,7 @@ from evaluation import tables
 from evaluation.metrics import all_metrics
 from evaluation.results.folder import read_rows
 from evaluation.results.recon_file import open_reconstructions
-from evaluation.run import protocols
+from evaluation.run import posterior_samples, protocols
 from evaluation.run.protocols import (
     has_one_seed,
     is_averaged,
@@ -158,13 +158,13 @@ def test_an_evaluation_by_the_protocol_of_2026(prior, tmp_path):
 
 def test_the_noise_of_dps_is_the_same_for_all_slices(prior, tmp_path, monkeypatch):
     seeds = []
-    original = evaluation.create_reconstructor.__globals__["BatchGenerator"]
+    original = posterior_samples.BatchGenerator
 
     def watched(given, keys):
         seeds.append(list(given))
         return original(given, keys)
 
-    monkeypatch.setitem(evaluation.create_reconstructor.__globals__, "BatchGenerator", watched)
+    monkeypatch.setattr(posterior_samples, "BatchGenerator", watched)
     for protocol in ("study2026", "correct"):
         evaluation.evaluate(small(prior, protocol=protocol), tmp_path / protocol, "cpu")
     assert seeds[0] == [42, 42]
