@@ -104,7 +104,7 @@ class Result:
             (`evaluation.own.validation.validate`); None if it was not asked for.
         last_level: how well left-out views are predicted by noise level
             (`evaluation.own.last_level.find_last_level`); None if the noise decided.
-        noise_level: how well left-out points are predicted by noise
+        noise_level: how well left-out parts of k-space are predicted by noise
             (`evaluation.own.noise_factor.find_noise_factor`); None if it was estimated or given.
         volume: weight with which slices were reconstructed together, and what it was found from
             (`evaluation.own.volume.look_at_volume`); None if it was not asked for.
@@ -230,9 +230,10 @@ def reconstruct(
             model, too, such as beam hardening). "": "held_out" for sinograms of ten views or more,
             "noise" else.
         noise_level: how the noise of k-space is found if `sigma_y` is None: "estimated", from its
-            quietest part, or "held_out", the part of that estimate with which a tenth of the
-            points, left out of up to three slices, is predicted best (20 network calls each for two
-            to five candidates). "": "held_out" where points were measured one by one.
+            quietest part, or "held_out", that estimate times the factor from 1/4 to 8 with which a
+            tenth of the data, left out of up to three slices, is predicted best (20 network calls
+            each for some three to five factors). "": "held_out" where points were measured one by
+            one or along a trajectory.
 
     Returns:
         A `Result`.
@@ -265,7 +266,7 @@ def reconstruct(
         )
     check_volume(weight, opened, sampling)
     held_out = by_held_out(last_level, opened, sampling, choose)
-    by_points = noise_by_held_out(noise_level, opened, sampling)
+    check_the_noise = noise_by_held_out(noise_level, opened, sampling)
     prior = default_prior(opened.is_complex) if prior is None else prior
     sampling = calibrate(sampling, prior if isinstance(prior, str) else "", opened)
     prior, device = _open_prior(prior, device, precision, measurement)
@@ -273,8 +274,8 @@ def reconstruct(
     for note in opened.notes:
         warnings.warn(note, stacklevel=2)
     validation = factor = found = None
-    if by_points:
-        factor = find_noise_factor(opened, prior, seed=seed, device=device)
+    if check_the_noise:
+        factor = find_noise_factor(opened, prior, way=noise_level, seed=seed, device=device)
         sampling = sampling._replace(noise_factor=factor["factor"])
     if held_out:
         found = find_last_level(opened, sampling, prior, seed=seed, device=device)

@@ -140,7 +140,7 @@ def default_image(opened: Input, held: HoldOut, prior: Prior, device: str) -> Te
     """Image ``(1, 1, H, W)`` of the defaults of `reconstruct.py`, in the unit of the problem."""
     sampling = choose_sampling("", num_steps=None, num_samples=1, sigma_y=None, options={})
     if noise_by_held_out("", opened, sampling):
-        found = find_noise_factor(opened, prior, seed=0, device=device)
+        found = find_noise_factor(opened, prior, way="", seed=0, device=device)
         print(describe_noise_factor(found), flush=True)
         sampling = sampling._replace(noise_factor=found["factor"])
     problem = with_noise(held.problem, sampling).to(device)

@@ -34,9 +34,10 @@ def get_config() -> ConfigDict:
     # is predicted best); "": held_out for sinograms, noise for k-space and images
     config.last_level = ""
     # how noisy k-space is, where sampler.sigma_y does not say it: estimated (from its quietest
-    # part), or held_out (the part of that estimate, down to a quarter, with which a tenth of the
-    # points, left out of up to three slices, is predicted best); "": held_out where points were
-    # measured one by one, as they may leave no part without image, estimated where lines were
+    # part), or held_out (that estimate times the factor, from 1/4 to 8, with which a tenth of the
+    # data, left out of up to three slices, is predicted best); "": held_out where points were
+    # measured one by one, as they may leave no part without image, and along trajectories, of which
+    # the model explains less; estimated where lines were
     config.noise_level = ""
     # slices, or where they are fewer slices times samples, per batch, which changes no number; 0: 4
     # on a CPU, 64 on a GPU; halved until they fit

@@ -84,8 +84,10 @@ class Input:
     largest_batch: int | None = None
 
     @property
-    def by_points(self) -> bool:
-        """Whether points of k-space were measured one by one, not lines from end to end."""
+    def doubtful_noise(self) -> bool:
+        """Whether the estimate of the noise is worth a check by prediction, where it is not asked
+        for: of k-space that was not measured in lines of the grid from end to end.
+        """
         return False
 
     def problem(self, items: Sequence[int]) -> InverseProblem:

@@ -336,7 +336,7 @@ def noise_origin(opened: Input, sampling: Sampling) -> str:
     if opened.kind == "images":
         return "none: simulated without"
     factor = sampling.noise_factor
-    return "estimated" if factor == 1 else f"estimated, times {factor:g} by held-out points"
+    return "estimated" if factor == 1 else f"estimated, times {factor:g} by what was left out"
 
 
 def describe(sampling: Sampling) -> str:

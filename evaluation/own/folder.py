@@ -108,8 +108,8 @@ def reconstruct_file(
     settings = describe_settings(config, source, opened, sampling)
     held_out = by_held_out(config.last_level, opened, sampling, choices)
     settings.last_level = "held_out" if held_out else "noise"
-    by_points = noise_by_held_out(config.noise_level, opened, sampling)
-    settings.noise_level = "held_out" if by_points else "estimated"
+    check_the_noise = noise_by_held_out(config.noise_level, opened, sampling)
+    settings.noise_level = "held_out" if check_the_noise else "estimated"
     opened_prior = open_prior(settings.prior, settings.prior_format)
     prior = load_prior(
         opened_prior, device, autocast=PRECISIONS[config.precision], compiled=config.compile
@@ -243,7 +243,7 @@ def _choose_from_data(run: Run) -> tuple[Sampling, tuple]:
     if run.settings.noise_level == "held_out":
         factor = _found_once(
             out / "noise_level.json",
-            lambda: find_noise_factor(opened, prior, **how),
+            lambda: find_noise_factor(opened, prior, way=config.noise_level, **how),
             describe_noise_factor,
         )
         sampling = sampling._replace(noise_factor=factor["factor"])

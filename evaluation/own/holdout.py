@@ -15,6 +15,10 @@ LEAST_LINES = 10  # with fewer lines, pieces of them are left out
 PIECE = 4.0  # grid cells
 
 
+class NothingLeftOutError(ValueError):
+    """A measurement of which no part can be left out."""
+
+
 class HoldOut(NamedTuple):
     """Inverse problem of a slice without a part of its measurement, and that part.
 
@@ -118,7 +122,7 @@ def choose_positions(
         The positions, bool ``(H, W)``, and "lines" or "points".
 
     Raises:
-        ValueError: no measured position, or line, lies outside the centre.
+        NothingLeftOutError: no measured position, or line, lies outside the centre.
     """
     rows, columns = (torch.arange(n) - c for n, c in zip(mask.shape, centre, strict=True))
     near = rows.abs()[:, None] < width / 2, columns.abs()[None] < width / 2
@@ -138,9 +142,9 @@ def choose_positions(
         held = torch.zeros_like(there)
         held[tuple(chosen.T)] = True
         return held & mask, what
-    raise ValueError(
+    raise NothingLeftOutError(
         f"expected measured k-space outside its central {width} x {width} to leave some out, got "
-        "none; set validate to 0"
+        "none: nothing can be validated or chosen by prediction"
     )
 
 
@@ -162,7 +166,7 @@ def choose_along(
         The positions, bool ``(L, N)``, and "lines" or "positions".
 
     Raises:
-        ValueError: no position lies outside the centre.
+        NothingLeftOutError: no position lies outside the centre.
     """
     far = cells.norm(dim=-1) >= width / 2  # (L, N)
     lines, count = far.shape
@@ -175,9 +179,9 @@ def choose_along(
     numbers = piece + (int(piece[-1]) + 1) * torch.arange(lines)[:, None]  # (L, N)
     candidates = numbers[far].unique()
     if not len(candidates):
-        raise ValueError(
+        raise NothingLeftOutError(
             f"expected measured k-space outside its central {width} cells to leave some out, got "
-            "none; set validate to 0"
+            "none: nothing can be validated or chosen by prediction"
         )
     most = min(max(1, round(part * int(numbers.max() + 1))), max(1, len(candidates) - 1))
     chosen = candidates[torch.randperm(len(candidates), generator=generator)[:most]]

@@ -69,7 +69,7 @@ class KspaceInput(Input):
     image_shape: tuple[int, int] = (0, 0)
 
     @property
-    def by_points(self) -> bool:
+    def doubtful_noise(self) -> bool:
         """Whether points of k-space were measured one by one, not lines from end to end."""
         return not all(
             any((mask == mask.any(axis, keepdim=True)).all() for axis in (0, 1))

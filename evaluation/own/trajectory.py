@@ -40,6 +40,11 @@ class TrajectoryInput(Input):
     operator: NonCartesianMRI | None = None
     sens_maps: Tensor | None = None
 
+    @property
+    def doubtful_noise(self) -> bool:
+        """True: maps from a gridded centre, and off-resonance, explain less than on the grid."""
+        return True
+
     def problem(self, items: Sequence[int]) -> InverseProblem:
         """Inverse problem of a batch of slices.
 

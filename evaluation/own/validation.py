@@ -87,6 +87,7 @@ def validate(
     """
     held, keys = leave_out(opened, part, sampling, seed=seed, device=device)
     noise = float(np.mean([h.noise() for h in held]))
+    noise /= max(1.0, sampling.noise_factor) ** 2  # beyond the estimate is misfit of the model
 
     def predicted(sampling: Sampling) -> list[float]:
         found = []

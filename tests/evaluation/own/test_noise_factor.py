@@ -1,4 +1,4 @@
-"""The noise of k-space measured point by point, found by predicting points that were left out."""
+"""The noise of k-space, found by predicting what was left out."""
 
 import json
 
@@ -54,14 +54,14 @@ def sampling(name="", **changes):
 
 def test_image_energy_is_told_from_noise():
     """Coils predict points of an image, whereas noise cannot be predicted."""
-    found = find_noise_factor(opened(noise=0.01), PRIOR, seed=0, device="cpu")
+    found = find_noise_factor(opened(noise=0.01), PRIOR, way="", seed=0, device="cpu")
     assert found["left_out"] == "points"
-    assert found["factor"] == noise_factor.FACTORS[-1]
+    assert found["factor"] == noise_factor.DOWN[-1]
     assert found["errors"] == sorted(found["errors"], reverse=True)
-    loud = find_noise_factor(opened(noise=0.5), PRIOR, seed=0, device="cpu")
+    loud = find_noise_factor(opened(noise=0.5), PRIOR, way="", seed=0, device="cpu")
     assert loud["factor"] == 1
-    assert loud["factors"] == [1.0, 0.71]  # less is worse: no further one is tried
-    assert "1 times the estimate (error with 1: " in describe_noise_factor(loud)
+    assert loud["factors"] == [1.0, 0.71, 1.41]  # both are worse: no further one is tried
+    assert "1 times the estimate (error with 0.71: " in describe_noise_factor(loud)
 
 
 class Answers:
@@ -94,27 +94,64 @@ class Answers:
 
 
 @pytest.mark.parametrize(
-    ("errors", "factor", "tried"),
+    ("errors", "factor"),
     [
-        ((5.0, 4.96, 4.0, 3.0, 2.0), 1.0, 2),  # less than a percent is chance
-        ((5.0, 4.94, 4.0, 4.5, 1.0), 0.5, 4),  # downhill from the estimate
-        ((5.0, 4.0, 3.0, 2.0, 1.0), 0.25, 5),
-        ((9.0, 4.0, 4.5, 2.0, 1.0), 0.71, 3),  # a run that fails is worse than any other
-        ((9.0, 9.0, 4.0, 2.0, 1.0), 1.0, 2),
+        ({1.0: 5.0, 0.71: 4.96, 1.41: 4.87}, 1.0),  # less than 1 % is chance, 3 % upwards
+        ({1.0: 5.0, 0.71: 4.94, 0.5: 4.0, 0.35: 4.5}, 0.5),  # downhill from the estimate
+        ({1.0: 5.0, 0.71: 4.0, 0.5: 3.0, 0.35: 2.0, 0.25: 1.0}, 0.25),
+        ({1.0: 9.0, 0.71: 4.0, 0.5: 4.5}, 0.71),  # a run that fails is worse than any other
+        ({1.0: 5.0, 0.71: 6.0, 1.41: 4.0, 2.0: 3.0, 2.83: 3.1}, 2.0),  # uphill
+        ({1.0: 9.0, 0.71: 9.0, 1.41: 4.0, 2.0: 3.9}, 1.41),
+        ({1.0: 9.0, 0.71: 9.0, 1.41: 9.0}, 1.0),
     ],
 )
-def test_the_noise_goes_down_as_long_as_it_helps(monkeypatch, errors, factor, tried):
-    answers = Answers(monkeypatch, dict(zip(noise_factor.FACTORS, errors, strict=True)))
-    found = find_noise_factor(None, PRIOR, seed=0, device="cpu")
+def test_the_noise_is_followed_as_long_as_it_helps(monkeypatch, errors, factor):
+    answers = Answers(monkeypatch, errors)
+    found = find_noise_factor(None, PRIOR, way="", seed=0, device="cpu")
     assert found["factor"] == factor
-    assert answers.factors == found["factors"] == list(noise_factor.FACTORS[:tried])
+    assert answers.factors == found["factors"] == list(errors)
     json.dumps(found, allow_nan=False)
     describe_noise_factor(found)
 
 
+def test_all_factors_are_reached(monkeypatch):
+    Answers(monkeypatch, {0.71: 9.0} | {f: 8 - k for k, f in enumerate((1.0, *noise_factor.UP))})
+    found = find_noise_factor(None, PRIOR, way="", seed=0, device="cpu")
+    assert found["factor"] == noise_factor.UP[-1] == 8
+
+
 def test_slices_are_averaged(monkeypatch):
     Answers(monkeypatch, {(1.0, "a"): 1, (1.0, "b"): 5, (0.71, "a"): 3, (0.71, "b"): 2, 0.5: 3}, 2)
-    assert find_noise_factor(None, PRIOR, seed=0, device="cpu")["factor"] == 0.71
+    assert find_noise_factor(None, PRIOR, way="", seed=0, device="cpu")["factor"] == 0.71
+
+
+def test_misfit_of_the_operator_raises_the_noise():
+    """Maps that are wrong leave more unexplained than the noise of the measurement."""
+    measured, maps = kspace(0.002, mask="gaussian1d")
+    rng = BatchGenerator([1])
+    wrong = torch.from_numpy(maps) + 0.2 * rng.normal_like(torch.from_numpy(maps)[None])[0]
+    given = {"mask": None, "angles": None, "operator": None}
+    right = open_array(measured, maps=maps, **given)[0]
+    assert find_noise_factor(right, PRIOR, way="held_out", seed=0, device="cpu")["factor"] <= 1
+    opened = open_array(measured, maps=wrong.numpy(), **given)[0]
+    found = find_noise_factor(opened, PRIOR, way="held_out", seed=0, device="cpu")
+    assert found["left_out"] == "lines"
+    assert found["factor"] > 1
+
+
+def test_nothing_to_leave_out():
+    """All of a small k-space is its centre: the default keeps the estimate, who asks is told."""
+    image = torch.zeros(1, 1, 20, 20, dtype=torch.complex64)
+    image[..., 5:15, 6:14] = 1
+    rng = BatchGenerator([0])
+    full = fft2c(image)[0] + 0.01 * rng.normal_like(image)[0]
+    taken = make_mask("poisson", (20, 20), seed=0, acceleration=2, center_fraction=0.1)
+    measured, given = (full * taken).numpy(), {"prior": PRIOR, "num_steps": 4}
+    found = program.reconstruct(measured, **given)
+    assert found.noise_level["factor"] == 1
+    assert "nothing that could be left out" in describe_noise_factor(found.noise_level)
+    with pytest.raises(ValueError, match=r"outside its central 24 x 24 .* got none"):
+        program.reconstruct(measured, **given, noise_level="held_out")
 
 
 def test_where_it_is_the_default():
@@ -160,7 +197,7 @@ def test_the_command_finds_it_once(tmp_path, monkeypatch, capsys):
     summary = reconstruct_file(config, source, out, "cpu")
     kept = json.loads((out / "noise_level.json").read_text())
     assert summary["noise_level"] == kept
-    assert summary["noise"]["origin"] == f"estimated, times {kept['factor']:g} by held-out points"
+    assert summary["noise"]["origin"] == f"estimated, times {kept['factor']:g} by what was left out"
     assert "noise, by points that were left out" in capsys.readouterr().out
     assert json.loads((out / "config.json").read_text())["noise_level"] == "held_out"
     # gone on with after the images are lost: not found again

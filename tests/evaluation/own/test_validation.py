@@ -11,10 +11,11 @@ import torch
 import reconstruct as program
 from configs.reconstruct import get_config
 from evaluation.own import open_input
-from evaluation.own.engine import Sampling
+from evaluation.own.arrays import open_array
+from evaluation.own.engine import Sampling, choose_sampling
 from evaluation.own.folder import reconstruct_file
 from evaluation.own.holdout import choose_positions, choose_views
-from evaluation.own.validation import best_weight, check_part, read_choices, table
+from evaluation.own.validation import best_weight, check_part, read_choices, table, validate
 from operators import FanBeamCT, ParallelBeamCT
 from operators.masks import make_mask
 from sde import Prior
@@ -236,6 +237,19 @@ def test_arrays_are_validated_and_the_image_is_of_all_data():
     for row in by_name.values():
         excess = row["error"] - found.validation["noise"]
         assert row["above_noise"] == pytest.approx(excess, abs=1e-3)
+
+
+@pytest.mark.parametrize(("factor", "part"), [(0.5, 0.25), (2.0, 1.0)])
+def test_noise_of_the_truth_is_never_more_than_the_estimate(factor, part):
+    """A larger factor is for what the model leaves unexplained, which no truth has."""
+    given = {"mask": None, "maps": None, "angles": None, "operator": None}
+    opened = open_array(coil_kspace(0.005), **given)[0]
+    point = choose_sampling("pnp", num_steps=2, num_samples=1, sigma_y=None, options={})
+    of_noise = [
+        validate(opened, 0.1, sampling, PRIOR, seed=0, device="cpu")["noise"]
+        for sampling in (point, point._replace(noise_factor=factor))
+    ]
+    assert of_noise[1] == pytest.approx(part * of_noise[0], rel=0.01)
 
 
 def test_the_value_that_predicts_best_is_taken():
