@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The study in small: its trainings, reconstructions, summary and figure (docs/small_study.md).
-# About eight hours of one CPU core, in as many pieces as you like; the same command continues.
+# About ten hours of one CPU core, in as many pieces as you like; the same command continues.
 #
 #   bash evaluation/small_study.sh --list                    the cells, and what is done
 #   DATA=FOLDER JOBS=2 bash evaluation/small_study.sh --hours=2      two at a time, a thread each
