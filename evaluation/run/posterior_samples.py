@@ -22,63 +22,26 @@ log = logging.getLogger(__name__)
 
 
 def draw_samples(
-    name: str,
-    score: Score,
-    sde: VESDE,
-    operator: LinearOperator,
-    y: Tensor,
-    *,
-    num_steps: int,
+    *problem: object,
     num_samples: int,
-    seed: int,
-    keys: Sequence[str],
-    initial: Tensor | None,
-    options: dict,
-    one_seed: bool = False,
-    together: int = 1,
     scale: float = 1.0,
     shown: Callable[[Tensor], Tensor] | None = None,
-    on_call: OnCall = lambda samples: None,
+    **how: object,
 ) -> tuple[Posterior, dict[str, str]]:
     """Moments and quantiles of posterior samples of a batch, with a progress bar.
 
     Args:
-        name: a key of `SAMPLERS`.
-        score: score of the prior, on the device of `y`.
-        sde: SDE of the prior.
-        operator: measurement operator.
-        y: ``(B, *range_shape)`` measurement.
-        num_steps: number of steps of the sampler.
+        problem: name of the sampler, score, SDE, operator and measurement, as `sample_source` takes
+            them.
         num_samples: number of posterior samples per slice.
-        seed: seed of the whole run.
-        keys: keys of the slices.
-        initial: ``(B, *domain_shape)`` images to start from; None for the sampler's own start.
-        options: further keywords of the sampler.
-        one_seed: see `sample_source`.
-        together: see `sample_source`.
         scale: factor by which samples are taken to differ from their mean.
         shown: images -> the real images that quantiles are of; None for magnitudes.
-        on_call: see `sample_source`.
+        how: further keywords of `sample_source`.
 
     Returns:
         The moments, and error messages by key; the images of these slices are not usable.
     """
-    draw, failures = sample_source(
-        name,
-        score,
-        sde,
-        operator,
-        y,
-        num_steps=num_steps,
-        num_samples=num_samples,
-        seed=seed,
-        keys=keys,
-        initial=initial,
-        options=options,
-        one_seed=one_seed,
-        together=together,
-        on_call=on_call,
-    )
+    draw, failures = sample_source(*problem, num_samples=num_samples, **how)
     with torch.no_grad():  # not inference mode: dps takes gradients inside
         return posterior_moments(draw, num_samples, scale=scale, shown=shown), failures
 
