@@ -1,23 +1,27 @@
 """Moment-matching posterior sampling: the denoiser's Jacobian is the covariance of the image."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
-from operators.gaussian import gain_product, lanczos_sqrt, nearest_fit
-from samplers.denoise import denoise, first_image, schedule
+from operators.gaussian import gain_product, nearest_fit
+from samplers.denoise import first_image, schedule
+from samplers.moment_matching import (
+    MAX_PRODUCTS,
+    TOLERANCE,
+    bridge,
+    check_iterations,
+    draw_clean,
+)
 from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 12  # noise levels where none are asked for
 SPREAD = "exact for a Gaussian prior; on images not yet trusted"  # docs/calibration.md
 START_SIGMA = 20.0  # at most: wide against what is not known of an image in [0, 1]
-MAX_PRODUCTS = 30  # for each of the two, a step
-TOLERANCE = 0.05  # change by a further product, in standard deviations of the level's noise
 EXACT_STEPS = 100  # of the last projection where there is no noise
 RIDGE = 1e-3  # part of sigma^2 below which a variance is left to lower levels
 
@@ -89,13 +93,7 @@ def mmps(
         NonFiniteError: some images became NaN or infinite; the others are in it.
         RuntimeError: under `torch.inference_mode`.
     """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("expected to run without torch.inference_mode: mmps needs gradients")
-    if max_products < 1 or not tolerance >= 0:
-        raise ValueError(
-            "expected max_products of 1 or more and a tolerance of 0 or more, got "
-            f"{max_products} and {tolerance}"
-        )
+    check_iterations(tolerance, max_products)
     watch = Watch(rng, callback)
     x0 = first_image(operator, y, initial)
     start = min(START_SIGMA, sde.sigma_max) if start_sigma is None else start_sigma
@@ -107,11 +105,9 @@ def mmps(
     x = x0 + expand(sigmas[0], x0) * rng.normal_like(x0)
     ends = [*sigmas[1:], torch.zeros_like(sigmas[0])]
     for sigma, following, peak in zip(sigmas, ends, levels.amax(1).tolist(), strict=True):
-        clean, jacobian = linearise(score, x, sigma)
-        root, mean = lanczos_sqrt(
-            jacobian, rng.normal_like(x), max_products=max_products, tolerance=tolerance
+        drawn, jacobian, mean = draw_clean(
+            score, x, sigma, rng=rng, tolerance=tolerance, max_products=max_products
         )
-        drawn = clean + expand(sigma, x) * root
         disturbed = y + expand(noise, y) * rng.normal_like(y) * measured
         x0 = drawn + gain_product(
             operator,
@@ -125,23 +121,9 @@ def mmps(
             length=tolerance * sigma * size,
         )
         watch(peak, x0)
-        share = expand((following / sigma) ** 2, x)
-        spread = expand(following, x) * torch.sqrt(1 - share)
-        x = x0 + share * (x - x0) + spread * rng.normal_like(x)
+        x = bridge(x, x0, sigma, following, rng)
     exact = expand(noise == 0, x0)
     if exact.any():
         fitted = nearest_fit(operator, y, x0, max_products=EXACT_STEPS)
         x0 = torch.where(exact, fitted, x0)
     return watch.finish(x0)
-
-
-def linearise(score: Score, x: Tensor, sigma: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """E[x_0 | x] and the products v -> (dE[x_0 | x] / dx)^T v, without a further network call."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        clean = denoise(score, x, sigma)
-
-    def product(v: Tensor) -> Tensor:
-        return torch.autograd.grad(clean, x, v, retain_graph=True)[0]
-
-    return clean.detach(), product

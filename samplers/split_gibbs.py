@@ -6,6 +6,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
 from samplers.denoise import data_step, denoise, first_image, schedule
+from samplers.moment_matching import bridge
 from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
@@ -97,7 +98,7 @@ def reverse_diffusion(
 ) -> Tensor:
     """A sample of the clean images of which x is one with noise of level sigma.
 
-    By ancestral steps x' = r x + (1 - r) E[x_0 | x] + sigma' sqrt(1 - r) z, r = (sigma' / sigma)^2.
+    By ancestral steps, `moment_matching.bridge` of E[x_0 | x].
 
     Args:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.
@@ -112,7 +113,5 @@ def reverse_diffusion(
         clean = denoise(score, x, level)
         if following is None:
             return clean
-        share = expand((following / level) ** 2, x)
-        spread = expand(following, x) * torch.sqrt(1 - share)
-        x = clean + share * (x - clean) + spread * rng.normal_like(x)
+        x = bridge(x, clean, level, following, rng)
     raise AssertionError("unreachable: schedule has two levels or more")
