@@ -153,11 +153,13 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.renoise = placeholder(bool)  # dps: all noise of a step is new
     sampler.study_skips = placeholder(int)  # dps, langevin: levels of the study, 2024 or 2026
     sampler.step = placeholder(float)  # dps, pula, red_diff: length of the gradient step
-    sampler.max_products = placeholder(int)  # mmps: Jacobian products a step, at most
+    sampler.max_products = placeholder(int)  # mmps, moment_gibbs: Jacobian products, at most
+    sampler.start_steps = placeholder(int)  # moment_gibbs: levels of mmps, from which it starts
+    sampler.widest = placeholder(float)  # moment_gibbs: first coupling over the last
     sampler.step_scale = placeholder(float)  # langevin: eta at sigma_min; None: half sigma_min^2
     # dds, diffpir, daps: 2 for Heun's step of the probability flow, 1 for Euler's
     sampler.order = placeholder(int)
-    sampler.inner_steps = placeholder(int)  # langevin, pula, split_gibbs, daps: calls per level
+    sampler.inner_steps = placeholder(int)  # langevin, pula, split_gibbs, ...: calls per level
     sampler.data_weight = placeholder(float)  # langevin: length of the data step
     sampler.likelihood = placeholder(str)  # langevin: norm_ratio, gaussian
     sampler.tolerance = placeholder(float)  # pnp, mmps, tv, l1_wavelet, cg_sense: when to stop

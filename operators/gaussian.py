@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.batch import dot, expand, norm
+from operators.batch import BatchGenerator, dot, expand, norm
 from operators.solvers import FLOOR, frozen_ratio, frozen_update
 
 Map = Callable[[Tensor], Tensor]
 INNER_STEPS, INNER_TOLERANCE = 60, 0.03  # of the preconditioner that knows A, not the covariance
 LARGEST = 10.0  # more room for a covariance of modes far apart
 FIT_TOLERANCE = 1e-4  # of what an image has left of the misfit
+FIT_STEPS = 100
+NORM_STEPS, NORM_MARGIN = 30, 1.02  # of the power iteration, which comes from below
+ROOT_STEPS, ROOT_TOLERANCE = 40, 1e-3  # of the noise's root, without network calls
 
 
 def lanczos_sqrt(
@@ -132,7 +135,88 @@ def gain_product(
     )
 
 
-def nearest_fit(operator: LinearOperator, y: Tensor, x: Tensor, *, max_products: int) -> Tensor:
+def coupled_draw(
+    operator: LinearOperator,
+    y: Tensor,
+    x: Tensor,
+    rho: Tensor,
+    *,
+    sigma_y: Tensor,
+    largest: Tensor,
+    rng: BatchGenerator,
+) -> Tensor:
+    """A draw of z ~ p(y | z) N(z; x, rho^2), with less noise in p(y | z) than y has.
+
+    The likelihood step of split Gibbs samplers. Where x stands for z, y = A x + rho A e + n: with
+    noise n of sigma_y^2, x would be of the posterior for data with noise of sigma_y^2 + rho^2 A
+    A^H. Here n has the covariance
+
+        sigma_y^2 - a A A^H,    a = min(rho^2, sigma_y^2 / |A|^2),
+
+    so that up to rho = sigma_y / |A| there is no such error, and (rho^2 - a) A A^H beyond (the
+    auxiliary variables of Marnissi et al., Entropy 20 (2018) 110). With m = x + rho e,
+
+        z = m + rho^2 A^H (sigma_y^2 + (rho^2 - a) A A^H)^-1 (y + n - A m).
+
+    Args:
+        operator: A.
+        y: ``(B, *range_shape)`` measurement.
+        x: ``(B, *domain_shape)`` images.
+        rho: ``(B,)``, above 0.
+        sigma_y: ``(B,)``, 0 or more; at 0 z is the nearest image to m that fits y.
+        largest: ``(B,)`` largest eigenvalue |A|^2 of A^H A (`largest_eigenvalue`).
+        rng: draws e, then n.
+
+    Returns:
+        ``(B, *domain_shape)``.
+    """
+    moved = x + expand(rho, x) * rng.normal_like(x)
+    part = torch.minimum((rho / sigma_y) ** 2, 1 / largest)  # a / sigma_y^2; inf if that is 0
+    drawn = rng.normal_like(y) * operator.measured().to(y.device)
+    root, _ = lanczos_sqrt(
+        lambda u: u - expand(part, u) * operator.forward(operator.adjoint(u)),
+        drawn,
+        max_products=ROOT_STEPS,
+        tolerance=ROOT_TOLERANCE,
+    )
+    rest = rho**2 - part * sigma_y**2  # (B,)
+
+    def product(u: Tensor) -> tuple[Tensor, Tensor]:
+        image = operator.adjoint(u)
+        return expand(rest, u) * operator.forward(image) + expand(sigma_y**2, u) * u, image
+
+    floor = torch.finfo(rho.dtype).eps * rho**2  # where rho^2 is a
+    precondition = operator.gram_inverse(sigma_y**2 / torch.maximum(rest, floor))
+    change = _conjugate_gradient(
+        product,
+        y + expand(sigma_y, y) * root - operator.forward(moved),
+        precondition or (lambda r: r),
+        max_products=FIT_STEPS,
+        tolerance=FIT_TOLERANCE,
+        memory=1,
+    )
+    return moved + expand(rho**2, x) * change
+
+
+def largest_eigenvalue(operator: LinearOperator, like: Tensor) -> Tensor:
+    """Largest eigenvalue of A^H A, by the power method from one image, a little too high.
+
+    Args:
+        operator: A.
+        like: ``(B, *domain_shape)`` images, whose dtype and device are taken.
+
+    Returns:
+        ``(B,)``, real.
+    """
+    size = len(like) if operator.batch_size else 1
+    x = BatchGenerator([0] * size).normal_like(like[:size])
+    least = torch.finfo(x.real.dtype).tiny  # of an A that is 0
+    for _ in range(NORM_STEPS):
+        x = operator.normal(x / expand(norm(x).clamp(min=least), x))
+    return (NORM_MARGIN * norm(x)).clamp(min=least).expand(len(like))
+
+
+def nearest_fit(operator: LinearOperator, y: Tensor, x: Tensor) -> Tensor:
     """The image nearest to x that fits y as well as can be: x + A^H (A A^H)^-1 (y - A x)."""
     filtered = operator.gram_inverse(torch.zeros(1, dtype=y.real.dtype, device=y.device))
 
@@ -144,7 +228,7 @@ def nearest_fit(operator: LinearOperator, y: Tensor, x: Tensor, *, max_products:
         product,
         y - operator.forward(x),
         filtered or (lambda r: r),
-        max_products=max_products,
+        max_products=FIT_STEPS,
         tolerance=FIT_TOLERANCE,
         memory=1,
     )

@@ -16,6 +16,7 @@ from samplers.dds import dds
 from samplers.diffpir import diffpir
 from samplers.dps import dps
 from samplers.mmps import mmps
+from samplers.moment_gibbs import moment_gibbs
 from samplers.multicoil import hybrid, ssos
 from samplers.pnp import pnp
 from samplers.posterior import Posterior, posterior_moments, prediction_quantile
@@ -37,6 +38,7 @@ SAMPLERS = {
     "pnp": pnp,
     "dps": dps,
     "mmps": mmps,
+    "moment_gibbs": moment_gibbs,
     "pula": pula,
     "split_gibbs": split_gibbs,
     "daps": daps,
@@ -106,6 +108,7 @@ __all__ = [
     "dps",
     "hybrid",
     "mmps",
+    "moment_gibbs",
     "pnp",
     "posterior_moments",
     "prediction_quantile",

@@ -22,7 +22,6 @@ from sde import VESDE, Score
 NUM_STEPS = 12  # noise levels where none are asked for
 SPREAD = "exact for a Gaussian prior; on images not yet trusted"  # docs/calibration.md
 START_SIGMA = 20.0  # at most: wide against what is not known of an image in [0, 1]
-EXACT_STEPS = 100  # of the last projection where there is no noise
 RIDGE = 1e-3  # part of sigma^2 below which a variance is left to lower levels
 
 
@@ -124,6 +123,6 @@ def mmps(
         x = bridge(x, x0, sigma, following, rng)
     exact = expand(noise == 0, x0)
     if exact.any():
-        fitted = nearest_fit(operator, y, x0, max_products=EXACT_STEPS)
+        fitted = nearest_fit(operator, y, x0)
         x0 = torch.where(exact, fitted, x0)
     return watch.finish(x0)

@@ -112,7 +112,7 @@ def test_the_nearest_fit_is_the_projection_in_single_precision_too():
     operator = ParallelBeamCT(8, [0.0, 50.0, 100.0])
     generator = torch.Generator().manual_seed(0)
     image, x = torch.randn(2, 1, 1, 8, 8, generator=generator)
-    fitted = nearest_fit(operator, operator.forward(image), x, max_products=100)
+    fitted = nearest_fit(operator, operator.forward(image), x)
     matrix = calibration.dense(operator).numpy()
     expected = x.flatten().double().numpy()
     expected = expected + np.linalg.pinv(matrix) @ (matrix @ (image - x).flatten().double().numpy())

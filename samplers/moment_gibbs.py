@@ -1,0 +1,156 @@
+"""Split Gibbs sweeps with the clean image's covariance, from samples of `mmps`."""
+
+import torch
+from torch import Tensor
+
+from operators.base import LinearOperator
+from operators.batch import BatchGenerator, expand
+from operators.gaussian import coupled_draw, largest_eigenvalue
+from samplers.denoise import schedule
+from samplers.mmps import mmps
+from samplers.moment_matching import (
+    MAX_PRODUCTS,
+    TOLERANCE,
+    bridge,
+    check_iterations,
+    draw_clean,
+)
+from samplers.watch import Callback, Watch
+from sde import VESDE, Score
+
+NUM_STEPS = 16  # sweeps where none are asked for
+SPREAD = "exact where a denoiser is; on images not yet trusted"  # docs/calibration.md
+START_STEPS = 12  # levels of `mmps`
+INNER_STEPS = 6  # levels of a prior step
+WIDEST = 4.0  # first coupling over the last
+HELD = 4  # of so many sweeps one has the last coupling
+LEAST = 2.0  # last coupling over the last noise level, below which no sweep is made
+
+
+@torch.no_grad()
+def moment_gibbs(
+    score: Score,
+    sde: VESDE,
+    operator: LinearOperator,
+    y: Tensor,
+    *,
+    rng: BatchGenerator,
+    num_steps: int,
+    initial: Tensor | None = None,
+    start_steps: int = START_STEPS,
+    start_sigma: float | None = None,
+    end_sigma: float | None = None,
+    widest: float = WIDEST,
+    inner_steps: int = INNER_STEPS,
+    sigma_y: float | Tensor = 0.0,
+    tolerance: float = TOLERANCE,
+    max_products: int = MAX_PRODUCTS,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Posterior samples by split Gibbs sweeps that start from `mmps` and end without coupling.
+
+    A sweep draws z ~ p(y | z) N(z; x, rho^2) and then x ~ p(x) N(z; x, rho^2), as PnP-DM (Wu et
+    al.) and DPnP (Xu & Chi, both NeurIPS 2024) do. Three things are different:
+
+    - the chain starts from a sample of `samplers.mmps`, which is one of the posterior where the
+      prior is Gaussian: what the data do not decide need not be walked through;
+    - the noise of p(y | z) makes up for the coupling (`operators.gaussian.coupled_draw`), so that
+      at the last rho = sigma_y / |A| the posterior is the sweep's own, and no smaller, slower rho
+      is needed;
+    - the prior step draws with the covariance of the clean image, in `inner_steps` levels from rho
+      to `end_sigma`, `moment_matching.draw_clean` and `bridge`, which is exact for Gaussian priors
+      and, with many levels, for all.
+
+    What is left of the errors of `mmps` where p(x_0 | x) is no Gaussian goes with the sweeps. A
+    level costs a network call and the Jacobian products that the tolerance asks for, each about two
+    calls. Needs several times the memory of the others, and a score that autograd can go through.
+
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        sde: its range of noise levels.
+        operator: measurement model A.
+        y: ``(B, *range_shape)`` measurement.
+        rng: one generator per sample; draws `mmps`'s numbers, then each sweep's.
+        num_steps: number of sweeps: of geometric couplings, and a quarter at the last one.
+        initial: ``(B, *domain_shape)`` images for `mmps`; None: D^-1 A^H y.
+        start_steps: number of noise levels of `mmps`.
+        start_sigma: first level of `mmps`; None: 20, or sigma_max if that is lower.
+        end_sigma: last noise level of `mmps` and of the prior steps; None: sigma_min.
+        widest: first coupling over the last, sigma_y / |A|; above 1.
+        inner_steps: levels of a prior step, 2 or more.
+        sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
+            the imaginary part each), of all samples or of each ``(B,)``.
+        tolerance: iterations end where a further product changes the image by less than this
+            fraction of the level's noise (root mean square).
+        max_products: largest number of Jacobian products of a draw, and as many for the data in
+            `mmps`.
+        callback: called with (step, rho, x) after `mmps`, with the last rho, and after each sweep;
+            of different rho the largest.
+
+    Returns:
+        ``(B, *domain_shape)``: the last x. Where sigma_y / |A| is below twice `end_sigma`, as
+        without noise, no coupling is without an error that the prior's noise levels allow, and it
+        is the sample of `mmps`.
+
+    Raises:
+        ValueError: levels that the network does not know, fewer than two of them or sweeps, or
+            another keyword out of range.
+        NonFiniteError: some images became NaN or infinite; the others are in it.
+        RuntimeError: under `torch.inference_mode`.
+    """
+    check_iterations(tolerance, max_products)
+    if min(num_steps, inner_steps) < 2 or not widest > 1:
+        raise ValueError(
+            "expected num_steps and inner_steps of 2 or more and widest above 1, got "
+            f"{num_steps}, {inner_steps} and {widest}"
+        )
+    iterations = {"tolerance": tolerance, "max_products": max_products}
+    levels = {"start_sigma": start_sigma, "end_sigma": end_sigma}
+    images = {"initial": initial, "sigma_y": sigma_y, "num_steps": start_steps}
+    first = x = mmps(score, sde, operator, y, rng=rng, **images, **levels, **iterations)
+    noise = torch.as_tensor(sigma_y).to(x.real).expand(len(x))  # (B,)
+    largest = largest_eigenvalue(operator, x)
+    least = LEAST * (sde.sigma_min if end_sigma is None else end_sigma)
+    last = (noise / largest.sqrt()).double().cpu()  # (B,)
+    swept = last >= least
+    last = last.clamp(least, sde.sigma_max / widest)
+    watch = Watch(rng, callback)
+    watch(float(last.max()), x)
+    falling = schedule(sde, num_steps - num_steps // HELD, widest * last, last, len(x))
+    for coupling in [*falling, *[last] * (num_steps // HELD)]:
+        if not swept.any():
+            break
+        rho = coupling.to(x.real)
+        z = coupled_draw(operator, y, x, rho, sigma_y=noise, largest=largest, rng=rng)
+        sigmas = schedule(sde, inner_steps, coupling, end_sigma, len(x)).to(x.real)
+        x = prior_draw(score, z, sigmas, rng=rng, **iterations)
+        watch(float(coupling.max()), x)
+    return watch.finish(torch.where(expand(swept.to(x.device), x), x, first))
+
+
+def prior_draw(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    rng: BatchGenerator,
+    tolerance: float,
+    max_products: int,
+) -> Tensor:
+    """A sample of the clean images of which x is one with noise of the first level.
+
+    Args:
+        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
+        x: ``(B, *domain_shape)``.
+        sigmas: ``(levels, B)``, falling; a network call each.
+        rng: draws z of each level's draw, then that of its bridge.
+        tolerance: of `moment_matching.draw_clean`.
+        max_products: of that, too.
+    """
+    iterations = {"tolerance": tolerance, "max_products": max_products}
+    for sigma, following in zip(sigmas, [*sigmas[1:], None], strict=True):
+        clean, *_ = draw_clean(score, x, sigma, rng=rng, **iterations)
+        if following is None:
+            return clean
+        x = bridge(x, clean, sigma, following, rng)
+    raise AssertionError("unreachable: at least two levels")
