@@ -1,5 +1,6 @@
 """Per-sample dot products, norms and random numbers: samples of a batch never mix."""
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -111,6 +112,15 @@ class BatchGenerator:
             )
         rows = zip(mean.cpu(), self.generators, strict=True)
         return torch.stack([torch.poisson(m, generator=g) for m, g in rows]).to(mean.device)
+
+    def repeat(self, times: int) -> "BatchGenerator":
+        """For a batch that holds these samples `times` times, one batch after the other.
+
+        The members of a sample take consecutive numbers from its generator.
+        """
+        repeated = copy.copy(self)
+        repeated.generators, repeated.keys = self.generators * times, self.keys * times
+        return repeated
 
     def _draw_like(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
         if x.is_complex():

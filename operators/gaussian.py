@@ -179,23 +179,55 @@ def coupled_draw(
         max_products=ROOT_STEPS,
         tolerance=ROOT_TOLERANCE,
     )
-    rest = rho**2 - part * sigma_y**2  # (B,)
+    residual = y + expand(sigma_y, y) * root - operator.forward(moved)
+    solved = _coupled_solve(operator, residual, rho, sigma_y=sigma_y, largest=largest)
+    return moved + expand(rho**2, x) * operator.adjoint(solved)
+
+
+def coupled_misfit(
+    operator: LinearOperator,
+    residual: Tensor,
+    rho: Tensor,
+    *,
+    sigma_y: Tensor,
+    largest: Tensor,
+) -> Tensor:
+    """Misfit -log p(y | x), up to a constant, where z of `coupled_draw` is integrated out.
+
+    Args:
+        operator: A.
+        residual: y - A x, ``(B, *range_shape)``.
+        rho: ``(B,)``, above 0.
+        sigma_y: ``(B,)``, above 0.
+        largest: ``(B,)`` largest eigenvalue of A^H A.
+
+    Returns:
+        r^H (sigma_y^2 + (rho^2 - a) A A^H)^-1 r / 2, ``(B,)`` real.
+    """
+    solved = _coupled_solve(operator, residual, rho, sigma_y=sigma_y, largest=largest)
+    return dot(residual, solved) / 2
+
+
+def _coupled_solve(
+    operator: LinearOperator, rhs: Tensor, rho: Tensor, *, sigma_y: Tensor, largest: Tensor
+) -> Tensor:
+    """(sigma_y^2 + (rho^2 - a) A A^H)^-1 rhs."""
+    rest = (rho**2 - sigma_y**2 / largest).clamp(min=0)  # (B,), rho^2 - a
 
     def product(u: Tensor) -> tuple[Tensor, Tensor]:
-        image = operator.adjoint(u)
-        return expand(rest, u) * operator.forward(image) + expand(sigma_y**2, u) * u, image
+        seen = operator.forward(operator.adjoint(u))
+        return expand(rest, u) * seen + expand(sigma_y**2, u) * u, u
 
     floor = torch.finfo(rho.dtype).eps * rho**2  # where rho^2 is a
     precondition = operator.gram_inverse(sigma_y**2 / torch.maximum(rest, floor))
-    change = _conjugate_gradient(
+    return _conjugate_gradient(
         product,
-        y + expand(sigma_y, y) * root - operator.forward(moved),
+        rhs,
         precondition or (lambda r: r),
         max_products=FIT_STEPS,
         tolerance=FIT_TOLERANCE,
         memory=1,
     )
-    return moved + expand(rho**2, x) * change
 
 
 def largest_eigenvalue(operator: LinearOperator, like: Tensor) -> Tensor:

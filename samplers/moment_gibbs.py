@@ -1,11 +1,14 @@
 """Split Gibbs sweeps with the clean image's covariance, from samples of `mmps`."""
 
+from itertools import pairwise
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
-from operators.gaussian import coupled_draw, largest_eigenvalue
+from operators.gaussian import coupled_draw, coupled_misfit, largest_eigenvalue
 from samplers.denoise import schedule
 from samplers.mmps import mmps
 from samplers.moment_matching import (
@@ -15,6 +18,7 @@ from samplers.moment_matching import (
     check_iterations,
     draw_clean,
 )
+from samplers.particles import resample
 from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
@@ -42,6 +46,7 @@ def moment_gibbs(
     end_sigma: float | None = None,
     widest: float = WIDEST,
     inner_steps: int = INNER_STEPS,
+    particles: int = 1,
     sigma_y: float | Tensor = 0.0,
     tolerance: float = TOLERANCE,
     max_products: int = MAX_PRODUCTS,
@@ -61,6 +66,13 @@ def moment_gibbs(
       to `end_sigma`, `moment_matching.draw_clean` and `bridge`, which is exact for Gaussian priors
       and, with many levels, for all.
 
+    Modes far apart are chosen at high couplings, where the data count less than they should, and
+    few sweeps change that later. With several `particles` a sample has so many chains, which from
+    coupling to coupling are resampled by what the data then say more, p(y | x) at the next rho over
+    that at this; the weights cost no network call. One of them goes on at the last coupling. They
+    need a `widest` at which chains walk between the modes, and few measured numbers: the weights of
+    an image's are of one particle alone.
+
     What is left of the errors of `mmps` where p(x_0 | x) is no Gaussian goes with the sweeps. A
     level costs a network call and the Jacobian products that the tolerance asks for, each about two
     calls. Needs several times the memory of the others, and a score that autograd can go through.
@@ -70,7 +82,8 @@ def moment_gibbs(
         sde: its range of noise levels.
         operator: measurement model A.
         y: ``(B, *range_shape)`` measurement.
-        rng: one generator per sample; draws `mmps`'s numbers, then each sweep's.
+        rng: one generator per sample; draws `mmps`'s numbers, then each sweep's, those of
+            all particles one after the other, and one to resample them.
         num_steps: number of sweeps: of geometric couplings, and a quarter at the last one.
         initial: ``(B, *domain_shape)`` images for `mmps`; None: D^-1 A^H y.
         start_steps: number of noise levels of `mmps`.
@@ -78,6 +91,7 @@ def moment_gibbs(
         end_sigma: last noise level of `mmps` and of the prior steps; None: sigma_min.
         widest: first coupling over the last, sigma_y / |A|; above 1.
         inner_steps: levels of a prior step, 2 or more.
+        particles: images of a sample, each with its own sweeps down to the last coupling.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
         tolerance: iterations end where a further product changes the image by less than this
@@ -99,33 +113,86 @@ def moment_gibbs(
         RuntimeError: under `torch.inference_mode`.
     """
     check_iterations(tolerance, max_products)
-    if min(num_steps, inner_steps) < 2 or not widest > 1:
+    if min(num_steps, inner_steps) < 2 or not widest > 1 or particles < 1:
         raise ValueError(
-            "expected num_steps and inner_steps of 2 or more and widest above 1, got "
-            f"{num_steps}, {inner_steps} and {widest}"
+            "expected num_steps and inner_steps of 2 or more, widest above 1 and particles of 1 or "
+            f"more, got {num_steps}, {inner_steps}, {widest} and {particles}"
         )
     iterations = {"tolerance": tolerance, "max_products": max_products}
     levels = {"start_sigma": start_sigma, "end_sigma": end_sigma}
     images = {"initial": initial, "sigma_y": sigma_y, "num_steps": start_steps}
-    first = x = mmps(score, sde, operator, y, rng=rng, **images, **levels, **iterations)
-    noise = torch.as_tensor(sigma_y).to(x.real).expand(len(x))  # (B,)
-    largest = largest_eigenvalue(operator, x)
+    first = mmps(score, sde, operator, y, rng=rng, **images, **levels, **iterations)
+    noise = torch.as_tensor(sigma_y).to(first.real).expand(len(first))  # (B,)
+    largest = largest_eigenvalue(operator, first)
     least = LEAST * (sde.sigma_min if end_sigma is None else end_sigma)
     last = (noise / largest.sqrt()).double().cpu()  # (B,)
     swept = last >= least
     last = last.clamp(least, sde.sigma_max / widest)
     watch = Watch(rng, callback)
-    watch(float(last.max()), x)
-    falling = schedule(sde, num_steps - num_steps // HELD, widest * last, last, len(x))
-    for coupling in [*falling, *[last] * (num_steps // HELD)]:
-        if not swept.any():
-            break
-        rho = coupling.to(x.real)
-        z = coupled_draw(operator, y, x, rho, sigma_y=noise, largest=largest, rng=rng)
+    watch(float(last.max()), first)
+    if not swept.any():
+        return watch.finish(first)
+    held = num_steps // HELD
+    couplings = schedule(sde, num_steps - held, widest * last, last, len(first))
+
+    def sweep(chain: Chain, x: Tensor, coupling: Tensor) -> Tensor:
+        z = coupled_draw(
+            chain.operator,
+            chain.y,
+            x,
+            coupling.to(x.real),
+            sigma_y=chain.noise,
+            largest=chain.largest,
+            rng=chain.rng,
+        )
         sigmas = schedule(sde, inner_steps, coupling, end_sigma, len(x)).to(x.real)
-        x = prior_draw(score, z, sigmas, rng=rng, **iterations)
-        watch(float(coupling.max()), x)
+        return prior_draw(score, z, sigmas, rng=chain.rng, **iterations)
+
+    chain = Chain(operator, y, noise, largest, rng)
+    many = chain.repeat(particles)
+    x = first.repeat(particles, *[1] * (first.ndim - 1))  # (P B, ...)
+    for coupling, following in pairwise(couplings):
+        x = sweep(many, x, coupling.repeat(particles))
+        if particles > 1:
+            weights = many.log_weights(x, coupling.repeat(particles), following.repeat(particles))
+            x = resample(x, weights, rng)
+        watch(float(coupling.max()), x[: len(first)])
+    x = x[: len(first)]
+    for _ in range(1 + held):
+        x = sweep(chain, x, last)
+        watch(float(last.max()), x)
     return watch.finish(torch.where(expand(swept.to(x.device), x), x, first))
+
+
+class Chain(NamedTuple):
+    """What the sweeps of a batch are given: A, y, sigma_y, |A|^2 and a generator of each sample."""
+
+    operator: LinearOperator
+    y: Tensor
+    noise: Tensor
+    largest: Tensor
+    rng: BatchGenerator
+
+    def repeat(self, times: int) -> "Chain":
+        """For a batch that holds these samples `times` times, one batch after the other."""
+        return Chain(
+            self.operator.repeat(times),
+            self.y.repeat(times, *[1] * (self.y.ndim - 1)),
+            self.noise.repeat(times),
+            self.largest.repeat(times),
+            self.rng.repeat(times),
+        )
+
+    def log_weights(self, x: Tensor, coupling: Tensor, following: Tensor) -> Tensor:
+        """log p(y | x) at the next coupling less that at this, ``(B,)``, up to a constant."""
+        residual = self.y - self.operator.forward(x)
+        now, then = (
+            coupled_misfit(
+                self.operator, residual, rho.to(x.real), sigma_y=self.noise, largest=self.largest
+            )
+            for rho in (coupling, following)
+        )
+        return now - then
 
 
 def prior_draw(

@@ -202,9 +202,9 @@ def test_it_mends_what_mmps_gets_wrong_of_a_prior_of_two_modes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inner_steps": 1}, "num_steps and inner_steps of 2 or more and widest above 1"),
-        ({"widest": 1.0}, "num_steps and inner_steps of 2 or more and widest above 1"),
-        ({"steps": 1}, "num_steps and inner_steps of 2 or more and widest above 1"),
+        ({"inner_steps": 1}, "num_steps and inner_steps of 2 or more, widest above 1"),
+        ({"widest": 1.0}, "num_steps and inner_steps of 2 or more, widest above 1"),
+        ({"steps": 1}, "num_steps and inner_steps of 2 or more, widest above 1"),
         ({"max_products": 0}, "expected max_products of 1 or more"),
     ],
 )
