@@ -378,10 +378,20 @@ def mixture_row(
 
 LANGEVIN = {"likelihood": "gaussian"}
 CT = {"cg_steps": 30}  # of samplers whose data step is not exact by default
+SHORT_SWEEPS = {"start_steps": 8, "inner_steps": 3, "widest": 1.5, "tolerance": 0.07}
+PARTICLES = {
+    "particles": 4,
+    "start_steps": 4,
+    "inner_steps": 2,
+    "widest": 20.0,
+    "tolerance": 0.1,
+}
 # sampler, budget in network calls: keywords, levels
 RUNS = {
     ("mmps", 300): ({"tolerance": 0.07}, 10),
     ("mmps", 1000): ({"tolerance": 0.02}, 24),
+    ("moment_gibbs", 300): (SHORT_SWEEPS, 8),
+    ("moment_gibbs, 4 particles", 1000): (PARTICLES, 24),
     ("pula", 300): (CT | {"inner_steps": 3}, 100),
     ("pula", 1000): (CT | {"inner_steps": 4, "step": 0.25}, 250),
     ("split_gibbs", 300): (CT | {"inner_steps": 6}, 50),
