@@ -9,8 +9,9 @@ import torch
 from benchmarks import calibration
 from benchmarks.gaussian_posterior import condition, gaussian_prior
 from operators import BatchGenerator, MultiCoilMRI, Unmeasured
-from operators.gaussian import coupled_draw, largest_eigenvalue
+from operators.gaussian import coupled_draw, coupled_misfit, largest_eigenvalue
 from samplers import mmps, moment_gibbs
+from samplers.particles import resample
 from sde import VESDE
 from tests.helpers.scaled_operator import ScaledOperator
 from tests.samplers import test_formulas as box
@@ -205,6 +206,7 @@ def test_it_mends_what_mmps_gets_wrong_of_a_prior_of_two_modes():
         ({"inner_steps": 1}, "num_steps and inner_steps of 2 or more, widest above 1"),
         ({"widest": 1.0}, "num_steps and inner_steps of 2 or more, widest above 1"),
         ({"steps": 1}, "num_steps and inner_steps of 2 or more, widest above 1"),
+        ({"particles": 0}, "particles of 1 or more"),
         ({"max_products": 0}, "expected max_products of 1 or more"),
     ],
 )
@@ -235,3 +237,61 @@ def test_samples_with_and_without_noise_share_a_batch():
         rng = BatchGenerator(box.SEEDS[b : b + 1])
         alone = moment_gibbs(scores, SDE, box.OPERATOR, y[b : b + 1], rng=rng, **options)
         torch.testing.assert_close(together[b], alone[0])
+
+
+@pytest.mark.parametrize("kind", ["ct", "coils"])
+def test_the_coupled_misfit_is_the_gaussian_log_density(kind):
+    operator = calibration.OPERATORS[kind]()
+    x, noises, rhos = images_of(operator, 3, 0), doubles(0.3, 0.3, 0.5), doubles(0.01, 0.9, 0.2)
+    residual = operator.forward(x)
+    largest = largest_eigenvalue(operator, x)
+    found = coupled_misfit(operator, residual, rhos, sigma_y=noises, largest=largest)
+    matrix, rows = calibration.dense(operator), calibration.rows_of(operator, residual)
+    for b, (rho, noise) in enumerate(zip(rhos, noises, strict=True)):
+        coupled = torch.minimum(rho**2, noise**2 / largest[b])
+        gram = noise**2 * torch.eye(len(matrix)) + (rho**2 - coupled) * matrix @ matrix.T
+        expected = rows[b] @ torch.linalg.solve(gram, rows[b]) / 2
+        assert float(found[b]) == pytest.approx(float(expected), rel=2e-3)
+
+
+def test_particles_are_resampled_by_their_weights():
+    """Floor or ceil of P w times, P w times in the mean, each sample by its own numbers."""
+    count, samples = 5, 4000
+    weights = doubles(0.03, 0.4, 0.0, 0.07, 0.5)
+    x = torch.arange(count).repeat_interleave(samples)
+    logs = weights.log().repeat_interleave(samples) + torch.randn(samples).repeat(count)
+    taken = resample(x, logs, BatchGenerator(range(samples))).reshape(count, samples)
+    times = torch.stack([(taken == p).sum(0) for p in range(count)]).double()  # (P, samples)
+    assert (times >= torch.floor(count * weights)[:, None]).all()
+    assert (times <= torch.ceil(count * weights)[:, None]).all()
+    torch.testing.assert_close(times.mean(1), count * weights, rtol=0, atol=0.03)
+    alone = resample(x[::samples], logs[7::samples], BatchGenerator([7]))
+    assert torch.equal(alone, taken[:, 7])
+    spoilt = torch.where(x == 1, torch.nan, logs)
+    assert (resample(x, spoilt, BatchGenerator(range(samples))) != 1).all()
+
+
+@pytest.mark.parametrize("separation", [1.2, 4.2])
+def test_particles_find_the_weights_of_modes(separation):
+    options = calibration.PARTICLES | {"inner_steps": 2}
+    shares = {
+        particles: calibration.mixture_row(
+            "moment_gibbs", options | {"particles": particles}, 12, separation, 400, 0
+        )["share"]
+        for particles in (1, 4)
+    }
+    assert abs(shares[4] - 0.18) < 0.06  # three standard errors
+    assert shares[1] > 0.24
+
+
+def test_samples_with_particles_are_independent():
+    y, seeds = box.measurement()[0], BatchGenerator(box.SEEDS)
+    noises = doubles(0.2, 0.3)
+    options = {"num_steps": 4, "start_steps": 3, "particles": 3, "max_products": 3, "widest": 9.0}
+    together = moment_gibbs(scores, SDE, box.OPERATOR, y, rng=seeds, sigma_y=noises, **options)
+    for b in range(2):
+        rng, alone = BatchGenerator(box.SEEDS[b : b + 1]), slice(b, b + 1)
+        found = moment_gibbs(
+            scores, SDE, box.OPERATOR, y[alone], rng=rng, sigma_y=noises[alone], **options
+        )
+        torch.testing.assert_close(together[alone], found)
