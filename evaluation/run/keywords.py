@@ -104,7 +104,11 @@ def expected_calls(name: str, num_steps: int, num_samples: int, options: dict) -
     for keyword, beside in repeated.items():
         if keyword in parameters:
             calls = options.get(keyword, parameters[keyword].default) + beside
-    if "order" in parameters:
-        calls *= options.get("order", parameters["order"].default)
-    shared = options.get("point_steps", parameters["point_steps"].default) if shares(name) else 0
-    return max(num_steps * calls, 1) * num_samples + shared
+
+    def value(keyword: str, without: int) -> int:
+        default = parameters[keyword].default if keyword in parameters else without
+        return options.get(keyword, default)
+
+    calls *= value("order", 1) * value("particles", 1)
+    each = max(num_steps * calls, 1) + value("start_steps", 0)
+    return each * num_samples + (value("point_steps", 0) if shares(name) else 0)

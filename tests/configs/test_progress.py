@@ -167,6 +167,7 @@ def test_without_a_network_slices_are_counted(moves):
         ("daps", {"order": 2}, 2 * 5 * 7 * 3),
         ("warm_dds", {}, 50 + 7 * 3),
         ("tv", {}, 0),
+        ("moment_gibbs", {"particles": 2, "inner_steps": 3, "start_steps": 5}, (7 * 6 + 5) * 3),
     ],
 )
 def test_expected_calls(name, options, expected):
