@@ -16,7 +16,9 @@ NUM_STEPS = 20  # default number of noise levels, beside those of the point esti
 # docs/calibration.md
 SPREAD = "their limits of 90 % held 59 to 86 % of the pixels of test images"
 FROM_POINT = True  # all samples of a measurement share their first image, `point_estimate`
-START_FACTOR = 1.0  # first level over the direct image's estimated error (docs/calibration.md)
+# first level over the direct image's estimated error (docs/calibration.md)
+START_FACTOR = 1.0
+ESTIMATED_FACTOR = 0.75  # where a network call estimates it
 
 
 @torch.no_grad()
@@ -57,9 +59,10 @@ def warm_dds(
         initial: ``(B, *domain_shape)`` point estimates; None: `pnp` with `point_steps` calls, which
             samples of one measurement can share if they are given it (`point_estimate`).
         point_steps: number of network calls of `pnp`.
-        start_sigma: first noise level, at most sigma_max; None: `START_FACTOR` times the estimated
-            error of the direct image, for each sample (`levels.error_level`; without
-            `LinearOperator.direct_error`, as for CT, with one network call more).
+        start_sigma: first noise level, at most sigma_max; None: for each sample the estimated error
+            of the direct image (`levels.error_level`), `START_FACTOR` times; without
+            `LinearOperator.direct_error`, as for CT, `ESTIMATED_FACTOR` times, with one network
+            call more.
         end_sigma: last noise level; None: sigma_min.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
@@ -87,13 +90,14 @@ def warm_dds(
         )
     start = start_sigma
     if start is None:
+        known = operator.direct_error(y) is not None
         start = first_level(
             score,
             sde,
             operator,
             y,
             operator.direct(y),
-            factor=START_FACTOR,
+            factor=START_FACTOR if known else ESTIMATED_FACTOR,
             end_sigma=end_sigma,
             cg_steps=cg_steps,
         )

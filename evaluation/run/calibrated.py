@@ -8,7 +8,7 @@ from collections.abc import Mapping
 SCALES: dict[tuple[str, str, int, str], float] = {
     ("natural_small", "warm_dds", 20, "MR"): 1.64,  # one person, 6 measurements
     ("natural_complex_small", "warm_dds", 20, "MR complex"): 2.05,  # one person, 6 measurements
-    ("natural_small", "warm_dds", 20, "CT"): 1.30,  # three people, 6 measurements
+    ("natural_small", "warm_dds", 20, "CT"): 1.48,  # three people, 6 measurements
     ("natural_small", "dds", 20, "MR"): 2.62,  # one person, 6 measurements
     ("natural_complex_small", "dds", 20, "MR complex"): 3.00,  # one person, 6 measurements
     ("natural_small", "dds", 20, "CT"): 2.35,  # three people, 6 measurements

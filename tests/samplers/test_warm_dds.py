@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from benchmarks import calibration
+from benchmarks.gaussian_posterior import SDE as TOY_SDE
+from benchmarks.gaussian_posterior import gaussian_prior
 from evaluation.run.keywords import expected_calls
 from evaluation.run.posterior_samples import sample_source
 from operators import BatchGenerator
@@ -21,6 +23,32 @@ module = sys.modules["samplers.warm_dds"]  # the package has the function of tha
 def arguments(score=box.torch_score):
     y, _ = box.measurement()
     return score, box.SDE, box.OPERATOR, y
+
+
+def test_an_estimated_error_starts_lower():
+    """Of CT, whose error a network call tells."""
+    operator, sigma_y = calibration.OPERATORS["ct"](), 0.1
+    generator = torch.Generator().manual_seed(0)
+    y = operator.forward(torch.rand(2, 1, 8, 8, generator=generator, dtype=torch.float64))
+    score, sde = gaussian_prior().score, TOY_SDE
+    direct = operator.direct(y)
+    point = pnp(score, sde, operator, y, num_steps=6, initial=direct, sigma_y=sigma_y)
+    level = 0.75 * error_level(score, sde, operator, y, direct)
+    options = {"num_steps": 5, "sigma_y": sigma_y}
+    expected = dds(
+        score,
+        sde,
+        operator,
+        y,
+        rng=BatchGenerator(SEEDS),
+        initial=point,
+        start_sigma=level,
+        ancestral=True,
+        old_noise="data",
+        **options,
+    )
+    found = warm_dds(score, sde, operator, y, rng=BatchGenerator(SEEDS), point_steps=6, **options)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("sigma_y", [0.0, 0.2])
