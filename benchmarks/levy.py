@@ -2,11 +2,14 @@
 
     python -m benchmarks.levy --out=results/levy --signals=400
     python -m benchmarks.levy --out=results/levy --increments=laplace --samplers="mmps;dds"
+    python -m benchmarks.levy --out=results/levy --denoiser=learnt
 
 The statistical benchmark of Zach et al. (ICLR 2026): signals of 64 numbers that are sums of
 independent increments, seen through four operators with noise of 25 dB. The denoiser is no network:
 it is computed by Gibbs sampling (`benchmarks.levy_process`), so that what is wrong is the
-sampler's. A row of levy.csv has a sampler on one kind of increments and one operator:
+sampler's; ``--denoiser=learnt`` has networks instead (`benchmarks.levy_network`), which it trains
+and keeps, and their rows are in learnt.csv. A row of levy.csv has a sampler on one kind of
+increments and one operator:
 
 - gap: 10 log10 of the squared error of the samples' mean over that of the posterior mean, in dB,
   mean over signals. It is that of infinitely many samples: the part that so few cost, their
@@ -30,11 +33,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from benchmarks import levy_network
 from benchmarks.calibration import Calls, append, markdown, rows_done, with_noise
 from benchmarks.levy_process import INCREMENTS, Increments, increments_of, posterior_chain, score_of
 from operators import BatchGenerator, FunctionOperator, LinearOperator
 from samplers import SAMPLERS
-from sde import VESDE
+from sde import VESDE, Score
 
 LENGTH = 64
 SNR = 25.0  # dB, of the signals' median energy
@@ -45,6 +49,7 @@ KINDS = ("gauss", "laplace", "bernoulli-laplace", "student-3")
 COUNT = 19  # samples a signal: of 20 ranks two are outside a region of 90 %
 OUTSIDE = 2
 CHUNK = 4000  # samples drawn together
+SIZED = 4000  # fresh signals, for the size of a network's
 BURN_IN, SWEEPS = 300, 1500  # of the Gibbs sampler
 RUNS = {  # sampler: keywords, levels
     "mmps": ({"tolerance": 0.05}, 24),
@@ -158,14 +163,24 @@ def kept_gibbs(cell: Cell, path: Path, seed: int) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(found["mean"]), torch.from_numpy(found["samples"])
 
 
-def draw(name: str, cell: Cell, seed: int) -> tuple[Tensor, float]:
+def size_of(signals: Tensor) -> float:
+    """Typical size of the numbers of signals ``(B, d)``."""
+    return float(signals.square().mean(1).median().sqrt())
+
+
+def noise_levels(increments: Increments, size: float) -> VESDE:
+    """Range of the denoiser's noise levels for signals of a `size`."""
+    return VESDE(0.02 * increments.scale, 8 * size)
+
+
+def draw(name: str, cell: Cell, seed: int, score: Score) -> tuple[Tensor, float]:
     """Samples ``(COUNT, B, d)`` of a sampler, and denoiser calls a sample."""
     options, num_steps = RUNS[name]
-    size = float(cell.x.square().mean(1).median().sqrt())
-    sde = VESDE(0.02 * cell.increments.scale, 8 * size)
+    size = size_of(cell.x)
+    sde = noise_levels(cell.increments, size)
     options = with_noise(name, options, cell.noise) | {"start_sigma": 4 * size}
     calls, found = Calls(), []
-    score = calls.counted(score_of(cell.increments, Generator().manual_seed(seed)))
+    score = calls.counted(score)
     y = cell.y.repeat(COUNT, 1)[:, None, None]
     operator = as_operator(cell.matrix)
     for first in range(0, len(y), CHUNK):
@@ -194,14 +209,45 @@ def compare(cell: Cell, samples: Tensor, best: Tensor) -> dict[str, float]:
     }
 
 
-def make_row(name: str, kind: str, operator: str, *, signals: int, out: Path, seed: int) -> dict:
+def exact(kind: str, seed: int, out: Path) -> Score:
+    """Score by Gibbs sampling."""
+    return score_of(INCREMENTS[kind], Generator().manual_seed(seed))
+
+
+def learnt(kind: str, seed: int, out: Path) -> Score:
+    """Score by a network, which is trained if it is not in `out`."""
+    increments = INCREMENTS[kind]
+    drawn = increments.draw((SIZED, LENGTH), Generator().manual_seed(0)).cumsum(-1)
+    size = size_of(drawn)
+    sde = noise_levels(increments, 1.1 * size)
+    path = out / f"denoiser_{kind}.pt"
+    net = levy_network.kept(path, increments, sde, length=LENGTH, size=size)
+    return levy_network.score_of(net)
+
+
+DENOISERS = {"exact": (exact, "levy.csv"), "learnt": (learnt, "learnt.csv")}
+
+
+def make_row(
+    name: str,
+    kind: str,
+    operator: str,
+    *,
+    signals: int,
+    out: Path,
+    seed: int,
+    denoiser: str = "exact",
+) -> dict:
     """A row of levy.csv: figures of a sampler, or of the Gibbs sampler against itself."""
     began = time.perf_counter()
     cell = make_cell(kind, operator, signals, seed)
     path = out / f"gibbs_{kind}_{operator}_{signals}_{seed}.npz"
     best, reference = kept_gibbs(cell, path, seed + 1)
     found = compare(cell, reference, best)
-    samples, calls = (reference, 0.0) if name == "gibbs" else draw(name, cell, seed + 2)
+    samples, calls = reference, 0.0
+    if name != "gibbs":
+        make, _ = DENOISERS[denoiser]
+        samples, calls = draw(name, cell, seed + 2, make(kind, seed + 2, out))
     row = compare(cell, samples, best)
     row["variance"] /= found["variance"]
     return {"calls": round(calls), **row, "seconds": round(time.perf_counter() - began, 1)}
@@ -215,10 +261,11 @@ def run(
     operators: Sequence[str],
     signals: int,
     seed: int,
+    denoiser: str = "exact",
 ) -> None:
-    """Append the rows that are missing to levy.csv in `out`."""
+    """Append the rows that are missing to the table in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "levy.csv"
+    path = out / DENOISERS[denoiser][1]
     for kind in kinds:
         for operator in operators:
             for name in samplers:
@@ -226,7 +273,8 @@ def run(
                 if tuple(map(str, values)) in rows_done(path, KEYS):
                     continue
                 row = dict(zip(KEYS, values, strict=True))
-                row |= make_row(name, kind, operator, signals=signals, out=out, seed=seed)
+                given = {"signals": signals, "out": out, "seed": seed, "denoiser": denoiser}
+                row |= make_row(name, kind, operator, **given)
                 append(path, row)
                 print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
 
@@ -250,6 +298,7 @@ def main() -> None:
     parser.add_argument("--samplers", default="", help=f"of gibbs; {'; '.join(RUNS)}")
     parser.add_argument("--increments", default=",".join(KINDS), help=f"of {','.join(INCREMENTS)}")
     parser.add_argument("--operators", default=",".join(OPERATORS))
+    parser.add_argument("--denoiser", choices=list(DENOISERS), default="exact")
     parser.add_argument("--signals", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--print", action="store_true", help="the table as it is; run nothing")
@@ -271,9 +320,11 @@ def main() -> None:
             operators=operators,
             signals=given.signals,
             seed=given.seed,
+            denoiser=given.denoiser,
         )
-    if (given.out / "levy.csv").exists():
-        print(markdown(given.out / "levy.csv", COLUMNS))
+    path = given.out / DENOISERS[given.denoiser][1]
+    if path.exists():
+        print(markdown(path, COLUMNS))
 
 
 if __name__ == "__main__":
