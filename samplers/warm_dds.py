@@ -14,7 +14,7 @@ from sde import VESDE, Score
 
 NUM_STEPS = 20  # default number of noise levels, beside those of the point estimate
 # docs/calibration.md
-SPREAD = "their limits of 90 % held 59 to 86 % of the pixels of test images"
+SPREAD = "their limits of 90 % held 59 to 82 % of the pixels of test images"
 FROM_POINT = True  # all samples of a measurement share their first image, `point_estimate`
 # first level over the direct image's estimated error (docs/calibration.md)
 START_FACTOR = 1.0
