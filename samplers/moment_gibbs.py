@@ -70,8 +70,8 @@ def moment_gibbs(
     few sweeps change that later. With several `particles` a sample has so many chains, which from
     coupling to coupling are resampled by what the data then say more, p(y | x) at the next rho over
     that at this; the weights cost no network call. One of them goes on at the last coupling. They
-    need a `widest` at which chains walk between the modes, and few measured numbers: the weights of
-    an image's are of one particle alone.
+    need a `widest` at which chains walk between the modes, and few measured numbers: of many, one
+    particle would have all the weight.
 
     What is left of the errors of `mmps` where p(x_0 | x) is no Gaussian goes with the sweeps. A
     level costs a network call and the Jacobian products that the tolerance asks for, each about two
