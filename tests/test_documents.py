@@ -117,6 +117,32 @@ def test_anchors_are_those_of_github():
     assert anchors(text) == {"a-b", "what-it-gives-x-y", "a-b-1"}
 
 
+def cells(line: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", line.strip())) - 1
+
+
+def uneven_rows(text: str) -> list[str]:
+    """Rows of tables that have not as many cells as their table's first."""
+    found, wanted = [], None
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            wanted = None
+            continue
+        wanted = wanted or cells(line)
+        found += [line] * (cells(line) != wanted)
+    return found
+
+
+def test_uneven_rows_are_noticed():
+    table = "| a | b |\n|---|---|\n| 1 | 2 |\n| 1 | 2 | 3 |\n\n| a \\| b |\n"
+    assert uneven_rows(table) == ["| 1 | 2 | 3 |"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_rows_of_a_table_have_as_many_cells(name):
+    assert not uneven_rows(text_of(name))
+
+
 PRELUDE = """
 import re
 import numpy as np
