@@ -9,6 +9,29 @@ ZERO_FILLED, GRIDDED, FBP = "zero-filled", "gridded", "FBP"
 DIRECT = {ZERO_FILLED: "zero_filled", GRIDDED: "gridded", FBP: "fbp"}
 
 
+def check_direct(name: str, kind: type[LinearOperator], direct_name: str = "") -> None:
+    """Raise a ValueError for a direct reconstruction that measurements of this kind do not have.
+
+    Args:
+        name: of a baseline; others than the direct ones pass.
+        kind: class of the measurement operator.
+        direct_name: of the operator's own direct reconstruction; "": that of its class.
+    """
+    own = direct_name or kind.direct_name
+    if name == "zero_filled" and own == GRIDDED:
+        raise ValueError(
+            f"expected k-space on a grid for zero_filled, got {kind.__name__}; the direct "
+            "reconstruction along a trajectory is gridded"
+        )
+    if name == "gridded" and own != GRIDDED:
+        raise ValueError(
+            f"expected k-space along a trajectory for gridded, got {kind.__name__}; its direct "
+            f"reconstruction is called {own}"
+        )
+    if name == "fbp" and own != FBP:
+        raise ValueError(f"expected a CT operator for fbp, got {kind.__name__}")
+
+
 def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:
     """Zero-filled reconstruction A^H y of undersampled k-space.
 
@@ -23,11 +46,7 @@ def zero_filled(operator: LinearOperator, y: Tensor) -> Tensor:
         ValueError: k-space along a trajectory, whose A^H y is weighted by how densely positions lie
             and has no meaning as an image.
     """
-    if operator.direct_name == GRIDDED:
-        raise ValueError(
-            f"expected k-space on a grid for zero_filled, got {type(operator).__name__}; the "
-            "direct reconstruction along a trajectory is gridded"
-        )
+    check_direct("zero_filled", type(operator), operator.direct_name)
     return operator.adjoint(y)
 
 
@@ -47,11 +66,7 @@ def gridded(operator: LinearOperator, y: Tensor) -> Tensor:
     Source: J. I. Jackson et al., IEEE Trans. Med. Imaging 10 (1991) 473-478, here with the exact
     adjoint.
     """
-    if operator.direct_name != GRIDDED:
-        raise ValueError(
-            f"expected k-space along a trajectory for gridded, got {type(operator).__name__}; its "
-            f"direct reconstruction is called {operator.direct_name}"
-        )
+    check_direct("gridded", type(operator), operator.direct_name)
     return operator.direct(y)
 
 
@@ -68,8 +83,7 @@ def fbp(operator: LinearOperator, y: Tensor) -> Tensor:
     Raises:
         ValueError: the operator is not one of CT.
     """
-    if operator.direct_name != FBP:
-        raise ValueError(f"expected a CT operator for fbp, got {type(operator).__name__}")
+    check_direct("fbp", type(operator), operator.direct_name)
     return operator.direct(y)
 
 

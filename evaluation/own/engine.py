@@ -20,6 +20,7 @@ from evaluation.run.keywords import (
 from evaluation.run.posterior_samples import OnCall, draw_samples
 from evaluation.run.rehearsal import rehearse
 from evaluation.show.undecided import IN_WORDS as UNDECIDED
+from operators import SingleCoilMRI
 from operators.inverse_problem import InverseProblem
 from samplers import COILS_APART, NUM_STEPS, POINT_ESTIMATES, SAMPLERS, Posterior, spread
 from samplers.posterior import magnitude, quantile_kind
@@ -199,6 +200,7 @@ def check_prior(
             warm=starts_warm(sampling.sampler, options),
             ct=opened.kind == "a sinogram",
             is_complex=opened.is_complex,
+            knows_error=opened.direct == SingleCoilMRI.direct_name,
         )
 
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from evaluation.baselines import BASELINES, direct
+from evaluation.baselines.direct import check_direct
 from evaluation.run.batching import choose_size
 from evaluation.run.calibrated import CT, KINDS, calibrated_scale
 from evaluation.run.keywords import (
@@ -24,6 +25,7 @@ from evaluation.run.protocols import has_one_seed, is_averaged, with_protocol
 from evaluation.run.rehearsal import rehearse
 from models.checkpoint import Opened, keyword_files, load_prior, resolve_prior, shipped_priors
 from operators import LinearOperator
+from operators.create import operator_class
 from operators.inverse_problem import InverseProblem
 from samplers import SAMPLERS, Posterior
 from samplers.posterior import magnitude
@@ -147,7 +149,9 @@ def create_reconstructor(
     size = choose_size(config.batch_size, device)
     options.pop("calibrated", None)
     path = prior_file(config)
+    measured = operator_class(config.operator.name)
     if path is None:
+        check_direct(name, measured)
         options = with_protocol(config, name, options)
         check_options(BASELINES[name], options)
         return one_by_one(BASELINES[name], options, on_call)
@@ -177,6 +181,7 @@ def create_reconstructor(
         warm=starts_warm(name, options),
         ct=ct,
         is_complex=is_complex,
+        knows_error=measured.direct_error is not LinearOperator.direct_error,
     )
 
     def method(problem: InverseProblem, keys: tuple[str, ...]) -> Reconstruction:

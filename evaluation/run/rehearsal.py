@@ -27,6 +27,7 @@ def rehearse(
     warm: bool,
     ct: bool,
     is_complex: bool,
+    knows_error: bool = True,
 ) -> None:
     """Raise the ValueError that a sampler's keywords would raise at the first slice.
 
@@ -41,13 +42,15 @@ def rehearse(
         warm: whether it starts from the direct reconstruction.
         ct: whether sinograms are measured, else k-space.
         is_complex: whether images are complex.
+        knows_error: whether the operator tells the direct reconstruction's error
+            (`LinearOperator.direct_error`); else samplers may take a network call to find it.
 
     Raises:
         ValueError: a keyword has an invalid value.
     """
     if name in COILS_APART:  # they take another kind of operator
         return
-    operator = _operator(ct, is_complex)
+    operator = _operator(ct, is_complex, knows_error)
     dtype = torch.complex64 if is_complex else torch.float32
     y = operator.forward(torch.full((1, 1, SIDE, SIDE), 0.5, dtype=dtype))
     given = {**options, "initial": operator.direct(y)} if warm else options
@@ -64,12 +67,18 @@ def rehearse(
         )
 
 
-def _operator(ct: bool, is_complex: bool) -> LinearOperator:
+class _OfUnknownError(SingleCoilMRI):
+    def direct_error(self, y: Tensor) -> None:
+        return None
+
+
+def _operator(ct: bool, is_complex: bool, knows_error: bool) -> LinearOperator:
     if ct:
         return ParallelBeamCT(SIDE, np.arange(0, 180, 22.5))
     mask = torch.ones(SIDE, dtype=torch.bool)
     mask[1::2] = False
-    return SingleCoilMRI(mask.expand(SIDE, SIDE), real=not is_complex)
+    kind = SingleCoilMRI if knows_error else _OfUnknownError
+    return kind(mask.expand(SIDE, SIDE), real=not is_complex)
 
 
 def _score(x: Tensor, sigma: Tensor) -> Tensor:

@@ -183,6 +183,24 @@ def test_bad_configs_are_errors_before_any_result(prior, tmp_path, fields, messa
     assert not read_rows(tmp_path / "results")
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"operator__name": "nufft", "sampler__name": "zero_filled"}, "k-space on a grid for zero"),
+        ({"operator__name": "mri", "sampler__name": "gridded"}, "a trajectory for gridded"),
+        ({"operator__name": "multicoil_mri", "sampler__name": "fbp"}, "a CT operator for fbp"),
+        (
+            {"operator__name": "nufft", "sampler__name": "pnp", "sampler__num_steps": 2},
+            "num_steps of at least 3, got 2; the first finds start_sigma",
+        ),
+    ],
+)
+def test_what_an_operator_does_not_have_is_found_before_a_measurement(prior, fields, message):
+    config = change(small_config(prior), **fields)
+    with pytest.raises(ValueError, match=message):
+        methods.create_reconstructor(config, "cpu")
+
+
 def test_missing_priors_are_errors(tmp_path):
     with pytest.raises(ValueError, match=r"no prior given; set --config\.prior"):
         evaluation.evaluate(small_config(), tmp_path, "cpu")
