@@ -124,9 +124,11 @@ class NonCartesianMRI(LinearOperator):
 
     @classmethod
     def describe(cls, fields: Mapping) -> tuple[str, str]:
-        """Operator and trajectory of a config, and "-"; such as "nufft radial 40"."""
+        """Operator, trajectory and its keywords, and "-"; such as "nufft spiral 8, turns=4"."""
         kind = fields.get("trajectory") or "radial"
-        return f"{fields['name']} {kind} {fields.get('num_spokes') or _lines(kind)}", "-"
+        text = f"{fields['name']} {kind} {fields.get('num_spokes') or _lines(kind)}"
+        given = [f"{k}={fields[k]}" for k in ("samples", "turns", "power") if fields.get(k)]
+        return ", ".join([text, *given]), "-"
 
     @property
     def density(self) -> Tensor:

@@ -183,9 +183,10 @@ def test_simulated_spirals_are_sampled_densely_along_the_curve():
         (48, 64), seed=0, keys=[], study=False, trajectory="spiral", **few
     )
     torch.testing.assert_close(operator.trajectory, spiral(3, 50, turns=8))
-    assert NonCartesianMRI.describe({"name": "nufft", "trajectory": "spiral"})[0].endswith(
-        "spiral 8"
-    )
+    given = {"name": "nufft", "trajectory": "spiral"}
+    assert NonCartesianMRI.describe(given)[0] == "nufft spiral 8"
+    what = "nufft spiral 3, samples=50, power=1.0"
+    assert NonCartesianMRI.describe(given | few)[0] == what
 
 
 def test_positions_that_are_measured_again_do_not_change_the_gridded_image():
