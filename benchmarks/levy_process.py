@@ -13,8 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-TINY = 1e-300  # keeps logarithms and quotients of what may be 0 finite
-
 
 class Increments(NamedTuple):
     """Distribution of an increment u, a normal one with a random variance v.
@@ -59,11 +57,19 @@ def inverse_gaussian(mean: Tensor, shape: float, generator: Generator) -> Tensor
     Source: Michael, Schucany and Haas, The American Statistician 30 (1976) 88-90, with the smaller
     root written without a difference of large numbers.
     """
-    normal = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
+    normal = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
     a = mean * normal**2 / (2 * shape)
     small = mean / (1 + a + (a * (a + 2)).sqrt())
-    uniform = torch.rand(mean.shape, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(mean.shape, generator=generator, dtype=mean.dtype)
     return torch.where(uniform * (mean + small) <= mean, small, mean * (mean / small))
+
+
+def gamma(shape: float, like: Tensor, generator: Generator) -> Tensor:
+    """Gamma-distributed numbers of scale 1, as many as `like` has and of its dtype."""
+    if shape != int(shape):
+        return torch._standard_gamma(torch.full_like(like, shape), generator=generator)
+    uniform = torch.rand((int(shape), *like.shape), generator=generator, dtype=like.dtype)
+    return -torch.log1p(-uniform).sum(0)  # of exponential ones, which is faster
 
 
 def gauss(variance: float) -> Increments:
@@ -115,8 +121,7 @@ def student(freedom: float) -> Increments:
     """Student's t increments of scale 1: 1 / v is gamma-distributed."""
 
     def inverse_gamma(shape, rate: Tensor, generator: Generator) -> Tensor:
-        alpha = torch.full(rate.shape, shape, dtype=torch.float64)
-        return rate / torch._standard_gamma(alpha, generator=generator)
+        return rate / gamma(shape, rate, generator)
 
     def prior(shape, generator):
         rate = torch.full(tuple(shape), freedom / 2, dtype=torch.float64)
@@ -268,15 +273,15 @@ class Smoother(NamedTuple):
 def smoother(variances: Tensor, sigma: Tensor) -> Smoother:
     """The smoother for increments of `variances` ``(d, ...)`` and noise of sigma, ``(...)``."""
     gain, back, spread = (torch.empty_like(variances) for _ in range(3))
-    noise = sigma**2
+    noise, tiny = sigma**2, torch.finfo(sigma.dtype).tiny
     p = torch.zeros_like(variances[0])
     for k in range(len(variances)):
         before = p + variances[k]
         gain[k] = before / (before + noise)
         p = gain[k] * noise
         if k + 1 < len(variances):
-            back[k] = p / (p + variances[k + 1]).clamp(min=TINY)  # 0 / 0 is 0
-            spread[k] = (1 - back[k]) * p
+            back[k] = p / (p + variances[k + 1]).clamp(min=tiny)  # 0 / 0 is 0
+            spread[k] = back[k] * variances[k + 1]
     back[-1], spread[-1] = 0.0, p
     return Smoother(gain, back, spread)
 
@@ -301,9 +306,11 @@ def _chain_jumps(
     m = p = torch.zeros_like(y[0])
 
     def evidence(k: int, s: Tensor) -> Tensor:
-        """Log-probability of the data from k on, where x_k is N(m, s) before them."""
-        j, h = precision[k], pull[k]
-        return (h**2 * s + 2 * h * m - j * m**2) / (2 * (1 + s * j)) - torch.log1p(s * j) / 2
+        """Log-probability of the data from k on, where x_k is N(m, s) before them; less a constant,
+        h m - j m^2 / 2, whose rounding would be felt.
+        """
+        j = precision[k]
+        return (pull[k] - j * m) ** 2 * s / (2 * (1 + s * j)) - torch.log1p(s * j) / 2
 
     for k in range(length):
         log_odds = evidence(k, p + variances[k]) - evidence(k, p) + _logit(share)
@@ -331,9 +338,10 @@ class Denoised(NamedTuple):
 
     def jacobian(self, v: Tensor) -> Tensor:
         """C v / sigma^2 for ``(d, B)``: the derivative of the mean along v (symmetric)."""
-        spread = self.smoothers.mean(v[:, None].expand_as(self.away)).mean(1)
-        along = (self.away * v[:, None]).sum(0)  # (sweeps, B)
-        return spread + (self.away * along).mean(1) / self.sigma**2
+        u = v[:, None].to(self.away)
+        spread = self.smoothers.mean(u.expand_as(self.away)).mean(1)
+        along = (self.away * u).sum(0)  # (sweeps, B)
+        return spread.to(v) + (self.away * along).mean(1).to(v) / self.sigma.to(v) ** 2
 
 
 def denoise(
@@ -347,6 +355,8 @@ def denoise(
 ) -> Denoised:
     """E[x | y] and Cov[x | y] for y = x + sigma n, by Gibbs sampling with conditional means.
 
+    In single precision, except for Gaussian increments.
+
     Args:
         increments: their distribution.
         y: ``(B, d)`` noisy signals, float64.
@@ -355,8 +365,13 @@ def denoise(
         burn_in: sweeps left out.
         sweeps: sweeps taken; 1 is enough for Gaussian increments, and all that is done.
     """
+    whole = y
     y = y.T.contiguous()
-    burn_in, sweeps = (0, 1) if increments.is_normal else (burn_in, sweeps)
+    if increments.is_normal:
+        burn_in, sweeps = 0, 1
+    else:  # what sampling adds is more than rounding
+        y = y.float()
+    sigma = sigma.to(y)
     noise = sigma**2
     variances = torch.full_like(y, increments.scale**2)
     jumps = torch.ones_like(y, dtype=torch.bool)
@@ -370,12 +385,13 @@ def denoise(
         u = increments_of(each.mean(y, normal).T).T
         variances = increments.given(u, generator)
         if increments.share < 1:
-            variances = torch.where(jumps, variances, increments.prior(u.shape, generator))
+            prior = increments.prior(u.shape, generator).to(y)
+            variances = torch.where(jumps, variances, prior)
             jumps = _chain_jumps(increments.share, variances, jumps, y, noise, generator)
     found = torch.stack(means, dim=1)
-    mean = found.mean(1)
+    mean = found.mean(1)  # (d, B)
     together = Smoother(*[torch.stack(parts, dim=1) for parts in zip(*kept, strict=True)])
-    return Denoised(mean, together, found - mean[:, None], sigma)
+    return Denoised(mean.to(whole), together, found - mean[:, None], sigma)
 
 
 class _Denoise(torch.autograd.Function):
