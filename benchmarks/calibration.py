@@ -384,6 +384,7 @@ PARTICLES = {
     "start_steps": 4,
     "inner_steps": 2,
     "widest": 20.0,
+    "overrelaxation": 0.0,  # couplings fall fast
     "tolerance": 0.1,
 }
 # sampler, budget in network calls: keywords, levels

@@ -155,6 +155,7 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.step = placeholder(float)  # dps, pula, red_diff: length of the gradient step
     sampler.max_products = placeholder(int)  # mmps, moment_gibbs: Jacobian products, at most
     sampler.start_steps = placeholder(int)  # moment_gibbs: levels of mmps, from which it starts
+    sampler.overrelaxation = placeholder(float)  # moment_gibbs: of z, from sweep to sweep
     sampler.particles = placeholder(int)  # moment_gibbs: chains a sample, for distant modes
     sampler.widest = placeholder(float)  # moment_gibbs: first coupling over the last
     sampler.step_scale = placeholder(float)  # langevin: eta at sigma_min; None: half sigma_min^2

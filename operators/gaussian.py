@@ -1,5 +1,6 @@
 """Gaussian vectors whose covariance is known by its products only: drawn, and given data."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -144,6 +145,8 @@ def coupled_draw(
     sigma_y: Tensor,
     largest: Tensor,
     rng: BatchGenerator,
+    last: Tensor | None = None,
+    overrelaxation: float = 0.0,
 ) -> Tensor:
     """A draw of z ~ p(y | z) N(z; x, rho^2), with less noise in p(y | z) than y has.
 
@@ -158,6 +161,11 @@ def coupled_draw(
 
         z = m + rho^2 A^H (sigma_y^2 + (rho^2 - a) A A^H)^-1 (y + n - A m).
 
+    With a `last` z of the same coupling and c = `overrelaxation` the draw, w, is on the other side
+    of the mean mu than that: z = mu - c (z_last - mu) + (1 - c^2)^(1/2) (w - mu). It leaves
+    p(y | z) N(z; x, rho^2) as it is, and a chain of such sweeps walks less to and fro (S. L. Adler,
+    Phys. Rev. D 23 (1981) 2901).
+
     Args:
         operator: A.
         y: ``(B, *range_shape)`` measurement.
@@ -166,11 +174,15 @@ def coupled_draw(
         sigma_y: ``(B,)``, 0 or more; at 0 z is the nearest image to m that fits y.
         largest: ``(B,)`` largest eigenvalue |A|^2 of A^H A (`largest_eigenvalue`).
         rng: draws e, then n.
+        last: z of the sweep before, ``(B, *domain_shape)``; None: independent draws.
+        overrelaxation: c, from 0, which is an independent draw, to below 1.
 
     Returns:
         ``(B, *domain_shape)``.
     """
-    moved = x + expand(rho, x) * rng.normal_like(x)
+    c = 0.0 if last is None else overrelaxation
+    part_drawn = math.sqrt(1 - c**2)
+    moved = (1 + c) * x + part_drawn * expand(rho, x) * rng.normal_like(x)
     part = torch.minimum((rho / sigma_y) ** 2, 1 / largest)  # a / sigma_y^2; inf if that is 0
     drawn = rng.normal_like(y) * operator.measured().to(y.device)
     root, _ = lanczos_sqrt(
@@ -179,9 +191,10 @@ def coupled_draw(
         max_products=ROOT_STEPS,
         tolerance=ROOT_TOLERANCE,
     )
-    residual = y + expand(sigma_y, y) * root - operator.forward(moved)
+    residual = (1 + c) * y + part_drawn * expand(sigma_y, y) * root - operator.forward(moved)
     solved = _coupled_solve(operator, residual, rho, sigma_y=sigma_y, largest=largest)
-    return moved + expand(rho**2, x) * operator.adjoint(solved)
+    z = moved + expand(rho**2, x) * operator.adjoint(solved)
+    return z if last is None else z - c * last
 
 
 def coupled_misfit(

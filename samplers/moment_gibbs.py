@@ -28,6 +28,7 @@ START_STEPS = 12  # levels of `mmps`
 INNER_STEPS = 6  # levels of a prior step
 WIDEST = 4.0  # first coupling over the last
 HELD = 4  # of so many sweeps one has the last coupling
+OVERRELAXATION = 0.8  # of z, from sweep to sweep
 LEAST = 2.0  # last coupling over the last noise level, below which no sweep is made
 
 
@@ -47,6 +48,7 @@ def moment_gibbs(
     widest: float = WIDEST,
     inner_steps: int = INNER_STEPS,
     particles: int = 1,
+    overrelaxation: float = OVERRELAXATION,
     sigma_y: float | Tensor = 0.0,
     tolerance: float = TOLERANCE,
     max_products: int = MAX_PRODUCTS,
@@ -55,13 +57,15 @@ def moment_gibbs(
     """Posterior samples by split Gibbs sweeps that start from `mmps` and end without coupling.
 
     A sweep draws z ~ p(y | z) N(z; x, rho^2) and then x ~ p(x) N(z; x, rho^2), as PnP-DM (Wu et
-    al.) and DPnP (Xu & Chi, both NeurIPS 2024) do. Three things are different:
+    al.) and DPnP (Xu & Chi, both NeurIPS 2024) do. Four things are different:
 
     - the chain starts from a sample of `samplers.mmps`, which is one of the posterior where the
       prior is Gaussian: what the data do not decide need not be walked through;
     - the noise of p(y | z) makes up for the coupling (`operators.gaussian.coupled_draw`), so that
       at the last rho = sigma_y / |A| the posterior is the sweep's own, and no smaller, slower rho
       is needed;
+    - z is overrelaxed (Adler, Phys. Rev. D 1981): drawn on the other side of its mean than the last
+      one was, which is as right and walks farther;
     - the prior step draws with the covariance of the clean image, in `inner_steps` levels from rho
       to `end_sigma`, `moment_matching.draw_clean` and `bridge`, which is exact for Gaussian priors
       and, with many levels, for all.
@@ -92,6 +96,8 @@ def moment_gibbs(
         widest: first coupling over the last, sigma_y / |A|; above 1.
         inner_steps: levels of a prior step, 2 or more.
         particles: images of a sample, each with its own sweeps down to the last coupling.
+        overrelaxation: how far z is on the other side, from 0, where it does not depend on the last
+            one, to below 1.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
         tolerance: iterations end where a further product changes the image by less than this
@@ -118,6 +124,8 @@ def moment_gibbs(
             "expected num_steps and inner_steps of 2 or more, widest above 1 and particles of 1 or "
             f"more, got {num_steps}, {inner_steps}, {widest} and {particles}"
         )
+    if not 0 <= overrelaxation < 1:
+        raise ValueError(f"expected an overrelaxation from 0 to below 1, got {overrelaxation}")
     iterations = {"tolerance": tolerance, "max_products": max_products}
     levels = {"start_sigma": start_sigma, "end_sigma": end_sigma}
     images = {"initial": initial, "sigma_y": sigma_y, "num_steps": start_steps}
@@ -135,7 +143,7 @@ def moment_gibbs(
     held = num_steps // HELD
     couplings = schedule(sde, num_steps - held, widest * last, last, len(first))
 
-    def sweep(chain: Chain, x: Tensor, coupling: Tensor) -> Tensor:
+    def sweep(chain: Chain, x: Tensor, z: Tensor | None, coupling: Tensor) -> tuple[Tensor, Tensor]:
         z = coupled_draw(
             chain.operator,
             chain.y,
@@ -144,22 +152,26 @@ def moment_gibbs(
             sigma_y=chain.noise,
             largest=chain.largest,
             rng=chain.rng,
+            last=z,
+            overrelaxation=overrelaxation,
         )
         sigmas = schedule(sde, inner_steps, coupling, end_sigma, len(x)).to(x.real)
-        return prior_draw(score, z, sigmas, rng=chain.rng, **iterations)
+        return prior_draw(score, z, sigmas, rng=chain.rng, **iterations), z
 
     chain = Chain(operator, y, noise, largest, rng)
     many = chain.repeat(particles)
-    x = first.repeat(particles, *[1] * (first.ndim - 1))  # (P B, ...)
-    for coupling, following in pairwise(couplings):
-        x = sweep(many, x, coupling.repeat(particles))
+    x, z = first.repeat(particles, *[1] * (first.ndim - 1)), None  # (P B, ...)
+    for pair in pairwise(couplings):
+        coupling, following = (rho.repeat(particles) for rho in pair)
+        x, z = sweep(many, x, z, coupling)
         if particles > 1:
-            weights = many.log_weights(x, coupling.repeat(particles), following.repeat(particles))
-            x = resample(x, weights, rng)
+            weights = many.log_weights(x, coupling, following)
+            x, z = resample(torch.stack([x, z], dim=1), weights, rng).unbind(1)
+        z = x + expand((following / coupling).to(x.real), x) * (z - x)
         watch(float(coupling.max()), x[: len(first)])
-    x = x[: len(first)]
+    x, z = x[: len(first)], None if z is None else z[: len(first)]
     for _ in range(1 + held):
-        x = sweep(chain, x, last)
+        x, z = sweep(chain, x, z, last)
         watch(float(last.max()), x)
     return watch.finish(torch.where(expand(swept.to(x.device), x), x, first))
 
