@@ -11,7 +11,7 @@ from operators.batch import BatchGenerator, dot, expand, norm
 from operators.solvers import FLOOR, frozen_ratio, frozen_update
 
 Map = Callable[[Tensor], Tensor]
-INNER_STEPS, INNER_TOLERANCE = 60, 0.03  # of the preconditioner that knows A, not the covariance
+INNER_STEPS, INNER_TOLERANCE = 100, 0.003  # of the preconditioner that knows A, not the covariance
 LARGEST = 10.0  # more room for a covariance of modes far apart
 FIT_TOLERANCE = 1e-4  # of what an image has left of the misfit
 FIT_STEPS = 100
