@@ -8,11 +8,12 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, dot, expand, norm
+from operators.projection import projected_gain
+from operators.rows import as_rows_of, real_rows
 from operators.solvers import FLOOR, frozen_ratio, frozen_update
 
 Map = Callable[[Tensor], Tensor]
 INNER_STEPS, INNER_TOLERANCE = 100, 0.003  # of the preconditioner that knows A, not the covariance
-LARGEST = 10.0  # more room for a covariance of modes far apart
 FIT_TOLERANCE = 1e-4  # of what an image has left of the misfit
 FIT_STEPS = 100
 NORM_STEPS, NORM_MARGIN = 30, 1.02  # of the power iteration, which comes from below
@@ -67,18 +68,6 @@ def lanczos_sqrt(
     return as_rows_of(found, z), matrix_part[:, 0, 0]
 
 
-def real_rows(x: Tensor) -> Tensor:
-    """``(B, ...)``, real or complex, as real ``(B, n)``."""
-    return (torch.view_as_real(x) if x.is_complex() else x).flatten(1)
-
-
-def as_rows_of(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `real_rows`: real ``(B, n)`` in the shape of `like`, complex if that is."""
-    if like.is_complex():
-        return torch.view_as_complex(rows.reshape(*like.shape, 2))
-    return rows.reshape(like.shape)
-
-
 def first_root(matrix: Tensor) -> Tensor:
     """First column of the root of ``(B, m, m)``, made symmetric and positive: ``(m, B, 1)``."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
@@ -100,8 +89,9 @@ def gain_product(
 ) -> Tensor:
     """V A^H (A V A^H + sigma_y^2)^-1 r: what data with the residual r change in a Gaussian.
 
-    By conjugate gradients, preconditioned by (v A A^H + sigma_y^2)^-1 with a number v for V; that
-    is solved by iterations of its own, which cost no product with V.
+    By an iteration that stands a V that is only nearly a covariance
+    (`operators.projection.projected_gain`), preconditioned by (v A A^H + sigma_y^2)^-1 with a
+    number v for V; that is solved by iterations of its own, which cost no product with V.
 
     Args:
         operator: A.
@@ -111,28 +101,29 @@ def gain_product(
         level: v ``(B,)``, about the mean eigenvalue of V.
         ridge: ``(B,)``, 0 or more: V counts as V + ridge in (...)^-1. Without noise it keeps
             variances below it, which rounding has spoilt, from being divided by.
-        largest: ``(B,)``, about the largest eigenvalue of V. Where <x, V x> is so small or negative
-            that V x could not be as long as it is (`LARGEST` times that eigenvalue), V is no
-            covariance along x and counts as 0.
+        largest: ``(B,)``, about the largest eigenvalue of V; directions along which V is longer
+            than any covariance with it, by far, are left out.
         max_products: products with V at most.
         length: norm ``(B,)`` of an iteration's change of the image at which a sample stops.
 
     Returns:
         ``(B, *domain_shape)``.
     """
-    variance = expand(sigma_y**2, residual)
     penalty = torch.where(level > 0, sigma_y**2 / torch.where(level > 0, level, 1.0), 1.0)
-    precondition = _data_inverse(operator, penalty)
 
     def product(u: Tensor) -> tuple[Tensor, Tensor]:
         back = operator.adjoint(u)
         image = covariance(back)
-        possible = dot(image, image) <= LARGEST * largest * dot(back, image)
-        image = torch.where(expand(possible, image), image, 0.0)
-        return operator.forward(image + expand(ridge, back) * back) + variance * u, image
+        return operator.forward(image + expand(ridge, back) * back), image
 
-    return _conjugate_gradient(
-        product, residual, precondition, max_products=max_products, length=length
+    return projected_gain(
+        product,
+        residual,
+        _data_inverse(operator, penalty),
+        variance=sigma_y**2,
+        largest=largest,
+        max_products=max_products,
+        length=length,
     )
 
 
@@ -239,7 +230,6 @@ def _coupled_solve(
         precondition or (lambda r: r),
         max_products=FIT_STEPS,
         tolerance=FIT_TOLERANCE,
-        memory=1,
     )
 
 
@@ -275,7 +265,6 @@ def nearest_fit(operator: LinearOperator, y: Tensor, x: Tensor) -> Tensor:
         filtered or (lambda r: r),
         max_products=FIT_STEPS,
         tolerance=FIT_TOLERANCE,
-        memory=1,
     )
 
 
@@ -288,7 +277,7 @@ def _data_inverse(operator: LinearOperator, penalty: Tensor) -> Map:
             return operator.forward(operator.adjoint(u)) + expand(penalty, u) * u, u
 
         return _conjugate_gradient(
-            product, r, filtered, max_products=INNER_STEPS, tolerance=INNER_TOLERANCE, memory=1
+            product, r, filtered, max_products=INNER_STEPS, tolerance=INNER_TOLERANCE
         )
 
     return inverse
@@ -300,27 +289,21 @@ def _conjugate_gradient(
     precondition: Map,
     *,
     max_products: int,
-    tolerance: float = 0.0,
-    length: Tensor | None = None,
-    memory: int | None = None,
+    tolerance: float,
 ) -> Tensor:
     """B N^-1 rhs by preconditioned conjugate gradients, where `product` is u -> (N u, B u).
 
-    Directions are made conjugate to the last `memory` before them. To all (None), the solution
-    stands a preconditioner that changes, an N that is not quite symmetric, and rounding. Each
-    sample stops on its own: where the residual, in the preconditioner's norm and relative to its
-    first, is at the tolerance; where an iteration changes B N^-1 rhs by no more than `length`; or
-    where rounding leaves no direction.
+    Each sample stops on its own: where the residual, in the preconditioner's norm and relative to
+    its first, is at the tolerance, or where rounding leaves no direction.
     """
     epsilon = torch.finfo(rhs.real.dtype).eps
     tolerance = max(tolerance, FLOOR * epsilon)
     residual = rhs
-    filtered = precondition(residual)
-    direction = filtered
+    direction = filtered = precondition(residual)
     square = first = dot(residual, filtered)  # (B,)
     largest = torch.zeros_like(square)
     active = square > 0
-    found, done = None, []
+    found = None
     for _ in range(max_products):
         if not active.any():
             break
@@ -332,17 +315,12 @@ def _conjugate_gradient(
         step = frozen_ratio(dot(direction, residual), curvature, active)
         found = frozen_update(found, step, change, active)
         residual = frozen_update(residual, -step, image, active)
-        done.append((direction, image, torch.where(active, curvature, 1.0)))
-        done = done if memory is None else done[-memory:]
         filtered = precondition(residual)
         square = torch.where(active, dot(residual, filtered), square)
         active = active & (square > tolerance**2 * first)
-        if length is not None:
-            active = active & (step.abs() * norm(change) > length)
-        direction = filtered
-        for p, image, curvature in done:
-            direction = frozen_update(direction, -dot(image, direction) / curvature, p, active)
+        back = dot(image, filtered) / torch.where(active, curvature, 1.0)
+        direction = frozen_update(filtered, -back, direction, active)
         direction = torch.where(expand(active, direction), direction, 0.0)
-    if found is None:  # nothing to do: the shape of B u without a product with V
+    if found is None:  # nothing to do: the shape of B u without a product with N
         return torch.zeros_like(product(torch.zeros_like(rhs))[1])
     return found
