@@ -378,8 +378,9 @@ def mixture_row(
 
 LANGEVIN = {"likelihood": "gaussian"}
 CT = {"cg_steps": 30}  # of samplers whose data step is not exact by default
-SHORT_SWEEPS = {"start_steps": 8, "inner_steps": 3, "widest": 1.5, "tolerance": 0.07}
-PARTICLES = {
+EXACT = {"ridge": 1e-3}  # the Jacobian is
+SHORT_SWEEPS = EXACT | {"start_steps": 8, "inner_steps": 3, "widest": 1.5, "tolerance": 0.07}
+PARTICLES = EXACT | {
     "particles": 4,
     "start_steps": 4,
     "inner_steps": 2,
@@ -389,8 +390,8 @@ PARTICLES = {
 }
 # sampler, budget in network calls: keywords, levels
 RUNS = {
-    ("mmps", 300): ({"tolerance": 0.07}, 10),
-    ("mmps", 1000): ({"tolerance": 0.02}, 24),
+    ("mmps", 300): (EXACT | {"tolerance": 0.07}, 10),
+    ("mmps", 1000): (EXACT | {"tolerance": 0.02}, 24),
     ("moment_gibbs", 300): (SHORT_SWEEPS, 8),
     ("moment_gibbs, 4 particles", 1000): (PARTICLES, 24),
     ("pula", 300): (CT | {"inner_steps": 3}, 100),

@@ -51,9 +51,13 @@ OUTSIDE = 2
 CHUNK = 4000  # samples drawn together
 SIZED = 4000  # fresh signals, for the size of a network's
 BURN_IN, SWEEPS = 300, 1500  # of the Gibbs sampler
+EXACT = {"ridge": 1e-3}  # the Jacobian is
 RUNS = {  # sampler: keywords, levels
-    "mmps": ({"tolerance": 0.05}, 24),
-    "moment_gibbs": ({"start_steps": 24, "inner_steps": 8, "widest": 1.5}, 20),
+    "mmps": (EXACT | {"tolerance": 0.05}, 24),
+    "moment_gibbs": (
+        EXACT | {"tolerance": 0.05, "start_steps": 24, "inner_steps": 8, "widest": 1.5},
+        20,
+    ),
     "pula": ({"inner_steps": 3, "cg_steps": 30}, 100),
     "split_gibbs": ({"inner_steps": 6, "cg_steps": 30}, 50),
     "dds": ({"cg_steps": 30}, 100),

@@ -154,6 +154,7 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.study_skips = placeholder(int)  # dps, langevin: levels of the study, 2024 or 2026
     sampler.step = placeholder(float)  # dps, pula, red_diff: length of the gradient step
     sampler.max_products = placeholder(int)  # mmps, moment_gibbs: Jacobian products, at most
+    sampler.ridge = placeholder(float)  # mmps, moment_gibbs: variances left to lower levels
     sampler.start_steps = placeholder(int)  # moment_gibbs: levels of mmps, from which it starts
     sampler.overrelaxation = placeholder(float)  # moment_gibbs: of z, from sweep to sweep
     sampler.particles = placeholder(int)  # moment_gibbs: chains a sample, for distant modes

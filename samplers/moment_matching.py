@@ -11,7 +11,7 @@ from samplers.denoise import denoise
 from sde import Score
 
 MAX_PRODUCTS = 30  # with the Jacobian, for a draw
-TOLERANCE = 0.05  # change by a further product, in standard deviations of the level's noise
+TOLERANCE = 0.1  # change by a further product, in standard deviations of the level's noise
 
 
 def linearise(score: Score, x: Tensor, sigma: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
