@@ -20,7 +20,8 @@ from samplers.watch import Callback, Watch
 from sde import VESDE, Score
 
 NUM_STEPS = 16  # noise levels where none are asked for
-SPREAD = "exact for a Gaussian prior; on images tried on two slices, where it was right"  # docs/calibration.md
+# docs/calibration.md
+SPREAD = "exact for a Gaussian prior; on images tried on two slices, where it was right"
 START_SIGMA = 20.0  # at most: wide against what is not known of an image in [0, 1]
 RIDGE = 0.03  # part of sigma^2 below which a variance is left to lower levels
 
