@@ -34,7 +34,7 @@ import torch
 from torch import Generator, Tensor
 
 from benchmarks import levy_network
-from benchmarks.calibration import Calls, append, markdown, rows_done, with_noise
+from benchmarks.calibration import EXACT, Calls, append, markdown, rows_done, with_noise
 from benchmarks.levy_process import INCREMENTS, Increments, increments_of, posterior_chain, score_of
 from operators import BatchGenerator, FunctionOperator, LinearOperator
 from samplers import SAMPLERS
@@ -51,7 +51,6 @@ OUTSIDE = 2
 CHUNK = 4000  # samples drawn together
 SIZED = 4000  # fresh signals, for the size of a network's
 BURN_IN, SWEEPS = 300, 1500  # of the Gibbs sampler
-EXACT = {"ridge": 1e-3}  # the Jacobian is
 RUNS = {  # sampler: keywords, levels
     "mmps": (EXACT | {"tolerance": 0.05}, 24),
     "moment_gibbs": (

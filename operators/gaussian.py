@@ -99,8 +99,8 @@ def gain_product(
         covariance: x -> V x, ``(B, *domain_shape)``, on each sample independently.
         sigma_y: ``(B,)``, 0 or more; at 0 with a residual in the range of A.
         level: v ``(B,)``, about the mean eigenvalue of V.
-        ridge: ``(B,)``, 0 or more: V counts as V + ridge in (...)^-1. Without noise it keeps
-            variances below it, which rounding has spoilt, from being divided by.
+        ridge: ``(B,)``, 0 or more: V counts as V + ridge in (...)^-1. With little noise it keeps
+            variances below it, which rounding or a network has spoilt, from being divided by.
         largest: ``(B,)``, about the largest eigenvalue of V; directions along which V is longer
             than any covariance with it, by far, are left out.
         max_products: products with V at most.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from operators.batch import norm
+from operators.batch import expand, norm
 from operators.rows import as_rows_of, real_rows
 from operators.solvers import FLOOR
 
@@ -24,8 +24,8 @@ def projected_gain(
 ) -> Tensor:
     """C (M + variance)^-1 rhs, where `product` is u -> (M u, C u) and M should be a covariance.
 
-    The Jacobian of a network's denoiser is no covariance: its antisymmetric part is 0.1 to 0.2 of
-    it, some eigenvalues are negative, and conjugate gradients diverge. Here u is searched for in
+    The Jacobian of a network's denoiser is no covariance: it has an antisymmetric part and negative
+    eigenvalues (docs/calibration.md), and conjugate gradients diverge. Here u is searched for in
     the space of the preconditioned residuals, in which M is made symmetric and parts of it are left
     out that a covariance does not have: eigenvalues of 0 or less, and directions along which C u is
     longer than they allow. For a symmetric, positive M it is the iteration of conjugate gradients.
@@ -59,7 +59,7 @@ def projected_gain(
         changed, left = space.solve()
         changed = as_rows_of(changed, image)
         step = norm(changed - found)
-        found = torch.where(active.reshape(-1, *[1] * (found.ndim - 1)), changed, found)
+        found = torch.where(expand(active, found), changed, found)
         residual = torch.where(active[:, None], left, 0.0)
         active = active & (step > length) & (norm(left) > FLOOR * epsilon * norm(rows))
         if not active.any():
@@ -73,18 +73,21 @@ class _Space:
     def __init__(self, rhs: Tensor, variance: Tensor, bound: Tensor):
         self.rhs, self.variance, self.bound = rhs, variance[:, None], bound[:, None]
         self.basis, self.seen, self.images = [], [], []
+        self.known = []  # <p, rhs>, (B,)
         self.matrix = self.squares = rhs.new_zeros(len(rhs), 0, 0)  # <p, M q>; <C p, C q>
 
     def add(self, direction: Tensor, epsilon: float) -> None:
         """Take in what is new in a direction; nothing of it is a direction of 0."""
         size = norm(direction)
         for _ in range(2):  # once loses orthogonality in float32
-            for p in self.basis:
-                direction = direction - (p * direction).sum(1, keepdim=True) * p
+            for q in self.basis:
+                direction = direction - (q * direction).sum(1, keepdim=True) * q
         left = norm(direction)
         kept = left > FLOOR * epsilon * size
         scaled = direction / torch.where(kept, left, 1.0)[:, None]
-        self.basis.append(torch.where(kept[:, None], scaled, 0.0))
+        p = torch.where(kept[:, None], scaled, 0.0)
+        self.basis.append(p)
+        self.known.append((p * self.rhs).sum(1))
 
     def learn(self, seen: Tensor, image: Tensor) -> None:
         """M p and C p of the direction that was added last."""
@@ -103,7 +106,7 @@ class _Space:
         values, vectors = torch.linalg.eigh(self.matrix)  # (B, k), (B, k, k)
         lengths = (vectors * (self.squares @ vectors)).sum(1)  # |C q|^2, (B, k)
         is_covariance = (values > 0) & (lengths <= self.bound * values)
-        known = torch.stack([(p * self.rhs).sum(1) for p in self.basis], dim=1)  # (B, k)
+        known = torch.stack(self.known, dim=1)  # (B, k)
         divisor = torch.where(is_covariance, values + self.variance, 1.0)
         parts = torch.where(is_covariance, (vectors.mT @ known[:, :, None])[..., 0] / divisor, 0.0)
         u = (vectors @ parts[:, :, None])[..., 0].T[..., None]  # (k, B, 1)

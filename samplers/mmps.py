@@ -84,8 +84,8 @@ def mmps(
         max_products: largest number of Jacobian products of a step for V^(1/2) z, and as many for
             the data.
         ridge: part of sigma^2 below which a variance of the clean image along the data is left to
-            lower levels. A network's Jacobian is wrong by a few hundredths of it; an exact one is
-            divided by with a thousandth.
+            lower levels, as they are too small to be known. The default is for networks; with an
+            exact score 0.001 is better (docs/calibration.md).
         callback: called after each step with (step, sigma, x0); of different levels the largest.
 
     Returns:
