@@ -9,7 +9,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, dot, expand, norm
 from operators.projection import projected_gain
-from operators.rows import as_rows_of, real_rows
+from operators.rows import as_rows_of, new_direction, real_rows
 from operators.solvers import FLOOR, frozen_ratio, frozen_update
 
 Map = Callable[[Tensor], Tensor]
@@ -40,7 +40,6 @@ def lanczos_sqrt(
 
     Source: Y. Saad, SIAM J. Numer. Anal. 29 (1992) 209-228, on f(M) z in Krylov spaces.
     """
-    epsilon = torch.finfo(z.real.dtype).eps
     length = norm(z)
     start = real_rows(z) / torch.where(length > 0, length, 1.0)[:, None]  # (B, n)
     basis = start.new_zeros(max_products, *start.shape)  # (m, B, n)
@@ -57,14 +56,9 @@ def lanczos_sqrt(
         active = active & (change > tolerance * length)
         if k + 1 == max_products or not active.any():
             break
-        rest = image
-        for _ in range(2):  # once loses orthogonality in float32
-            rest = rest - ((known * rest).sum(-1, keepdim=True) * known).sum(0)
-        size = norm(rest)
-        # samples that are finished, or whose invariant subspace is complete, go on with 0
-        kept = active & (size > FLOOR * epsilon * norm(image))
-        basis[k + 1] = torch.where(kept[:, None], rest / torch.where(kept, size, 1.0)[:, None], 0.0)
-        matrix_part[:, k + 1, k] = torch.where(kept, size, 0.0)
+        direction, size = new_direction(image, known)
+        basis[k + 1] = torch.where(active[:, None], direction, 0.0)  # finished samples go on with 0
+        matrix_part[:, k + 1, k] = torch.where(active, size, 0.0)
     return as_rows_of(found, z), matrix_part[:, 0, 0]
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.batch import expand, norm
-from operators.rows import as_rows_of, real_rows
+from operators.rows import as_rows_of, new_direction, real_rows
 from operators.solvers import FLOOR
 
 LARGEST = 10.0  # more room for a covariance of modes far apart
@@ -52,7 +52,7 @@ def projected_gain(
     found = None
     for _ in range(max_products):
         direction = real_rows(precondition(as_rows_of(residual, rhs)))
-        space.add(torch.where(active[:, None], direction, 0.0), epsilon)
+        space.add(torch.where(active[:, None], direction, 0.0))
         seen, image = product(as_rows_of(space.basis[-1], rhs))
         space.learn(real_rows(seen), real_rows(image))
         found = torch.zeros_like(image) if found is None else found
@@ -76,16 +76,9 @@ class _Space:
         self.known = []  # <p, rhs>, (B,)
         self.matrix = self.squares = rhs.new_zeros(len(rhs), 0, 0)  # <p, M q>; <C p, C q>
 
-    def add(self, direction: Tensor, epsilon: float) -> None:
+    def add(self, direction: Tensor) -> None:
         """Take in what is new in a direction; nothing of it is a direction of 0."""
-        size = norm(direction)
-        for _ in range(2):  # once loses orthogonality in float32
-            for q in self.basis:
-                direction = direction - (q * direction).sum(1, keepdim=True) * q
-        left = norm(direction)
-        kept = left > FLOOR * epsilon * size
-        scaled = direction / torch.where(kept, left, 1.0)[:, None]
-        p = torch.where(kept[:, None], scaled, 0.0)
+        p, _ = new_direction(direction, self.basis)
         self.basis.append(p)
         self.known.append((p * self.rhs).sum(1))
 

@@ -1,7 +1,12 @@
-"""Samples as rows of real numbers."""
+"""Samples as rows of real numbers, and orthonormal bases of them."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+
+from operators.batch import norm
+from operators.solvers import FLOOR
 
 
 def real_rows(x: Tensor) -> Tensor:
@@ -14,3 +19,20 @@ def as_rows_of(rows: Tensor, like: Tensor) -> Tensor:
     if like.is_complex():
         return torch.view_as_complex(rows.reshape(*like.shape, 2))
     return rows.reshape(like.shape)
+
+
+def new_direction(rows: Tensor, basis: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """What rows ``(B, n)`` have outside of orthonormal ones ``(B, n)`` each (Gram-Schmidt).
+
+    Returns:
+        The direction, of length 1, and the length of what it is of, ``(B,)``; both 0 where there is
+        nothing but rounding.
+    """
+    rest = rows
+    for _ in range(2):  # once loses orthogonality in float32
+        for q in basis:
+            rest = rest - (q * rest).sum(1, keepdim=True) * q
+    length = norm(rest)
+    kept = length > FLOOR * torch.finfo(rows.dtype).eps * norm(rows)
+    direction = rest / torch.where(kept, length, 1.0)[:, None]
+    return torch.where(kept[:, None], direction, 0.0), torch.where(kept, length, 0.0)
