@@ -378,7 +378,7 @@ def mixture_row(
 
 LANGEVIN = {"likelihood": "gaussian"}
 CT = {"cg_steps": 30}  # of samplers whose data step is not exact by default
-EXACT = {"ridge": 1e-3}  # the Jacobian is
+EXACT = {"ridge": 1e-3, "precondition_steps": 100}  # the Jacobian is
 SHORT_SWEEPS = EXACT | {"start_steps": 8, "inner_steps": 3, "widest": 1.5, "tolerance": 0.07}
 PARTICLES = EXACT | {
     "particles": 4,

@@ -143,7 +143,7 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.eta = placeholder(float)  # dds: fraction of new noise
     sampler.ancestral = placeholder(bool)  # dds: new noise of the exact step back, instead of eta
     sampler.old_noise = placeholder(str)  # dds, eta < 1: network (the paper's) or data; None: both
-    sampler.point_steps = placeholder(int)  # warm_dds: calls of the point estimate it starts from
+    sampler.point_steps = placeholder(int)  # warm_dds, warm_mmps: calls of the first image
     sampler.zeta = placeholder(float)  # diffpir: fraction of new noise
     sampler.momentum = placeholder(float)  # pnp: extrapolation, the same in all steps
     sampler.turns = placeholder(bool)  # pnp: alternate between eight orientations
@@ -153,8 +153,10 @@ def add_sampler_keywords(sampler: ConfigDict) -> None:
     sampler.renoise = placeholder(bool)  # dps: all noise of a step is new
     sampler.study_skips = placeholder(int)  # dps, langevin: levels of the study, 2024 or 2026
     sampler.step = placeholder(float)  # dps, pula, red_diff: length of the gradient step
-    sampler.max_products = placeholder(int)  # mmps, moment_gibbs: Jacobian products, at most
-    sampler.ridge = placeholder(float)  # mmps, moment_gibbs: variances left to lower levels
+    sampler.max_products = placeholder(int)  # mmps, moment_gibbs, ...: Jacobian products, at most
+    sampler.ridge = placeholder(float)  # mmps, moment_gibbs, ...: variances left to lower levels
+    # mmps, moment_gibbs, ...: iterations of the preconditioner, which take no product
+    sampler.precondition_steps = placeholder(int)
     sampler.start_steps = placeholder(int)  # moment_gibbs: levels of mmps, from which it starts
     sampler.overrelaxation = placeholder(float)  # moment_gibbs: of z, from sweep to sweep
     sampler.particles = placeholder(int)  # moment_gibbs: chains a sample, for distant modes

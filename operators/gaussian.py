@@ -13,7 +13,8 @@ from operators.rows import as_rows_of, new_direction, real_rows
 from operators.solvers import FLOOR, frozen_ratio, frozen_update
 
 Map = Callable[[Tensor], Tensor]
-INNER_STEPS, INNER_TOLERANCE = 100, 0.003  # of the preconditioner that knows A, not the covariance
+PRECONDITION_STEPS = 100  # of the preconditioner that knows A, not the covariance
+PRECONDITION_TOLERANCE = 0.003
 FIT_TOLERANCE = 1e-4  # of what an image has left of the misfit
 FIT_STEPS = 100
 NORM_STEPS, NORM_MARGIN = 30, 1.02  # of the power iteration, which comes from below
@@ -80,6 +81,7 @@ def gain_product(
     largest: Tensor,
     max_products: int,
     length: Tensor,
+    precondition_steps: int = PRECONDITION_STEPS,
 ) -> Tensor:
     """V A^H (A V A^H + sigma_y^2)^-1 r: what data with the residual r change in a Gaussian.
 
@@ -99,6 +101,7 @@ def gain_product(
             than any covariance with it, by far, are left out.
         max_products: products with V at most.
         length: norm ``(B,)`` of an iteration's change of the image at which a sample stops.
+        precondition_steps: iterations of the preconditioner at most.
 
     Returns:
         ``(B, *domain_shape)``.
@@ -113,7 +116,7 @@ def gain_product(
     return projected_gain(
         product,
         residual,
-        _data_inverse(operator, penalty),
+        _data_inverse(operator, penalty, precondition_steps),
         variance=sigma_y**2,
         largest=largest,
         max_products=max_products,
@@ -262,8 +265,8 @@ def nearest_fit(operator: LinearOperator, y: Tensor, x: Tensor) -> Tensor:
     )
 
 
-def _data_inverse(operator: LinearOperator, penalty: Tensor) -> Map:
-    """r -> (A A^H + penalty)^-1 r, about; penalty ``(B,)``."""
+def _data_inverse(operator: LinearOperator, penalty: Tensor, most: int) -> Map:
+    """r -> (A A^H + penalty)^-1 r, about, by `most` iterations; penalty ``(B,)``."""
     filtered = operator.gram_inverse(penalty) or (lambda r: r)
 
     def inverse(r: Tensor) -> Tensor:
@@ -271,7 +274,7 @@ def _data_inverse(operator: LinearOperator, penalty: Tensor) -> Map:
             return operator.forward(operator.adjoint(u)) + expand(penalty, u) * u, u
 
         return _conjugate_gradient(
-            product, r, filtered, max_products=INNER_STEPS, tolerance=INNER_TOLERANCE
+            product, r, filtered, max_products=most, tolerance=PRECONDITION_TOLERANCE
         )
 
     return inverse

@@ -26,6 +26,7 @@ from samplers.pula import pula
 from samplers.red_diff import red_diff
 from samplers.split_gibbs import split_gibbs
 from samplers.warm_dds import warm_dds
+from samplers.warm_mmps import warm_mmps
 from samplers.watch import NonFiniteError
 
 SAMPLERS = {
@@ -44,6 +45,7 @@ SAMPLERS = {
     "daps": daps,
     "red_diff": red_diff,
     "warm_dds": warm_dds,
+    "warm_mmps": warm_mmps,
 }
 
 
@@ -59,7 +61,7 @@ NUM_STEPS = _from_files("NUM_STEPS", 500)
 POINT_ESTIMATES = tuple(
     name for name, is_one in _from_files("POINT_ESTIMATE", False).items() if is_one
 )
-# samples of a measurement share their first image, `warm_dds.point_estimate`
+# samples of a measurement share their first image, `warm_start.point_estimate`
 FROM_POINT = tuple(name for name, shared in _from_files("FROM_POINT", False).items() if shared)
 # what was found of a sampler's samples where the posterior is known; empty where nothing speaks
 # against calling them samples of the posterior
@@ -119,4 +121,5 @@ __all__ = [
     "spread",
     "ssos",
     "warm_dds",
+    "warm_mmps",
 ]

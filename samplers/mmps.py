@@ -24,6 +24,7 @@ NUM_STEPS = 16  # noise levels where none are asked for
 SPREAD = "exact for a Gaussian prior; on images tried on two slices, where it was right"
 START_SIGMA = 20.0  # at most: wide against what is not known of an image in [0, 1]
 RIDGE = 0.03  # part of sigma^2 below which a variance is left to lower levels
+PRECONDITION_STEPS = 20  # with A alone; more would cost more than the products that they save
 
 
 @torch.no_grad()
@@ -36,12 +37,13 @@ def mmps(
     rng: BatchGenerator,
     num_steps: int,
     initial: Tensor | None = None,
-    start_sigma: float | None = None,
-    end_sigma: float | None = None,
+    start_sigma: float | Tensor | None = None,
+    end_sigma: float | Tensor | None = None,
     sigma_y: float | Tensor = 0.0,
     tolerance: float = TOLERANCE,
     max_products: int = MAX_PRODUCTS,
     ridge: float = RIDGE,
+    precondition_steps: int = PRECONDITION_STEPS,
     callback: Callback | None = None,
 ) -> Tensor:
     """Posterior samples by moment matching, MMPS (Rozet et al., NeurIPS 2024), with its covariance.
@@ -75,8 +77,9 @@ def mmps(
         num_steps: number of geometric noise levels from `start_sigma` to `end_sigma`.
         initial: ``(B, *domain_shape)`` images to which the first noise is added; None: D^-1 A^H y
             (`LinearOperator.correct` of zeros).
-        start_sigma: first level; None: `START_SIGMA`, or sigma_max if that is lower.
-        end_sigma: last noise level; None: sigma_min.
+        start_sigma: first level, of all samples or of each ``(B,)``; None: `START_SIGMA`, or
+            sigma_max if that is lower.
+        end_sigma: last level, of all samples or of each ``(B,)``; None: sigma_min.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
         tolerance: both iterations end where a further product changes the image by less than this
@@ -86,6 +89,8 @@ def mmps(
         ridge: part of sigma^2 below which a variance of the clean image along the data is left to
             lower levels, as they are too small to be known. The default is for networks; with an
             exact score 0.001 is better (docs/calibration.md).
+        precondition_steps: largest number of iterations, without products of the Jacobian, of the
+            preconditioner of the iteration for the data.
         callback: called after each step with (step, sigma, x0); of different levels the largest.
 
     Returns:
@@ -125,6 +130,7 @@ def mmps(
             largest=sigma**2,
             max_products=max_products,
             length=tolerance * sigma * size,
+            precondition_steps=precondition_steps,
         )
         watch(peak, x0)
         x = bridge(x, x0, sigma, following, rng)

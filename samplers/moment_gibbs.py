@@ -10,7 +10,7 @@ from operators.base import LinearOperator
 from operators.batch import BatchGenerator, expand
 from operators.gaussian import coupled_draw, coupled_misfit, largest_eigenvalue
 from samplers.denoise import schedule
-from samplers.mmps import RIDGE, mmps
+from samplers.mmps import PRECONDITION_STEPS, RIDGE, mmps
 from samplers.moment_matching import (
     MAX_PRODUCTS,
     TOLERANCE,
@@ -53,6 +53,7 @@ def moment_gibbs(
     tolerance: float = TOLERANCE,
     max_products: int = MAX_PRODUCTS,
     ridge: float = RIDGE,
+    precondition_steps: int = PRECONDITION_STEPS,
     callback: Callback | None = None,
 ) -> Tensor:
     """Posterior samples by split Gibbs sweeps that start from `mmps` and end without coupling.
@@ -106,6 +107,7 @@ def moment_gibbs(
         max_products: largest number of Jacobian products of a draw, and as many for the data in
             `mmps`.
         ridge: of `mmps`.
+        precondition_steps: of `mmps`.
         callback: called with (step, rho, x) after `mmps`, with the last rho, and after each sweep;
             of different rho the largest.
 
@@ -131,7 +133,9 @@ def moment_gibbs(
     iterations = {"tolerance": tolerance, "max_products": max_products}
     levels = {"start_sigma": start_sigma, "end_sigma": end_sigma}
     images = {"initial": initial, "sigma_y": sigma_y, "num_steps": start_steps}
-    first = mmps(score, sde, operator, y, rng=rng, ridge=ridge, **images, **levels, **iterations)
+    solution = {"ridge": ridge, "precondition_steps": precondition_steps}
+    given = images | levels | iterations | solution
+    first = mmps(score, sde, operator, y, rng=rng, **given)
     noise = torch.as_tensor(sigma_y).to(first.real).expand(len(first))  # (B,)
     largest = largest_eigenvalue(operator, first)
     least = LEAST * (sde.sigma_min if end_sigma is None else end_sigma)

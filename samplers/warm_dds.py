@@ -6,9 +6,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator
 from samplers.dds import dds
-from samplers.levels import first_level
-from samplers.pnp import NUM_STEPS as POINT_STEPS
-from samplers.pnp import pnp
+from samplers.warm_start import POINT_STEPS, point_estimate, start_level
 from samplers.watch import Callback
 from sde import VESDE, Score
 
@@ -90,14 +88,13 @@ def warm_dds(
         )
     start = start_sigma
     if start is None:
-        known = operator.direct_error(y) is not None
-        start = first_level(
+        start = start_level(
             score,
             sde,
             operator,
             y,
-            operator.direct(y),
-            factor=START_FACTOR if known else ESTIMATED_FACTOR,
+            factor=START_FACTOR,
+            estimated_factor=ESTIMATED_FACTOR,
             end_sigma=end_sigma,
             cg_steps=cg_steps,
         )
@@ -116,49 +113,4 @@ def warm_dds(
         sigma_y=sigma_y,
         cg_steps=cg_steps,
         callback=callback,
-    )
-
-
-def point_estimate(
-    score: Score,
-    sde: VESDE,
-    operator: LinearOperator,
-    y: Tensor,
-    *,
-    rng: BatchGenerator | None = None,
-    point_steps: int = POINT_STEPS,
-    sigma_y: float | Tensor = 0.0,
-    cg_steps: int | None = None,
-) -> Tensor:
-    """The image that samples start from: `samplers.pnp` from the direct image.
-
-    Args:
-        score: ``(x, sigma) -> grad_x log p_sigma(x)``.
-        sde: its range of noise levels.
-        operator: measurement model A.
-        y: ``(B, *range_shape)`` measurement.
-        rng: names the samples in errors; no random number is drawn.
-        point_steps: number of network calls.
-        sigma_y: standard deviation of the measurement noise, of all samples or of each ``(B,)``.
-        cg_steps: largest number of iterations of a data step; None: `denoise.data_step` chooses.
-
-    Returns:
-        ``(B, *domain_shape)``, complex if the operator's images are.
-
-    Raises:
-        ValueError: fewer than two calls, or three where one of them finds the first level.
-    """
-    least = 3 if operator.direct_error(y) is None else 2
-    if point_steps < least:
-        raise ValueError(f"expected point_steps of at least {least}, got {point_steps}")
-    return pnp(
-        score,
-        sde,
-        operator,
-        y,
-        rng=rng,
-        num_steps=point_steps,
-        initial=operator.direct(y),
-        sigma_y=sigma_y,
-        cg_steps=cg_steps,
     )

@@ -13,7 +13,7 @@ from evaluation.run.keywords import shares
 from operators import BatchGenerator, LinearOperator
 from operators.batch import derive_seed
 from samplers import SAMPLERS, NonFiniteError, Posterior, Progress, posterior_moments
-from samplers.warm_dds import point_estimate
+from samplers.warm_start import point_estimate
 from samplers.watch import empty_images
 from sde import VESDE, Score
 

@@ -157,7 +157,10 @@ CASES = [
 def run(name, operator, y, seeds, **options):
     if name == "hybrid":
         options = {"every": 3} | options
-    if name == "mmps":  # with more, the capped score, no denoiser's, blows up rounding errors
+    if name in (
+        "mmps",
+        "warm_mmps",
+    ):  # with more, the capped score, no denoiser's, blows up rounding errors
         options = {"max_products": 4, "num_steps": 5, "sigma_y": 0.05} | options
     if name == "moment_gibbs":  # the same; without noise it is mmps
         options = {"max_products": 4, "num_steps": 4, "start_steps": 5, "sigma_y": 0.1} | options

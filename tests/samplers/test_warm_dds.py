@@ -1,7 +1,5 @@
 """Samples around the point estimate: its parts, what samples share, and their spread."""
 
-import sys
-
 import pytest
 import torch
 
@@ -11,13 +9,12 @@ from benchmarks.gaussian_posterior import gaussian_prior
 from evaluation.run.keywords import expected_calls
 from evaluation.run.posterior_samples import sample_source
 from operators import BatchGenerator
-from samplers import dds, pnp, warm_dds
+from samplers import dds, pnp, warm_dds, warm_start
 from samplers.levels import error_level
 from tests.samplers import test_formulas as box
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS, KEYS = [3, 7], ["a", "b"]
-module = sys.modules["samplers.warm_dds"]  # the package has the function of that name
 
 
 def arguments(score=box.torch_score):
@@ -83,7 +80,7 @@ def test_the_iterations_of_a_data_step_are_those_of_the_point_estimate_too(monke
         seen.append(options["cg_steps"])
         return pnp(*arguments, **options)
 
-    monkeypatch.setattr(module, "pnp", watched)
+    monkeypatch.setattr(warm_start, "pnp", watched)
     warm_dds(*arguments(), rng=BatchGenerator(SEEDS), num_steps=3, point_steps=3, cg_steps=2)
     source(box.torch_score, 4, cg_steps=2)
     assert seen == [2, 2]
