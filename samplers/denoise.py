@@ -73,8 +73,17 @@ def denoise(score: Score, x: Tensor, sigma: Tensor) -> Tensor:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.
         x: ``(B, *domain_shape)`` noisy images.
         sigma: ``(B,)`` noise levels.
+
+    Raises:
+        RuntimeError: the gradient of `x` is asked for, and the score has none.
     """
-    return x + expand(sigma, x) ** 2 * score(x, sigma)
+    value = score(x, sigma)
+    if x.requires_grad and not value.requires_grad:
+        raise RuntimeError(
+            "expected a score that autograd can go through, as this sampler needs its gradient, "
+            "got one whose result has none; pnp for one image and warm_dds for several need none"
+        )
+    return x + expand(sigma, x) ** 2 * value
 
 
 def aimed_at(

@@ -100,7 +100,7 @@ def mmps(
         ValueError: levels that the network does not know, or fewer than two,
             or a `tolerance`, `max_products` or `ridge` out of range.
         NonFiniteError: some images became NaN or infinite; the others are in it.
-        RuntimeError: under `torch.inference_mode`.
+        RuntimeError: under `torch.inference_mode`, or the score has no gradient.
     """
     check_iterations(tolerance, max_products)
     if not ridge >= 0:

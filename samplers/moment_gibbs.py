@@ -120,7 +120,7 @@ def moment_gibbs(
         ValueError: levels that the network does not know, fewer than two of them or sweeps, or
             another keyword out of range.
         NonFiniteError: some images became NaN or infinite; the others are in it.
-        RuntimeError: under `torch.inference_mode`.
+        RuntimeError: under `torch.inference_mode`, or the score has no gradient.
     """
     check_iterations(tolerance, max_products)
     if min(num_steps, inner_steps) < 2 or not widest > 1 or particles < 1:

@@ -81,7 +81,7 @@ def warm_mmps(
     Raises:
         ValueError: levels outside the network's range, too few steps, or a keyword out of range.
         NonFiniteError: some samples became NaN or infinite; it holds the others.
-        RuntimeError: under `torch.inference_mode`.
+        RuntimeError: under `torch.inference_mode`, or the score has no gradient.
     """
     if initial is None:
         initial = point_estimate(

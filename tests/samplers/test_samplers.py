@@ -904,3 +904,16 @@ def test_where_nothing_is_random_no_random_numbers_are_asked_for(name):
     y[1, 0, 0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match="values in sample 1 at step 0"):
         SAMPLERS[name](*arguments, num_steps=4, start_sigma=1.0)
+
+
+@pytest.mark.parametrize("name", ["dps", "mmps", "moment_gibbs", "warm_mmps"])
+def test_a_score_without_a_gradient_is_told(name):
+    """It was taken for one whose derivative is 0, and samples were of another posterior."""
+    operator = OPERATORS["mri real"]
+    y = operator.forward(PRIOR.mean.reshape(1, 1, SIDE, SIDE))
+
+    def detached(x, sigma):
+        return score(x.detach(), sigma)
+
+    with pytest.raises(RuntimeError, match="expected a score that autograd can go through"):
+        SAMPLERS[name](detached, SDE, operator, y, rng=BatchGenerator([1]), num_steps=4)
