@@ -14,7 +14,9 @@ from sde import VESDE, Score
 NUM_STEPS = 6  # noise levels, beside those of the point estimate
 SPREAD = "not yet measured"  # docs/calibration.md
 FROM_POINT = True  # all samples of a measurement share their first image, `point_estimate`
-START_FACTOR = 3.0  # first level over the direct image's estimated error
+# first level over the direct image's estimated error (docs/calibration.md)
+START_FACTOR = 3.0
+ESTIMATED_FACTOR = 2.0  # where a network call estimates it
 LEVELS_SPAN = 15.0  # first level over the last
 TOLERANCE = 0.2
 
@@ -62,9 +64,10 @@ def warm_mmps(
         initial: ``(B, *domain_shape)`` point estimates; None: `pnp` with `point_steps` calls, which
             samples of one measurement can share if they are given it (`point_estimate`).
         point_steps: number of network calls of `pnp`.
-        start_sigma: first noise level, at most sigma_max; None: for each sample `START_FACTOR`
-            times the estimated error of the direct image (`levels.error_level`), with one network
-            call more where the operator has no `LinearOperator.direct_error`, as for CT.
+        start_sigma: first noise level, at most sigma_max; None: for each sample the
+            estimated error of the direct image (`levels.error_level`), `START_FACTOR` times;
+            without `LinearOperator.direct_error`, as for CT, `ESTIMATED_FACTOR` times, with one
+            network call more.
         end_sigma: last noise level; None: the first one over `LEVELS_SPAN`, at least sigma_min.
         sigma_y: standard deviation of the measurement noise (for complex y that of the real and of
             the imaginary part each), of all samples or of each ``(B,)``.
@@ -95,7 +98,7 @@ def warm_mmps(
             operator,
             y,
             factor=START_FACTOR,
-            estimated_factor=START_FACTOR,
+            estimated_factor=ESTIMATED_FACTOR,
             end_sigma=end_sigma,
         )
     end = end_sigma

@@ -27,7 +27,10 @@ def test_it_is_mmps_from_the_plug_and_play_image(kind, sigma_y):
     score, sde, operator, y = problem(kind)
     direct = operator.direct(y)
     point = pnp(score, sde, operator, y, num_steps=6, initial=direct, sigma_y=sigma_y)
-    level = (3.0 * error_level(score, sde, operator, y, direct).double()).clamp(max=sde.sigma_max)
+    factor = {"mri": 3.0, "ct": 2.0}[kind]  # of CT, a network call tells the error
+    level = (factor * error_level(score, sde, operator, y, direct).double()).clamp(
+        max=sde.sigma_max
+    )
     options = {"num_steps": 4, "sigma_y": sigma_y, "max_products": 4}
     expected = mmps(
         score,
