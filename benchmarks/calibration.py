@@ -8,6 +8,7 @@ stopped; `--print` shows them as the tables of docs/calibration.md. 8 x 8 images
 
 import argparse
 import csv
+import functools
 import inspect
 import math
 import time
@@ -268,7 +269,12 @@ class Calls:
 
     def counted(self, score: Score) -> Score:
         """`score`, each of whose calls and products is counted."""
-        return lambda x, sigma: score(_Counted.apply(x, self), sigma)
+
+        @functools.wraps(score)  # its attributes, too
+        def call(x: Tensor, sigma: Tensor) -> Tensor:
+            return score(_Counted.apply(x, self), sigma)
+
+        return call
 
 
 class _Counted(torch.autograd.Function):

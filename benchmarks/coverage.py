@@ -30,7 +30,7 @@ import torch
 from scipy.ndimage import binary_fill_holes, binary_opening, label
 from torch import Tensor
 
-from benchmarks.calibration import append
+from benchmarks.calibration import Calls, append
 from datasets.embedded import open_samples
 from evaluation.metrics import psnr
 from evaluation.run.calibrated import find_scale
@@ -244,19 +244,15 @@ def draw(
     seed: int,
     together: int,
 ) -> tuple[Tensor, int]:
-    """Samples ``(N, H, W)`` of one slice as they are shown, and network calls a sample."""
-    calls = 0
-
-    def on_call(samples: int) -> None:
-        nonlocal calls
-        calls += samples
-
+    """Samples ``(N, H, W)`` of one slice as they are shown, and `Calls` a sample."""
+    calls = Calls()
     given = dict(options)
     if uses_noise(sampler, given):
         given["sigma_y"] = problem.noise
     source, failures = sample_source(
         sampler,
-        *prior,
+        calls.counted(prior.score),
+        prior.sde,
         problem.operator,
         problem.y,
         num_steps=num_steps,
@@ -266,13 +262,12 @@ def draw(
         initial=problem.direct if starts_warm(sampler, given) else None,
         options=given,
         together=together,
-        on_call=on_call,
     )
     with torch.no_grad():
         found = torch.stack([magnitude(problem.restore(source(n)))[0, 0] for n in range(count)])
     if failures:
         raise FloatingPointError(f"{key}: {failures[key]}")
-    return found.cpu(), round(calls / count)
+    return found.cpu(), round(calls.count / count)
 
 
 def run(
@@ -499,8 +494,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("results/coverage"))
     parser.add_argument("--kinds", default="", help=f"of {', '.join(KINDS)}; all: ''")
-    parser.add_argument("--sampler", default="warm_dds")
-    parser.add_argument("--num_steps", type=int, default=20)
+    parser.add_argument("--sampler", default="warm_mmps")
+    parser.add_argument("--num_steps", type=int, default=0, help="0: the sampler's default")
     parser.add_argument("--options", default="{}", help="the sampler's keywords as JSON")
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--split", default="val", choices=("val", "test"))
@@ -523,7 +518,7 @@ def main() -> None:
             given.out,
             kinds=kinds,
             sampler=given.sampler,
-            num_steps=given.num_steps,
+            num_steps=given.num_steps or NUM_STEPS[given.sampler],
             options=json.loads(given.options),
             count=given.samples,
             split=given.split,
