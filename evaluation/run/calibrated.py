@@ -6,6 +6,9 @@ from collections.abc import Mapping
 # intervals of 90 % cover 90 % of the pixels of the embedded validation people, as
 # `python -m benchmarks.coverage --fit` prints it
 SCALES: dict[tuple[str, str, int, str], float] = {
+    ("natural_small", "warm_mmps", 6, "MR"): 1.26,  # one person, 6 measurements
+    ("natural_complex_small", "warm_mmps", 6, "MR complex"): 1.43,  # one person, 6 measurements
+    ("natural_small", "warm_mmps", 6, "CT"): 1.10,  # three people, 6 measurements
     ("natural_small", "warm_dds", 20, "MR"): 1.64,  # one person, 6 measurements
     ("natural_complex_small", "warm_dds", 20, "MR complex"): 2.05,  # one person, 6 measurements
     ("natural_small", "warm_dds", 20, "CT"): 1.48,  # three people, 6 measurements
