@@ -205,7 +205,7 @@ def reconstruct(
             `Prior`, e.g. `Prior.from_denoiser`; None: "natural_complex_small" for complex images,
             "natural_small" for real ones.
         sampler: a key of `samplers.SAMPLERS`; "": `pnp`, a point estimate, for one sample, and
-            `warm_dds` for several.
+            `warm_mmps` for several.
         num_steps: number of steps of the sampler; None: its default (`samplers.NUM_STEPS`).
         samples: number of posterior samples, whose mean, standard deviation and quantiles are the
             result. As many as fit are drawn at a time.

@@ -96,8 +96,8 @@ def get_config() -> ConfigDict:
     operator.detector_distance = placeholder(float)  # fan: from centre of rotation to detector
 
     config.sampler = sampler = ConfigDict()
-    sampler.name = ""  # a key of samplers.SAMPLERS; "": pnp for one image, warm_dds for more
-    sampler.num_steps = placeholder(int)  # noise levels; None: pnp 50, warm_dds 20, most others 50
+    sampler.name = ""  # a key of samplers.SAMPLERS; "": pnp for one image, warm_mmps for more
+    sampler.num_steps = placeholder(int)  # noise levels; None: pnp 50, warm_mmps 6, most others 50
     # posterior samples per slice; the result is their mean, std, and 5 and 95 % quantiles
     sampler.num_samples = 1
     # stop before num_samples when the Monte Carlo error of the mean is this part of the std, which

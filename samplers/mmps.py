@@ -21,7 +21,7 @@ from sde import VESDE, Score
 
 NUM_STEPS = 16  # noise levels where none are asked for
 # docs/calibration.md
-SPREAD = "exact for a Gaussian prior; on images tried on two slices, where it was right"
+SPREAD = "exact for a Gaussian prior; on images warm_mmps was measured"
 START_SIGMA = 20.0  # at most: wide against what is not known of an image in [0, 1]
 RIDGE = 0.03  # part of sigma^2 below which a variance is left to lower levels
 PRECONDITION_STEPS = 20  # with A alone; more would cost more than the products that they save

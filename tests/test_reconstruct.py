@@ -407,9 +407,9 @@ def test_several_samples_give_mean_and_deviation(tmp_path, settings):
         file["kspace"] = kspace_of(truth) * lines()
     config = settings(**{"sampler.num_samples": 3})
     summary, arrays = run(config, tmp_path / "k.h5", tmp_path / "out")
-    assert summary["sampler"] == "warm_dds"  # the default for several samples
-    found = SPREAD["warm_dds"]
-    assert summary["result"] == f"mean of 3 samples by warm_dds, 4 steps; {found}"
+    assert summary["sampler"] == "warm_mmps"  # the default for several samples
+    found = SPREAD["warm_mmps"]
+    assert summary["result"] == f"mean of 3 samples by warm_mmps, 4 steps; {found}"
     assert (summary["num_steps"], summary["num_samples"]) == (4, 3)
     std = arrays["std"]
     assert std.shape == truth.shape
@@ -600,7 +600,7 @@ def test_sampling_stops_when_the_mean_is_known_well_enough(tmp_path, settings):
     summary, stopped = run(settings(**several), tmp_path / "k.npy", tmp_path / "a")
     assert summary["num_samples"] == 4
     assert summary["result"].startswith(
-        "mean of 4 samples, enough for an error of the mean of 0.5 std, by warm_dds"
+        "mean of 4 samples, enough for an error of the mean of 0.5 std, by warm_mmps"
     )
     few = settings(**{"sampler.num_samples": 4})
     _, expected = run(few, tmp_path / "k.npy", tmp_path / "b")
@@ -810,7 +810,7 @@ def test_folder_has_what_it_promises(tmp_path, settings):
         assert file.attrs["mask_sha256"] == summary["mask_sha256"]
         assert json.loads(file.attrs["code_version"])["version"].startswith("0.")
         assert "k-space" in file.attrs["unit"]
-    assert settings_there["sampler"]["name"] == "warm_dds"
+    assert settings_there["sampler"]["name"] == "warm_mmps"
     assert settings_there == json.loads((out / "config.json").read_text())
     picture = imread(out / "preview.png")[..., :3]
     assert picture.std() > 0.1
@@ -841,7 +841,7 @@ def save(path, array):
         ("k", {"operator.mask": "nomask"}, "expected a mask among"),
         ("k", {"sampler.name": "nosampler"}, "unknown sampler 'nosampler'; known: .*dds, .*pnp"),
         ("k", {"sampler.eta": 0.5}, "pnp has no sampler.eta"),
-        ("k", {"sampler.name": "pnp", "sampler.num_samples": 2}, "set sampler.name to warm_dds"),
+        ("k", {"sampler.name": "pnp", "sampler.num_samples": 2}, "set sampler.name to warm_mmps"),
         ("k", {"sampler.sigma_y": -1.0}, "expected sampler.sigma_y of at least 0"),
         ("k", {"precision": "int8"}, "expected precision in"),
         ("k", {"batch_size": -1}, "expected batch_size of at least 0"),

@@ -96,7 +96,7 @@ def test_several_samples_have_a_deviation():
     result = reconstruct(kspace, samples=3, **FEW)
     assert result.std.shape == result.image.shape == (2, SIDE, SIDE)
     assert result.std.dtype == np.float32
-    assert "mean of 3 samples by warm_dds" in result.description
+    assert "mean of 3 samples by warm_mmps" in result.description
     for name in ("quantile_05", "quantile_95", "undecided"):
         values = getattr(result, name)
         assert (values.shape, values.dtype) == (result.image.shape, np.float32)
@@ -115,7 +115,7 @@ def test_several_samples_have_a_deviation():
 
 
 def test_a_fitted_scale_multiplies_the_deviations(monkeypatch):
-    monkeypatch.setitem(SCALES, ("natural_complex_small", "warm_dds", 3, "MR complex"), 2.0)
+    monkeypatch.setitem(SCALES, ("natural_complex_small", "warm_mmps", 3, "MR complex"), 2.0)
     kspace = kspace_of(images(1)[0]) * lines()
     few = {"prior": "natural_complex_small", "num_steps": 3, "sigma_y": 0.0, "device": "cpu"}
     plain = reconstruct(kspace, samples=2, **few)
@@ -133,7 +133,7 @@ def test_a_fitted_scale_multiplies_the_deviations(monkeypatch):
         reconstruct(kspace, calibrated=True, **few)
     for changes in ({"num_steps": 4}, {"options": {"end_sigma": 0.01}}, {"prior": PRIOR}):
         with pytest.raises(
-            ValueError, match=r"no scale was fitted.*natural_complex_small, warm_dds of 3"
+            ValueError, match=r"no scale was fitted.*natural_complex_small, warm_mmps of 3"
         ):
             reconstruct(kspace, samples=2, calibrated=True, **few | changes)
 

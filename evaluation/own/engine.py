@@ -26,7 +26,7 @@ from samplers import COILS_APART, NUM_STEPS, POINT_ESTIMATES, SAMPLERS, Posterio
 from samplers.posterior import magnitude, quantile_kind
 from sde import Prior
 
-POINT, POSTERIOR = "pnp", "warm_dds"  # the default for one image, and for several samples
+POINT, POSTERIOR = "pnp", "warm_mmps"  # the default for one image, and for several samples
 # maps are given or estimated here
 KNOWN = tuple(name for name in SAMPLERS if name not in COILS_APART)
 

@@ -166,6 +166,7 @@ def test_without_a_network_slices_are_counted(moves):
         ("dds", {"order": 2}, 2 * 7 * 3),
         ("daps", {"order": 2}, 2 * 5 * 7 * 3),
         ("warm_dds", {}, 50 + 7 * 3),
+        ("warm_mmps", {}, 50 + 7 * 3),
         ("tv", {}, 0),
         ("moment_gibbs", {"particles": 2, "inner_steps": 3, "start_steps": 5}, (7 * 6 + 5) * 3),
     ],

@@ -135,7 +135,7 @@ def test_where_it_is_the_default():
     assert not by_held_out("", opened(), sampling(sigma_y=0.0), {})
     assert not by_held_out("", opened(), sampling(end_sigma=0.01), {})
     assert not by_held_out("", opened(), sampling(), {"end_sigma": (0.01, 0.02)})
-    assert not by_held_out("", opened(), sampling(num_samples=2), {})  # by warm_dds
+    assert not by_held_out("", opened(), sampling(num_samples=2), {})  # by warm_mmps
     assert not by_held_out("noise", opened(), sampling(), {})
     assert by_held_out("held_out", opened(kind="k-space"), sampling(), {})
     assert by_held_out("held_out", opened(views=9), sampling(sigma_y=0.0), {})

@@ -181,7 +181,7 @@ def test_the_samplers_get_that_part_of_the_estimate():
     assert not np.allclose(found.image, estimate.image)
     same = program.reconstruct(measured, **given, sigma_y=found.sigma_y)
     np.testing.assert_allclose(same.image, found.image, rtol=1e-4, atol=1e-5)
-    samples = program.reconstruct(measured, **given, samples=2)  # also by warm_dds
+    samples = program.reconstruct(measured, **given, samples=2)  # also by warm_mmps
     assert samples.noise_level["factor"] == part
     with pytest.raises(ValueError, match="noise_level as one of estimated, held_out"):
         program.reconstruct(measured, **given, noise_level="guessed")

@@ -88,7 +88,7 @@ def test_folders_side_by_side_have_one_direct_reconstruction(folders):
     assert not maps["pnp"]
     table = text[text.index("<table>") : text.index("</table>")]
     assert re.findall(r'<th scope="row">([^<]*)</th>', table) == ["pnp", "samples"]
-    assert "mean of 3 samples by warm_dds, 3 steps<" in table
+    assert "mean of 3 samples by warm_mmps, 3 steps<" in table
     assert "(estimated)" in table
     differing = text[text.index("Settings that differ") :]
     assert "sampler.num_samples" in differing[: differing.index("</table>")]
