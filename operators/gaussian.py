@@ -13,8 +13,7 @@ from operators.rows import as_rows_of, new_direction, real_rows
 from operators.solvers import FLOOR, frozen_ratio, frozen_update
 
 Map = Callable[[Tensor], Tensor]
-PRECONDITION_STEPS = 100  # of the preconditioner that knows A, not the covariance
-PRECONDITION_TOLERANCE = 0.003
+PRECONDITION_TOLERANCE = 0.003  # of the preconditioner that knows A, not the covariance
 FIT_TOLERANCE = 1e-4  # of what an image has left of the misfit
 FIT_STEPS = 100
 NORM_STEPS, NORM_MARGIN = 30, 1.02  # of the power iteration, which comes from below
@@ -81,7 +80,7 @@ def gain_product(
     largest: Tensor,
     max_products: int,
     length: Tensor,
-    precondition_steps: int = PRECONDITION_STEPS,
+    precondition_steps: int,
 ) -> Tensor:
     """V A^H (A V A^H + sigma_y^2)^-1 r: what data with the residual r change in a Gaussian.
 
@@ -101,7 +100,7 @@ def gain_product(
             than any covariance with it, by far, are left out.
         max_products: products with V at most.
         length: norm ``(B,)`` of an iteration's change of the image at which a sample stops.
-        precondition_steps: iterations of the preconditioner at most.
+        precondition_steps: iterations of the preconditioner at most, 1 or more.
 
     Returns:
         ``(B, *domain_shape)``.

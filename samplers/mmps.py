@@ -21,7 +21,7 @@ from sde import VESDE, Score
 
 NUM_STEPS = 16  # noise levels where none are asked for
 # docs/calibration.md
-SPREAD = "exact for a Gaussian prior; on images warm_mmps was measured"
+SPREAD = "exact for a Gaussian prior; on images see warm_mmps"
 START_SIGMA = 20.0  # at most: wide against what is not known of an image in [0, 1]
 RIDGE = 0.03  # part of sigma^2 below which a variance is left to lower levels
 PRECONDITION_STEPS = 20  # with A alone; more would cost more than the products that they save
@@ -98,13 +98,16 @@ def mmps(
 
     Raises:
         ValueError: levels that the network does not know, or fewer than two,
-            or a `tolerance`, `max_products` or `ridge` out of range.
+            or a `tolerance`, `max_products`, `ridge` or `precondition_steps` out of range.
         NonFiniteError: some images became NaN or infinite; the others are in it.
         RuntimeError: under `torch.inference_mode`, or the score has no gradient.
     """
     check_iterations(tolerance, max_products)
-    if not ridge >= 0:
-        raise ValueError(f"expected a ridge of 0 or more, got {ridge}")
+    if not ridge >= 0 or precondition_steps < 1:
+        raise ValueError(
+            "expected a ridge of 0 or more and precondition_steps of 1 or more, got "
+            f"{ridge} and {precondition_steps}"
+        )
     watch = Watch(rng, callback)
     x0 = first_image(operator, y, initial)
     start = min(START_SIGMA, sde.sigma_max) if start_sigma is None else start_sigma

@@ -99,6 +99,7 @@ def test_the_gain_is_that_of_conditioning_a_gaussian(kind):
         largest=torch.ones(2, dtype=torch.float64),
         max_products=200,
         length=torch.full((2,), 1e-9, dtype=torch.float64),
+        precondition_steps=100,
     )
     for b, noise in enumerate(noises):
         gain, _ = dense_gain(operator, covariance.numpy(), noise, ridge)

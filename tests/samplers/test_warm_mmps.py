@@ -92,3 +92,12 @@ def test_the_first_draws_variance_is_that_of_the_docstring(sigma):
     )
     expected = s**2 * (1 - (s**2 / (s**2 + sigma**2)) ** 2)
     assert float(samples.var()) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ridge": -1.0}, {"precondition_steps": 0}, {"tolerance": -0.1}, {"max_products": 0}]
+)
+def test_keywords_out_of_range_are_told(wrong):
+    score, sde, operator, y = problem("mri")
+    with pytest.raises(ValueError, match=f"expected .*{next(iter(wrong))} of "):
+        warm_mmps(score, sde, operator, y, rng=BatchGenerator(SEEDS), num_steps=3, **wrong)
