@@ -45,6 +45,7 @@ from evaluation.own.engine import (
     choose_sampling,
     describe,
     describe_outputs,
+    posterior_for,
     solve_slices,
 )
 from evaluation.own.folder import reconstruct_file
@@ -204,8 +205,9 @@ def reconstruct(
         prior: name of a shipped prior, path of a checkpoint or of a training run's folder, or a
             `Prior`, e.g. `Prior.from_denoiser`; None: "natural_complex_small" for complex images,
             "natural_small" for real ones.
-        sampler: a key of `samplers.SAMPLERS`; "": `pnp`, a point estimate, for one sample, and
-            `warm_mmps` for several.
+        sampler: a key of `samplers.SAMPLERS`; "": `pnp`, a point estimate, for one sample,
+            `warm_mmps` for several, and `warm_dds` for several along trajectories, of fan beams and
+            of an `operator`.
         num_steps: number of steps of the sampler; None: its default (`samplers.NUM_STEPS`).
         samples: number of posterior samples, whose mean, standard deviation and quantiles are the
             result. As many as fit are drawn at a time.
@@ -243,7 +245,8 @@ def reconstruct(
             not fit; the message says what was expected, what was given, and what to do.
         FloatingPointError: every slice became NaN or infinite.
     """
-    sampling = _choose(sampler, num_steps, samples, sigma_y, mean_error, calibrated, options)
+    chosen = (num_steps, samples, sigma_y, mean_error, calibrated, options)
+    sampling = _choose(sampler, *chosen)
     choose = dict(choose or {})
     check_part(validate, choose, sampling)
     check_way(last_level)
@@ -258,6 +261,7 @@ def reconstruct(
         image_size=image_size,
         operator=operator,
     )
+    sampling = _choose(posterior_for(opened, sampler, samples), *chosen)
     unknown = operator is not None and operator[0].noise(opened.y[:1]) is None
     if unknown and sigma_y is None and sampling.uses_noise:
         opened.notes.append(

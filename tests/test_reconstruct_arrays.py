@@ -237,6 +237,8 @@ def test_any_operator_will_do_in_any_unit(complex_numbers):
     assert bare.image.shape == (SIDE, SIDE)
     np.testing.assert_array_equal(bare.image, one.image[0])
     assert reconstruct(y[:, 0], operator=operator, **FEW).image.shape == (2, SIDE, SIDE)
+    several = reconstruct(y, operator=operator, samples=2, **FEW)  # whose products may be slow
+    assert "mean of 2 samples by warm_dds" in several.description
 
 
 def test_an_operator_of_each_slice():

@@ -27,6 +27,8 @@ from samplers.posterior import magnitude, quantile_kind
 from sde import Prior
 
 POINT, POSTERIOR = "pnp", "warm_mmps"  # the default for one image, and for several samples
+WITHOUT_PRODUCTS = "warm_dds"  # for several samples where those would be slow, see `posterior_for`
+QUICK = ("mri", "multicoil_mri", "ct")  # simulated operators
 # maps are given or estimated here
 KNOWN = tuple(name for name in SAMPLERS if name not in COILS_APART)
 
@@ -146,6 +148,24 @@ def choose_sampling(
         mean_error=mean_error,
         calibrated=calibrated,
     )
+
+
+def posterior_for(opened: Input, sampler: str, num_samples: int) -> str:
+    """The sampler that is asked for, or the default for several samples of this input.
+
+    `POSTERIOR` solves with the covariance of the data many times. That is quick on a Cartesian grid
+    and for parallel beams, whose A A^H has an approximate inverse (`LinearOperator.gram_inverse`);
+    along trajectories, for fan beams and users' operators it can take ten times as long as
+    `WITHOUT_PRODUCTS`, which is then the default.
+
+    Args:
+        opened: the input.
+        sampler: name that is asked for; "" for a default.
+        num_samples: number of samples.
+    """
+    geometry, simulated = (opened.facts.get(name) for name in ("geometry", "simulated"))
+    quick = opened.kind == "k-space" or geometry == "parallel" or simulated in QUICK
+    return sampler or ("" if quick or num_samples == 1 else WITHOUT_PRODUCTS)
 
 
 def calibrate(sampling: Sampling, prior: str, opened: Input) -> Sampling:

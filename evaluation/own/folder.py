@@ -103,6 +103,7 @@ def reconstruct_file(
     if config.prior:  # so that a wrong name is found before the input is read
         resolve_prior(config.prior, config.prior_format)
     opened = open_input(source, config)
+    sampling = read_sampling(config, device, opened)
     check_volume(weight, opened, sampling)
     sampling = calibrate(sampling, config.prior or default_prior(opened.is_complex), opened)
     settings = describe_settings(config, source, opened, sampling)

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from configs.reconstruct import default_prior
 from evaluation.own.base import Input, digest
-from evaluation.own.engine import Sampling, choose_sampling
+from evaluation.own.engine import Sampling, choose_sampling, posterior_for
 from evaluation.run.batching import choose_size
 from evaluation.run.methods import PRECISIONS
 from models.checkpoint import keyword_files, resolve_prior
@@ -17,22 +17,24 @@ MAY_CHANGE = ("batch_size", "report", "prior_format")  # files are compared by t
 DEFAULTS_OF = {"acceleration": "mri", "center_fraction": "mri", "num_views": "ct"}
 
 
-def read_sampling(config: ConfigDict, device: str) -> Sampling:
+def read_sampling(config: ConfigDict, device: str, opened: Input | None = None) -> Sampling:
     """Sampler of a config, checked.
 
     Args:
         config: config with the fields of configs/reconstruct.py.
         device: device of the network.
+        opened: the input, on which the default for several samples depends; None: not known yet.
 
     Raises:
         ValueError: an unknown sampler or keyword, several samples of a point estimate, or an
             invalid `batch_size` or `precision`.
     """
     options = {k: v for k, v in config.sampler.items() if v is not None}
+    name, num_samples = options.pop("name"), options.pop("num_samples")
     sampling = choose_sampling(
-        options.pop("name"),
+        name if opened is None else posterior_for(opened, name, num_samples),
         num_steps=options.pop("num_steps", None),
-        num_samples=options.pop("num_samples"),
+        num_samples=num_samples,
         sigma_y=options.pop("sigma_y", None),
         mean_error=options.pop("mean_error", None),
         calibrated=options.pop("calibrated", False),
