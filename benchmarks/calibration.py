@@ -396,7 +396,7 @@ PARTICLES = EXACT | {
 }
 # sampler, budget in network calls: keywords, levels
 RUNS = {
-    ("mmps", 300): (EXACT | {"tolerance": 0.07}, 10),
+    ("mmps", 300): (EXACT | {"tolerance": 0.05}, 12),
     ("mmps", 1000): (EXACT | {"tolerance": 0.02}, 24),
     ("moment_gibbs", 300): (SHORT_SWEEPS, 8),
     ("moment_gibbs, 4 particles", 1000): (PARTICLES, 24),
