@@ -40,6 +40,7 @@ def warm_mmps(
     max_products: int = MAX_PRODUCTS,
     ridge: float = RIDGE,
     precondition_steps: int = PRECONDITION_STEPS,
+    cg_steps: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """`samplers.mmps` from a level that is high against the error of `pnp`, and from its image.
@@ -76,6 +77,8 @@ def warm_mmps(
         max_products: as `samplers.mmps` has it.
         ridge: as `samplers.mmps` has it.
         precondition_steps: as `samplers.mmps` has it.
+        cg_steps: of `pnp` and the estimate of its start, largest number of iterations of a data
+            step; None: `denoise.data_step` chooses.
         callback: called after each step at `num_steps` levels with (step, sigma, x0); of different
             levels the largest.
 
@@ -89,7 +92,14 @@ def warm_mmps(
     """
     if initial is None:
         initial = point_estimate(
-            score, sde, operator, y, rng=rng, point_steps=point_steps, sigma_y=sigma_y
+            score,
+            sde,
+            operator,
+            y,
+            rng=rng,
+            point_steps=point_steps,
+            sigma_y=sigma_y,
+            cg_steps=cg_steps,
         )
     start = start_sigma
     if start is None:
@@ -101,6 +111,7 @@ def warm_mmps(
             factor=START_FACTOR,
             estimated_factor=ESTIMATED_FACTOR,
             end_sigma=end_sigma,
+            cg_steps=cg_steps,
         )
     end = end_sigma
     if end is None:

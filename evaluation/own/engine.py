@@ -155,8 +155,8 @@ def posterior_for(opened: Input, sampler: str, num_samples: int) -> str:
 
     `POSTERIOR` solves with the covariance of the data many times. That is quick on a Cartesian grid
     and for parallel beams, whose A A^H has an approximate inverse (`LinearOperator.gram_inverse`);
-    along trajectories, for fan beams and users' operators it can take ten times as long as
-    `WITHOUT_PRODUCTS`, which is then the default.
+    along trajectories, for fan beams and users' operators it takes far longer than
+    `WITHOUT_PRODUCTS`, which is then the default (docs/calibration.md).
 
     Args:
         opened: the input.

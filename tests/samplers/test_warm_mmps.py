@@ -1,12 +1,14 @@
 """Moment matching from the point estimate: its parts, and its spread in closed form."""
 
+from inspect import signature
+
 import pytest
 import torch
 
 from benchmarks import calibration
 from benchmarks.gaussian_posterior import SDE, gaussian_prior
 from operators import BatchGenerator
-from samplers import mmps, pnp, warm_mmps
+from samplers import mmps, pnp, warm_dds, warm_mmps, warm_start
 from samplers.levels import error_level
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,6 +48,26 @@ def test_it_is_mmps_from_the_plug_and_play_image(kind, sigma_y):
     )
     found = warm_mmps(score, sde, operator, y, rng=BatchGenerator(SEEDS), point_steps=6, **options)
     torch.testing.assert_close(found, expected)
+
+
+def test_it_takes_every_keyword_of_the_default_that_takes_its_place():
+    """Which of the two is meant is not known before the input is read (`posterior_for`)."""
+    names = [set(signature(sampler).parameters) for sampler in (warm_dds, warm_mmps)]
+    assert names[0] <= names[1]
+
+
+def test_the_iterations_of_a_data_step_are_those_of_the_point_estimate(monkeypatch):
+    seen = []
+
+    def watched(*arguments, **options):
+        seen.append(options["cg_steps"])
+        return pnp(*arguments, **options)
+
+    monkeypatch.setattr(warm_start, "pnp", watched)
+    score, sde, operator, y = problem("mri")
+    options = {"num_steps": 2, "point_steps": 3, "cg_steps": 2, "max_products": 2}
+    warm_mmps(score, sde, operator, y, rng=BatchGenerator(SEEDS), **options)
+    assert seen == [2]
 
 
 def test_given_levels_and_image_are_taken():
