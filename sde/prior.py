@@ -94,6 +94,12 @@ class Prior(NamedTuple):
                     "expected the denoiser to return a tensor of the shape of x, "
                     f"{tuple(x.shape)}, got {found}; wrap it in a function that does"
                 )
+            if torch.is_grad_enabled() and x.requires_grad and not output.requires_grad:
+                raise RuntimeError(
+                    "expected a denoiser that autograd can go through, as this sampler needs its "
+                    "gradient, got one whose result has none; pnp for one image and warm_dds for "
+                    "several need none"
+                )
             return output.to(x.dtype)
 
         padded, checked = padded_score(call, stride), False

@@ -157,3 +157,12 @@ def test_load_prior_gives_a_prior():
     score, sde = prior
     assert (score, sde) == (prior.score, prior.sde)
     assert score.device == torch.device("cpu")
+
+
+def test_a_denoiser_without_a_gradient_is_told_where_it_is_asked_for():
+    """Its derivative was taken for 0: what is left of x in the score has one."""
+    prior = Prior.from_denoiser(lambda x, sigma: 0.9 * x.detach(), sigma_min=0.01, sigma_max=1.0)
+    x, sigma = torch.ones(1, 1, 8, 8), torch.full((1,), 0.1)
+    prior.score(x, sigma)  # without one it is not needed
+    with pytest.raises(RuntimeError, match="expected a denoiser that autograd can go through"):
+        prior.score(x.requires_grad_(), sigma)
