@@ -49,8 +49,9 @@ def draw_study(scores: Scores) -> Figure:
             axis.set_title(f"{measurement.upper()}, {words} distribution\nof the {prior} prior")
         if j == 0:
             axis.set_ylabel(f"{NAMES.get(sampler) or label(sampler)}: PSNR (dB)")
-        if i == 0 and j in (0, 2):
-            axis.legend()
+    shown = [axis.get_legend_handles_labels() for axis in axes[0]]
+    entries = {name: handle for of_one in shown for handle, name in zip(*of_one, strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
     return figure
 
 
