@@ -36,9 +36,11 @@ from operators import (
     Inpainting,
     LinearOperator,
     MultiCoilMRI,
+    NonCartesianMRI,
 )
 from operators.ct import few_view_angles
 from operators.simulation import birdcage_maps
+from operators.trajectories import radial
 from samplers import SAMPLERS
 from sde import Score, complex_score
 
@@ -66,6 +68,11 @@ def fan_ct() -> FanBeamCT:
     return FanBeamCT(SIDE, views, source_distance=16, detector_distance=8, num_bins=16)
 
 
+def radial_mri() -> NonCartesianMRI:
+    """Two coils, complex images, two spokes of 12 positions."""
+    return NonCartesianMRI(radial(2, 12), birdcage_maps(2, (SIDE, SIDE)))
+
+
 def inpainting() -> Inpainting:
     """Four tenths of the pixels, at random."""
     mask = torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(3)) < 0.4
@@ -75,6 +82,7 @@ def inpainting() -> Inpainting:
 OPERATORS = {
     "mri": toy_mri,
     "coils": coil_mri,
+    "radial": radial_mri,
     "ct": toy_ct,
     "fan": fan_ct,
     "inpainting": inpainting,

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.batch import BatchGenerator, dot, expand, norm
-from operators.projection import projected_gain
+from operators.most_probable import most_probable_change
+from operators.projection import Map, projected_gain
 from operators.rows import as_rows_of, new_direction, real_rows
-from operators.solvers import FLOOR, frozen_ratio, frozen_update
+from operators.solvers import FLOOR, conjugate_gradient, frozen_ratio, frozen_update
 
-Map = Callable[[Tensor], Tensor]
 PRECONDITION_TOLERANCE = 0.003  # of the preconditioner that knows A, not the covariance
+NORMAL_TOLERANCE = 0.03  # of the same among images
+IMAGE_PART = 0.1  # of the change at which a sample stops: among images its steps are shorter
 FIT_TOLERANCE = 1e-4  # of what an image has left of the misfit
 FIT_STEPS = 100
 NORM_STEPS, NORM_MARGIN = 30, 1.02  # of the power iteration, which comes from below
@@ -86,7 +88,9 @@ def gain_product(
 
     By an iteration that stands a V that is only nearly a covariance
     (`operators.projection.projected_gain`), preconditioned by (v A A^H + sigma_y^2)^-1 with a
-    number v for V; that is solved by iterations of its own, which cost no product with V.
+    number v for V; that is solved by iterations of its own, which cost no product with V. Where A^H
+    A is quicker than A (`LinearOperator.fast_normal`: along trajectories) it is solved among images
+    (`operators.most_probable`), preconditioned by (v A^H A + sigma_y^2)^-1.
 
     Args:
         operator: A.
@@ -106,6 +110,18 @@ def gain_product(
         ``(B, *domain_shape)``.
     """
     penalty = torch.where(level > 0, sigma_y**2 / torch.where(level > 0, level, 1.0), 1.0)
+    if operator.fast_normal:
+        return most_probable_change(
+            covariance,
+            operator.normal,
+            operator.adjoint(residual),
+            _normal_solve(operator, penalty, precondition_steps),
+            variance=sigma_y**2,
+            ridge=ridge,
+            largest=largest,
+            max_products=max_products,
+            length=IMAGE_PART * length,
+        )
 
     def product(u: Tensor) -> tuple[Tensor, Tensor]:
         back = operator.adjoint(u)
@@ -277,6 +293,21 @@ def _data_inverse(operator: LinearOperator, penalty: Tensor, most: int) -> Map:
         )
 
     return inverse
+
+
+def _normal_solve(operator: LinearOperator, penalty: Tensor, most: int) -> Map:
+    """b -> (A^H A + penalty)^-1 b, about, by `most` iterations; penalty ``(B,)``."""
+
+    def solve(b: Tensor) -> Tensor:
+        return conjugate_gradient(
+            lambda x: operator.normal(x) + expand(penalty, x) * x,
+            b,
+            max_iterations=most,
+            tolerance=NORMAL_TOLERANCE,
+            precondition=operator.normal_inverse(penalty),
+        ).x
+
+    return solve
 
 
 def _conjugate_gradient(

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from operators.batch import expand, norm
-from operators.rows import as_rows_of, new_direction, real_rows
+from operators.rows import as_rows_of, bordered, new_direction, real_rows
 from operators.solvers import FLOOR
 
 LARGEST = 10.0  # more room for a covariance of modes far apart
+Map = Callable[[Tensor], Tensor]
 
 
 def projected_gain(
     product: Callable[[Tensor], tuple[Tensor, Tensor]],
     rhs: Tensor,
-    precondition: Callable[[Tensor], Tensor],
+    precondition: Map,
     *,
     variance: Tensor,
     largest: Tensor,
@@ -91,14 +92,13 @@ class _Space:
             ((a * seen).sum(1) + (p * b).sum(1)) / 2
             for a, b in zip(self.basis, self.seen, strict=True)
         ]
-        self.matrix = _bordered(self.matrix, along)
-        self.squares = _bordered(self.squares, [(a * image).sum(1) for a in self.images])
+        self.matrix = bordered(self.matrix, along)
+        self.squares = bordered(self.squares, [(a * image).sum(1) for a in self.images])
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """C u ``(B, n)`` and what is left of the right-hand side ``(B, m)``."""
         values, vectors = torch.linalg.eigh(self.matrix)  # (B, k), (B, k, k)
-        lengths = (vectors * (self.squares @ vectors)).sum(1)  # |C q|^2, (B, k)
-        is_covariance = (values > 0) & (lengths <= self.bound * values)
+        is_covariance = of_covariance(values, vectors, self.squares, self.bound)  # (B, k)
         known = torch.stack(self.known, dim=1)  # (B, k)
         divisor = torch.where(is_covariance, values + self.variance, 1.0)
         parts = torch.where(is_covariance, (vectors.mT @ known[:, :, None])[..., 0] / divisor, 0.0)
@@ -111,8 +111,14 @@ class _Space:
         return change, self.rhs - taken
 
 
-def _bordered(matrix: Tensor, last: list[Tensor]) -> Tensor:
-    """A symmetric ``(B, k, k)`` with a further row and column of k + 1 numbers ``(B,)`` each."""
-    row = torch.stack(last, dim=1)  # (B, k + 1)
-    upper = torch.cat([matrix, row[:, :-1, None]], dim=2)
-    return torch.cat([upper, row[:, None]], dim=1)
+def of_covariance(values: Tensor, vectors: Tensor, squares: Tensor, bound: Tensor) -> Tensor:
+    """Which eigenvectors q of a part of V a covariance could have: bool ``(B, k)``.
+
+    Args:
+        values: <q, V q>, ``(B, k)``.
+        vectors: q in the directions p of a space, ``(B, k, k)``.
+        squares: <V p, V p'> of these directions, ``(B, k, k)``.
+        bound: what |V q|^2 over <q, V q> may be at most, ``(B, 1)``.
+    """
+    lengths = (vectors * (squares @ vectors)).sum(1)  # |V q|^2, (B, k)
+    return (values > 0) & (lengths <= bound * values)

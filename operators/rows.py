@@ -36,3 +36,10 @@ def new_direction(rows: Tensor, basis: Iterable[Tensor]) -> tuple[Tensor, Tensor
     kept = length > FLOOR * torch.finfo(rows.dtype).eps * norm(rows)
     direction = rest / torch.where(kept, length, 1.0)[:, None]
     return torch.where(kept[:, None], direction, 0.0), torch.where(kept, length, 0.0)
+
+
+def bordered(matrix: Tensor, last: list[Tensor]) -> Tensor:
+    """A symmetric ``(B, k, k)`` with a further row and column of k + 1 numbers ``(B,)`` each."""
+    row = torch.stack(last, dim=1)  # (B, k + 1)
+    upper = torch.cat([matrix, row[:, :-1, None]], dim=2)
+    return torch.cat([upper, row[:, None]], dim=1)

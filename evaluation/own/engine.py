@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from configs.reconstruct import REAL
-from evaluation.own.base import Input
+from evaluation.own.base import ALONG, Input
 from evaluation.own.holdout import HoldOut
 from evaluation.run.calibrated import COMPLEX_MRI, CT, KINDS, calibrated_scale, calibrated_steps
 from evaluation.run.keywords import (
@@ -28,7 +28,7 @@ from sde import Prior
 
 POINT, POSTERIOR = "pnp", "warm_mmps"  # the default for one image, and for several samples
 WITHOUT_PRODUCTS = "warm_dds"  # for several samples where those would be slow, see `posterior_for`
-QUICK = ("mri", "multicoil_mri", "ct")  # simulated operators
+QUICK = ("mri", "multicoil_mri", "nufft", "ct")  # simulated operators
 # maps are given or estimated here
 KNOWN = tuple(name for name in SAMPLERS if name not in COILS_APART)
 
@@ -153,10 +153,9 @@ def choose_sampling(
 def posterior_for(opened: Input, sampler: str, num_samples: int) -> str:
     """The sampler that is asked for, or the default for several samples of this input.
 
-    `POSTERIOR` solves with the covariance of the data many times. That is quick on a Cartesian grid
-    and for parallel beams, whose A A^H has an approximate inverse (`LinearOperator.gram_inverse`);
-    along trajectories, for fan beams and users' operators it takes far longer than
-    `WITHOUT_PRODUCTS`, which is then the default (docs/calibration.md).
+    `POSTERIOR` solves with the covariance of the data many times. That is quick for k-space and
+    parallel beams; for fan beams and users' operators it takes far longer than `WITHOUT_PRODUCTS`,
+    which is then the default (docs/calibration.md).
 
     Args:
         opened: the input.
@@ -164,7 +163,7 @@ def posterior_for(opened: Input, sampler: str, num_samples: int) -> str:
         num_samples: number of samples.
     """
     geometry, simulated = (opened.facts.get(name) for name in ("geometry", "simulated"))
-    quick = opened.kind == "k-space" or geometry == "parallel" or simulated in QUICK
+    quick = opened.kind in ("k-space", ALONG) or geometry == "parallel" or simulated in QUICK
     return sampler or ("" if quick or num_samples == 1 else WITHOUT_PRODUCTS)
 
 

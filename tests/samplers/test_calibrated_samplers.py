@@ -81,7 +81,7 @@ def dense_gain(operator, covariance, sigma_y, ridge=0.0):
     return covariance @ matrix.T @ np.linalg.pinv(gram + sigma_y**2 * np.eye(len(matrix))), matrix
 
 
-@pytest.mark.parametrize("kind", ["mri", "coils", "ct", "inpainting"])
+@pytest.mark.parametrize("kind", ["mri", "coils", "ct", "inpainting", "radial"])
 def test_the_gain_is_that_of_conditioning_a_gaussian(kind):
     operator, noises, ridge = calibration.OPERATORS[kind](), [0.0, 0.3], 1e-2
     n = calibration.SIZE * (2 if operator.domain_complex else 1)
@@ -248,7 +248,14 @@ COUNT = 500
 
 @pytest.mark.parametrize(
     ("kind", "noise"),
-    [("mri", 0.0), ("mri", 0.1), ("inpainting", 0.0), ("coils", 0.1), ("ct", 0.1)],
+    [
+        ("mri", 0.0),
+        ("mri", 0.1),
+        ("inpainting", 0.0),
+        ("coils", 0.1),
+        ("ct", 0.1),
+        ("radial", 0.1),
+    ],
 )
 def test_mmps_samples_the_posterior_of_a_gaussian_prior_in_few_steps(kind, noise):
     """Mean, variance and generalised eigenvalues, at 300 network calls or fewer."""
@@ -333,12 +340,13 @@ def test_calls_are_counted_with_their_derivatives():
 
 
 def test_the_benchmark_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(calibration, "NOISES", (0.1,))
     monkeypatch.setattr(calibration, "SEPARATIONS", (1.2,))
     monkeypatch.setattr(calibration, "RUNS", {("dds, ancestral", 100): ({"ancestral": True}, 4)})
     arguments = {"samplers": [], "kinds": ["inpainting", "mixture"], "count": 50, "seed": 0}
+    calibration.run(tmp_path, **arguments, budgets=[300])
+    assert not any(tmp_path.iterdir())
     for _ in range(2):
-        calibration.run(tmp_path, **arguments)
+        calibration.run(tmp_path, **arguments, noises=[0.1])
     for name in ("gaussian.csv", "mixture.csv"):
         with (tmp_path / name).open() as file:
             rows = list(csv.DictReader(file))

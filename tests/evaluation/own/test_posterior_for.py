@@ -14,9 +14,10 @@ from evaluation.own.engine import posterior_for
         ("a sinogram", {"geometry": "parallel"}, ""),
         ("images", {"simulated": "mri"}, ""),
         ("images", {"simulated": "ct"}, ""),
+        ("images", {"simulated": "nufft"}, ""),
         ("a sinogram", {"geometry": "fan"}, "warm_dds"),
         ("images", {"simulated": "fan_ct"}, "warm_dds"),
-        ("k-space along a trajectory", {}, "warm_dds"),
+        ("k-space along a trajectory", {}, ""),
         ("measurements", {}, "warm_dds"),
     ],
 )
