@@ -13,8 +13,8 @@ LENGTH, SDE = 16, VESDE(0.1, 5.0)
 
 def test_a_short_training_comes_near_to_the_exact_denoiser(tmp_path):
     increments, path = INCREMENTS["gauss"], tmp_path / "gauss.pt"
-    options = {"length": LENGTH, "size": 1.4, "width": 64}
-    net = levy_network.kept(path, increments, SDE, steps=500, **options)
+    options = {"length": LENGTH, "size": 1.4, "width": 16}
+    net = levy_network.kept(path, increments, SDE, steps=250, **options)
     generator = torch.Generator().manual_seed(1)
     x = increments.draw((1000, LENGTH), generator).cumsum(-1)
     for level, most in ((0.3, 1.1), (1.0, 1.2)):
@@ -31,7 +31,7 @@ def test_a_short_training_comes_near_to_the_exact_denoiser(tmp_path):
 
 def test_its_score_is_that_of_the_denoiser_and_can_be_differentiated():
     torch.manual_seed(0)
-    net = levy_network.Denoiser(LENGTH, 1.4, width=8)
+    net = levy_network.Denoiser(1.4, width=8)
     x = torch.randn(3, 1, 1, LENGTH, dtype=torch.float64, requires_grad=True)
     sigma = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
     score = levy_network.score_of(net)(x, sigma)
