@@ -20,6 +20,7 @@ venv: $(STAMP)
 
 # The stamp is written last: an interrupted install starts over.
 $(STAMP): pyproject.toml constraints.txt
+	@test ! -L $(VENV) || { echo "expected no link at $(VENV), got one to $$(readlink $(VENV)), which would be emptied; remove the link" >&2; exit 1; }
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python >= 3.11, got " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,io]"
