@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 
 DOCS := $(VENV)/.docs-installed
 
+# Installing behind a link would change, or empty, the environment of another checkout.
+UNLINKED = test ! -L $(VENV) || { echo "expected no link at $(VENV), got one to $$(readlink $(VENV)), which would be emptied; remove the link" >&2; exit 1; }
+
 .PHONY: help venv test demo docs lint format clean
 
 help:
@@ -20,7 +23,7 @@ venv: $(STAMP)
 
 # The stamp is written last: an interrupted install starts over.
 $(STAMP): pyproject.toml constraints.txt
-	@test ! -L $(VENV) || { echo "expected no link at $(VENV), got one to $$(readlink $(VENV)), which would be emptied; remove the link" >&2; exit 1; }
+	@$(UNLINKED)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python >= 3.11, got " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,io]"
@@ -44,6 +47,7 @@ demo: $(STAMP)
 
 # Sphinx and its like come on top of the environment, for those who build the site.
 $(DOCS): $(STAMP)
+	@$(UNLINKED)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,io,docs]"
 	@rm -rf build *.egg-info
 	@touch $@

@@ -206,8 +206,7 @@ def reconstruct(
             `Prior`, e.g. `Prior.from_denoiser`; None: "natural_complex_small" for complex images,
             "natural_small" for real ones.
         sampler: a key of `samplers.SAMPLERS`; "": `pnp`, a point estimate, for one sample,
-            `warm_mmps` for several, and `warm_dds` for several along trajectories, of fan beams and
-            of an `operator`.
+            `warm_mmps` for several, and `warm_dds` for several of fan beams and of an `operator`.
         num_steps: number of steps of the sampler; None: its default (`samplers.NUM_STEPS`).
         samples: number of posterior samples, whose mean, standard deviation and quantiles are the
             result. As many as fit are drawn at a time.

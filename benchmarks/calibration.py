@@ -453,7 +453,7 @@ def run(
     count: int,
     seed: int,
     noises: Sequence[float] = NOISES,
-    budgets: Sequence[int] = BUDGETS,
+    budgets: Sequence[float] = BUDGETS,
 ) -> None:
     """Append the rows that are missing to the tables in `out`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -536,8 +536,8 @@ def main() -> None:
     unknown = set(kinds) - {*OPERATORS, "mixture"}
     samplers = [s.strip() for s in given.samplers.split(";") if s.strip()]
     unknown |= set(samplers) - {label for label, _ in RUNS}
-    noises, budgets = given.noises.split(","), given.budgets.split(",")
-    unknown |= ({*noises} - {*map(str, NOISES)}) | ({*budgets} - {*map(str, BUDGETS)})
+    noises, budgets = ([float(v) for v in v.split(",")] for v in (given.noises, given.budgets))
+    unknown |= {str(v) for v in ({*noises} - {*NOISES}) | ({*budgets} - {*BUDGETS})}
     if unknown:
         labels = "; ".join(dict.fromkeys(label for label, _ in RUNS))
         parser.error(
@@ -552,8 +552,8 @@ def main() -> None:
             kinds=kinds,
             count=given.count,
             seed=given.seed,
-            noises=[float(v) for v in noises],
-            budgets=[int(v) for v in budgets],
+            noises=noises,
+            budgets=budgets,
         )
     for file, columns in (("gaussian.csv", GAUSSIAN_COLUMNS), ("mixture.csv", MIXTURE_COLUMNS)):
         if (given.out / file).exists():

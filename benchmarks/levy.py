@@ -223,7 +223,7 @@ def learnt(kind: str, seed: int, out: Path) -> Score:
     drawn = increments.draw((SIZED, LENGTH), Generator().manual_seed(0)).cumsum(-1)
     size = size_of(drawn)
     sde = noise_levels(increments, 1.1 * size)
-    path = out / f"denoiser_{kind}.pt"
+    path = out / f"network_{kind}.pt"
     net = levy_network.kept(path, increments, sde, length=LENGTH, size=size)
     return levy_network.score_of(net)
 

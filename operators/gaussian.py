@@ -10,7 +10,7 @@ from operators.base import LinearOperator
 from operators.batch import BatchGenerator, dot, expand, norm
 from operators.most_probable import most_probable_change
 from operators.projection import Map, projected_gain
-from operators.rows import as_rows_of, new_direction, real_rows
+from operators.rows import as_rows_of, eigh, new_direction, real_rows
 from operators.solvers import FLOOR, conjugate_gradient, frozen_ratio, frozen_update
 
 PRECONDITION_TOLERANCE = 0.003  # of the preconditioner that knows A, not the covariance
@@ -66,7 +66,7 @@ def lanczos_sqrt(
 
 def first_root(matrix: Tensor) -> Tensor:
     """First column of the root of ``(B, m, m)``, made symmetric and positive: ``(m, B, 1)``."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    values, vectors = eigh((matrix + matrix.mT) / 2)
     columns = (vectors * values.clamp(min=0).sqrt()[:, None]) @ vectors[:, 0, :, None]  # (B, m, 1)
     return columns.transpose(0, 1)
 
@@ -298,13 +298,15 @@ def _data_inverse(operator: LinearOperator, penalty: Tensor, most: int) -> Map:
 def _normal_solve(operator: LinearOperator, penalty: Tensor, most: int) -> Map:
     """b -> (A^H A + penalty)^-1 b, about, by `most` iterations; penalty ``(B,)``."""
 
+    filtered = operator.normal_inverse(penalty)
+
     def solve(b: Tensor) -> Tensor:
         return conjugate_gradient(
             lambda x: operator.normal(x) + expand(penalty, x) * x,
             b,
             max_iterations=most,
             tolerance=NORMAL_TOLERANCE,
-            precondition=operator.normal_inverse(penalty),
+            precondition=filtered,
         ).x
 
     return solve

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from operators.batch import expand, norm
 from operators.projection import LARGEST, Map, of_covariance
-from operators.rows import as_rows_of, bordered, new_direction, real_rows
+from operators.rows import as_rows_of, bordered, eigh, new_direction, real_rows
 from operators.solvers import FLOOR
+
+PATIENCE = 4  # products after the residual's least; then it is rounding
 
 
 def most_probable_change(
@@ -55,6 +57,7 @@ def most_probable_change(
     whole = real_rows(rhs)  # (B, n)
     # without noise q is in the range of N; a residual that is rounding leads out of it
     least = torch.finfo(whole.dtype).eps ** (2 / 3) * norm(whole)
+    lowest, stalled = norm(whole), torch.zeros_like(length)
     space = _Space(whole, variance, LARGEST * largest)
     residual, active = whole, norm(whole) > 0
     found = torch.zeros_like(whole)
@@ -68,7 +71,9 @@ def most_probable_change(
         step = norm(changed - found)
         found = torch.where(active[:, None], changed, found)
         residual = torch.where(active[:, None], left, 0.0)
-        active = active & (step > length) & (norm(left) > least)
+        falls = norm(left) < lowest
+        lowest, stalled = torch.minimum(lowest, norm(left)), torch.where(falls, 0, stalled + 1)
+        active = active & (step > length) & (norm(left) > least) & (stalled < PATIENCE)
         if not active.any():
             break
     return as_rows_of(found, rhs)
@@ -107,7 +112,7 @@ class _Space:
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """V q ``(B, n)`` and what is left of the right-hand side ``(B, n)``."""
-        values, vectors = torch.linalg.eigh(self.prior)  # (B, k), (B, k, k)
+        values, vectors = eigh(self.prior)  # (B, k), (B, k, k)
         kept = of_covariance(values, vectors, self.squares, self.bound)  # (B, k)
         vectors = vectors * kept[:, None]
         energy = torch.where(kept, self.variance * values, 0.0)
@@ -131,7 +136,7 @@ def _least(matrix: Tensor, rhs: Tensor) -> Tensor:
     """
     size = torch.diagonal(matrix, dim1=1, dim2=2).clamp(min=0).sqrt()[..., None]  # (B, k, 1)
     scale = torch.where(size > 0, 1 / torch.where(size > 0, size, 1.0), 0.0)
-    values, vectors = torch.linalg.eigh(scale * matrix * scale.mT)
+    values, vectors = eigh(scale * matrix * scale.mT)
     floor = FLOOR * torch.finfo(matrix.dtype).eps * values[:, -1:]
     inverse = torch.where(values > floor, 1 / torch.where(values > floor, values, 1.0), 0.0)
     return scale * (vectors @ (inverse[..., None] * (vectors.mT @ (scale * rhs))))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.batch import expand, norm
-from operators.rows import as_rows_of, bordered, new_direction, real_rows
+from operators.rows import as_rows_of, bordered, eigh, new_direction, real_rows
 from operators.solvers import FLOOR
 
 LARGEST = 10.0  # more room for a covariance of modes far apart
@@ -97,7 +97,7 @@ class _Space:
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """C u ``(B, n)`` and what is left of the right-hand side ``(B, m)``."""
-        values, vectors = torch.linalg.eigh(self.matrix)  # (B, k), (B, k, k)
+        values, vectors = eigh(self.matrix)  # (B, k), (B, k, k)
         is_covariance = of_covariance(values, vectors, self.squares, self.bound)  # (B, k)
         known = torch.stack(self.known, dim=1)  # (B, k)
         divisor = torch.where(is_covariance, values + self.variance, 1.0)

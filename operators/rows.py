@@ -38,6 +38,16 @@ def new_direction(rows: Tensor, basis: Iterable[Tensor]) -> tuple[Tensor, Tensor
     return torch.where(kept[:, None], direction, 0.0), torch.where(kept, length, 0.0)
 
 
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """`torch.linalg.eigh` of ``(B, k, k)``; of a matrix that is not finite the values are NaN.
+
+    The other matrices of the batch are decomposed all the same.
+    """
+    finite = matrix.isfinite().flatten(1).all(1)  # (B,)
+    values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], matrix, 0.0))
+    return torch.where(finite[:, None], values, torch.nan), vectors
+
+
 def bordered(matrix: Tensor, last: list[Tensor]) -> Tensor:
     """A symmetric ``(B, k, k)`` with a further row and column of k + 1 numbers ``(B,)`` each."""
     row = torch.stack(last, dim=1)  # (B, k + 1)

@@ -64,9 +64,9 @@ def mmps(
     For a Gaussian prior every step is exact, however few there are. V A^H (...)^-1 is the guidance
     of Rozet et al. (NeurIPS 2024, MMPS) and Boys et al. (TMLR 2024, TMPD); they take x0 as the mean
     and leave out its covariance, without which samples spread too little. V^(1/2) z is by Lanczos'
-    method, the solution by conjugate gradients: a step costs a network call and the products of its
-    Jacobian that the tolerance asks for, each about two calls. Needs several times the memory of
-    the others, and a score that autograd can go through.
+    method, the solution by `operators.gaussian.gain_product`: a step costs a network call and the
+    products of its Jacobian that the tolerance asks for, each about two calls. Needs several times
+    the memory of the others, and a score that autograd can go through.
 
     Args:
         score: ``(x, sigma) -> grad_x log p_sigma(x)``.

@@ -13,7 +13,7 @@ from sde import VESDE, Score
 
 NUM_STEPS = 6  # noise levels, beside those of the point estimate
 # docs/calibration.md
-SPREAD = "their limits of 90 % held 78 to 89 % of the pixels of test images"
+SPREAD = "their limits of 90 % held 78 to 89 % of the pixels of test images (on a grid, CT)"
 FROM_POINT = True  # all samples of a measurement share their first image, `point_estimate`
 # first level over the direct image's estimated error (docs/calibration.md)
 START_FACTOR = 3.0

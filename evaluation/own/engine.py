@@ -28,7 +28,7 @@ from sde import Prior
 
 POINT, POSTERIOR = "pnp", "warm_mmps"  # the default for one image, and for several samples
 WITHOUT_PRODUCTS = "warm_dds"  # for several samples where those would be slow, see `posterior_for`
-QUICK = ("mri", "multicoil_mri", "nufft", "ct")  # simulated operators
+QUICK = ("mri", "ct")  # simulated operators
 # maps are given or estimated here
 KNOWN = tuple(name for name in SAMPLERS if name not in COILS_APART)
 
@@ -154,8 +154,8 @@ def posterior_for(opened: Input, sampler: str, num_samples: int) -> str:
     """The sampler that is asked for, or the default for several samples of this input.
 
     `POSTERIOR` solves with the covariance of the data many times. That is quick for k-space and
-    parallel beams; for fan beams and users' operators it takes far longer than `WITHOUT_PRODUCTS`,
-    which is then the default (docs/calibration.md).
+    parallel beams; for fan beams and other operators, users' own among them, it takes far longer
+    than `WITHOUT_PRODUCTS`, which is then the default (docs/calibration.md).
 
     Args:
         opened: the input.

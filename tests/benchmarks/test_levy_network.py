@@ -55,7 +55,7 @@ def test_both_denoisers_have_a_table_of_their_own(tmp_path, monkeypatch, capsys)
         given = [*arguments.split(), "--samplers=dds", f"--denoiser={denoiser}"]
         monkeypatch.setattr("sys.argv", given)
         levy.main()
-    assert (tmp_path / "denoiser_gauss.pt").exists()
+    assert (tmp_path / "network_gauss.pt").exists()
     exact, learnt = ((tmp_path / f"{name}.csv").read_text() for name in ("levy", "learnt"))
     assert exact.split()[0] == learnt.split()[0]
     assert exact != learnt

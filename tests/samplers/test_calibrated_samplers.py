@@ -345,8 +345,10 @@ def test_the_benchmark_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     arguments = {"samplers": [], "kinds": ["inpainting", "mixture"], "count": 50, "seed": 0}
     calibration.run(tmp_path, **arguments, budgets=[300])
     assert not any(tmp_path.iterdir())
-    for _ in range(2):
-        calibration.run(tmp_path, **arguments, noises=[0.1])
+    calibration.run(tmp_path, **arguments, noises=[0.1])
+    given = f"calibration --out={tmp_path} --rows=inpainting,mixture --count=50 --budgets=100"
+    monkeypatch.setattr("sys.argv", [*given.split(), "--noises=0.10"])
+    calibration.main()
     for name in ("gaussian.csv", "mixture.csv"):
         with (tmp_path / name).open() as file:
             rows = list(csv.DictReader(file))

@@ -14,7 +14,7 @@ from evaluation.own.engine import posterior_for
         ("a sinogram", {"geometry": "parallel"}, ""),
         ("images", {"simulated": "mri"}, ""),
         ("images", {"simulated": "ct"}, ""),
-        ("images", {"simulated": "nufft"}, ""),
+        ("images", {"simulated": "superresolution"}, "warm_dds"),
         ("a sinogram", {"geometry": "fan"}, "warm_dds"),
         ("images", {"simulated": "fan_ct"}, "warm_dds"),
         ("k-space along a trajectory", {}, ""),
