@@ -97,7 +97,7 @@ def get_config() -> ConfigDict:
 
     config.sampler = sampler = ConfigDict()
     sampler.name = ""  # a key of samplers.SAMPLERS; "": pnp for one image, warm_mmps for more
-    # (warm_dds of fan beams and with users' operators)
+    # (warm_dds of fan beams, super-resolution and users' operators)
     sampler.num_steps = placeholder(int)  # noise levels; None: pnp 50, warm_mmps 6, most others 50
     # posterior samples per slice; the result is their mean, std, and 5 and 95 % quantiles
     sampler.num_samples = 1
