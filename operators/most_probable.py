@@ -55,8 +55,8 @@ def most_probable_change(
         V q, of the shape of `rhs`.
     """
     whole = real_rows(rhs)  # (B, n)
+    least = FLOOR * torch.finfo(whole.dtype).eps * norm(whole)
     # without noise q is in the range of N; a residual that is rounding leads out of it
-    least = torch.finfo(whole.dtype).eps ** (2 / 3) * norm(whole)
     lowest, stalled = norm(whole), torch.zeros_like(length)
     space = _Space(whole, variance, LARGEST * largest)
     residual, active = whole, norm(whole) > 0

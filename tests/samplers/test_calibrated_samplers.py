@@ -81,6 +81,31 @@ def dense_gain(operator, covariance, sigma_y, ridge=0.0):
     return covariance @ matrix.T @ np.linalg.pinv(gram + sigma_y**2 * np.eye(len(matrix))), matrix
 
 
+def test_more_products_than_rounding_allows_do_no_harm():
+    """In single precision without noise, along a trajectory with two positions that coincide."""
+    operator, prior = calibration.OPERATORS["radial"](), gaussian_prior().covariance
+    covariance = torch.block_diag(prior, prior).float()
+    images = torch.randn(2, 2 * calibration.SIZE, generator=torch.Generator().manual_seed(0))
+    y = operator.forward(calibration.as_images(images, operator))
+    one = torch.ones(2)
+    found = [
+        gain_product(
+            operator,
+            y,
+            lambda x: calibration.as_images(calibration.real_vector(x) @ covariance, operator),
+            sigma_y=0 * one,
+            level=0.05 * one,
+            ridge=1e-3 * one,
+            largest=one,
+            max_products=products,
+            length=0 * one,
+            precondition_steps=100,
+        )
+        for products in (30, 90)
+    ]
+    assert (found[1] - found[0]).norm() < 0.1 * found[0].norm()  # 1 and more without an end
+
+
 @pytest.mark.parametrize("kind", ["mri", "coils", "ct", "inpainting", "radial"])
 def test_the_gain_is_that_of_conditioning_a_gaussian(kind):
     operator, noises, ridge = calibration.OPERATORS[kind](), [0.0, 0.3], 1e-2
