@@ -60,7 +60,7 @@ def most_probable_change(
     lowest, stalled = norm(whole), torch.zeros_like(length)
     space = _Space(whole, variance, LARGEST * largest)
     residual, active = whole, norm(whole) > 0
-    found = torch.zeros_like(whole)
+    found = best = torch.zeros_like(whole)
     for _ in range(max_products):
         direction = real_rows(precondition(as_rows_of(residual, rhs)))
         q = as_rows_of(space.add(torch.where(active[:, None], direction, 0.0)), rhs)
@@ -71,11 +71,14 @@ def most_probable_change(
         step = norm(changed - found)
         found = torch.where(active[:, None], changed, found)
         residual = torch.where(active[:, None], left, 0.0)
-        falls = norm(left) < lowest
-        lowest, stalled = torch.minimum(lowest, norm(left)), torch.where(falls, 0, stalled + 1)
+        falls = active & (norm(left) < lowest)
+        best = torch.where(falls[:, None], changed, best)
+        lowest = torch.where(falls, norm(left), lowest)
+        stalled = torch.where(falls, 0.0, stalled + active.to(stalled))
         active = active & (step > length) & (norm(left) > least) & (stalled < PATIENCE)
         if not active.any():
             break
+    found = torch.where((stalled >= PATIENCE)[:, None], best, found)
     return as_rows_of(found, rhs)
 
 

@@ -95,7 +95,7 @@ def test_more_products_than_rounding_allows_do_no_harm():
             lambda x: calibration.as_images(calibration.real_vector(x) @ covariance, operator),
             sigma_y=0 * one,
             level=0.05 * one,
-            ridge=1e-3 * one,
+            ridge=1e-2 * one,
             largest=one,
             max_products=products,
             length=0 * one,
@@ -103,7 +103,7 @@ def test_more_products_than_rounding_allows_do_no_harm():
         )
         for products in (30, 90)
     ]
-    assert (found[1] - found[0]).norm() < 0.1 * found[0].norm()  # 1 and more without an end
+    assert (found[1] - found[0]).norm() < 0.02 * found[0].norm()  # 0.0005; without an end 0.2
 
 
 @pytest.mark.parametrize("kind", ["mri", "coils", "ct", "inpainting", "radial"])
