@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from operators.most_probable import most_probable_change
-from tests.operators.test_projection import M, N, covariances, dense, normal
+from tests.operators.test_projection import (
+    M,
+    N,
+    check_directions_that_no_covariance_has,
+    check_that_samples_are_independent,
+    covariances,
+    dense,
+    normal,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -103,32 +111,11 @@ def test_an_antisymmetric_part_counts_in_the_misfit_alone():
 
 
 def test_directions_that_no_covariance_has_are_left_out():
-    v = torch.diag_embed(torch.tensor([[1.0, 0.0, 0.3]], dtype=torch.float64))
-    v[0, 2, 1] = 1.0  # C of the second number is long, though its own variance is 1e-6
-    v[0, 1, 1] = 1e-6
-    rhs, a = torch.tensor([[1.0, 1.0]], dtype=torch.float64), torch.eye(3, dtype=torch.float64)[:2]
-    variance = torch.zeros(1, dtype=torch.float64)
-    found, _ = gain(v, a, rhs, variance, max_products=2)
-    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64))
-    large = torch.full((1,), 1e6, dtype=torch.float64)
-    assert gain(v, a, rhs, variance, max_products=2, largest=large)[0].abs().max() > 1e5
+    check_directions_that_no_covariance_has(gain)
 
 
 def test_samples_are_independent_and_stop_on_their_own():
-    v, a, rhs = covariances(3), normal(M, N, seed=1), normal(3, M, seed=2)
-    rhs[1] = 0.0
-    variance = torch.tensor([0.0, 0.1, 0.5], dtype=torch.float64)
-    length = torch.tensor([1e-3, 1e-3, 0.3], dtype=torch.float64)
-    together, products = gain(v, a, rhs, variance, length=length)
-    assert (together[1] == 0).all()
-    counts = []
-    for b in range(3):
-        one = slice(b, b + 1)
-        alone, count = gain(v[one], a, rhs[one], variance[one], length=length[one])
-        torch.testing.assert_close(alone, together[one], rtol=1e-10, atol=1e-12)
-        counts.append(count)
-    assert counts[1] == 1
-    assert counts[2] < counts[0] == products
+    check_that_samples_are_independent(gain)
 
 
 def test_complex_numbers_are_pairs_of_real_ones():
